@@ -1,0 +1,3 @@
+from wordmask.cli import main
+
+main()

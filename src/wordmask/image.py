@@ -1,0 +1,184 @@
+"""Pictures: anything that shows one → RGB → pixels for a model, and the Frame that undoes the sizes."""
+
+import io
+import math
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps, UnidentifiedImageError
+from torch import Tensor
+from torch.nn import functional as F
+
+PICTURE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
+UINT16_TO_UINT8 = 257  # 65535 / 255
+
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+
+
+@dataclass(frozen=True)
+class ImageInput:
+    """What a model wants to see.
+
+    Args:
+        shortest_edge: Pixels; the picture is first resized to this, antialiased, on 8 bits …
+        longest_edge: … unless its longer edge would exceed this.
+        square: The normalised picture is then stretched to a square of this side, bilinearly, without antialiasing.
+        mean: Subtracted from RGB in 0–255.
+        std: Divides the difference.
+    """
+
+    shortest_edge: int
+    longest_edge: int
+    square: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """The sizes a picture went through, (height, width): the only thing that knows them."""
+
+    original: tuple[int, int]
+    resized: tuple[int, int]
+    pixels: tuple[int, int]
+
+    def restore(self, maps: Float[Tensor, "N h w"]) -> Float[Tensor, "N H W"]:
+        """Bring maps on the model's grid back to the original picture, bilinearly."""
+        return F.interpolate(maps[None], size=self.original, mode="bilinear", align_corners=False)[0]
+
+
+def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 R R"], Frame]:
+    """Resize and normalise an RGB picture as `wanted` says."""
+    height, width = picture.shape[:2]
+    resized = shortest_edge_size(height, width, wanted.shortest_edge, wanted.longest_edge)
+    small = Image.fromarray(picture).resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
+    pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
+    pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
+    pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[0]  # (3, R, R)
+    return pixels, Frame((height, width), resized, (wanted.square, wanted.square))
+
+
+def shortest_edge_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+    """Scale (height, width) so that the shorter edge is `shortest`, or the longer one `longest` if it would exceed it.
+
+    Multiplies twice and rounds half up, as detectron2's ResizeShortestEdge does, so that no size differs by one pixel.
+    """
+    scale = shortest / min(height, width)
+    new_height, new_width = (shortest, scale * width) if height < width else (scale * height, shortest)
+    shrink = min(1.0, longest / max(new_height, new_width))
+    return max(1, math.floor(new_height * shrink + 0.5)), max(1, math.floor(new_width * shrink + 0.5))
+
+
+def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
+    """Read any picture as upright 8-bit RGB.
+
+    Orientation from EXIF is applied; transparency is laid on white; 16-bit values are scaled from 0–65535.
+
+    Args:
+        picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1, 3 or 4 first),
+            uint8, uint16, or float in [0, 1]; channels in the order RGB.
+
+    Raises:
+        ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
+    """
+    if isinstance(picture, Tensor):
+        return _from_array(_channels_last(picture), "tensor")
+    if isinstance(picture, np.ndarray):
+        return _from_array(picture, "array")
+    if isinstance(picture, Image.Image):
+        return _from_pil(picture, "the image")
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _from_file(io.BytesIO(bytes(picture)), f"{len(picture)} bytes", len(picture))
+    if not isinstance(picture, str | Path):
+        raise ValueError(f"A picture came as {type(picture).__name__}; expected a path, bytes, a PIL image, an array or a tensor.")
+    path = Path(picture).expanduser()
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; expected a picture file.")
+    if not path.exists():
+        raise ValueError(f"The picture {str(path)!r} does not exist. Check the spelling and the current folder.")
+    return _from_file(path, repr(str(path)), path.stat().st_size)
+
+
+def _from_file(file: Path | io.BytesIO, name: str, size: int) -> np.ndarray:
+    if size == 0:
+        raise ValueError(f"{name} is empty (0 bytes); expected a picture.")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine; twice that is an error below
+            with Image.open(file) as image:
+                return _from_pil(image, name)
+    except Image.DecompressionBombError as error:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise ValueError(
+            f"{name} is too large: {error}. The limit is {limit / 1e6:.0f} million pixels, against files made to fill the memory; "
+            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+        ) from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{name} is not a picture that can be read: its content is of no known picture format.") from None
+    except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
+        raise ValueError(f"{name} is damaged or ends early: {error}. Fetch or export it again.") from None
+
+
+def _from_pil(image: Image.Image, name: str) -> np.ndarray:
+    if image.width == 0 or image.height == 0:
+        raise ValueError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1.")
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I;16") or image.mode == "I":
+        return _from_array(_as_uint16(np.array(image), name), name)
+    if image.mode == "F":
+        return _from_array(np.array(image), name)
+    if image.has_transparency_data:
+        return _on_white(np.array(image.convert("RGBA")))
+    return np.array(image.convert("RGB"))
+
+
+def _as_uint16(array: np.ndarray, name: str) -> np.ndarray:
+    if array.min() < 0 or array.max() > 65535:
+        raise ValueError(f"{name} has values from {array.min()} to {array.max()}; expected 16 bits, 0 to 65535.")
+    return array.astype(np.uint16)
+
+
+def _from_array(array: np.ndarray, name: str) -> np.ndarray:
+    if array.ndim == 2:
+        array = array[..., None]
+    if array.ndim != 3 or array.shape[2] not in CHANNELS:
+        raise ValueError(f"The {name} has shape {array.shape}; expected H×W, H×W×3 or H×W×4.")
+    if 0 in array.shape:
+        raise ValueError(f"The {name} is empty, of shape {array.shape}; expected at least 1×1 pixels.")
+    array = _to_uint8(array, name)
+    if array.shape[2] == 4:
+        return _on_white(array)
+    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+
+
+def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.uint16:
+        return ((array.astype(np.uint32) + UINT16_TO_UINT8 // 2) // UINT16_TO_UINT8).astype(np.uint8)
+    if array.dtype == bool:
+        return array.astype(np.uint8) * 255
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"The {name} holds {array.dtype}; expected uint8, uint16, or floats in [0, 1].")
+    low, high = float(array.min()), float(array.max())
+    if not (low >= 0 and high <= 1):  # also false for NaN
+        raise ValueError(f"The {name} holds floats from {low:g} to {high:g}; expected [0, 1]. Divide by 255, or pass uint8.")
+    return (array * 255 + 0.5).astype(np.uint8)
+
+
+def _on_white(rgba: np.ndarray) -> np.ndarray:
+    opacity = rgba[..., 3:].astype(np.uint16)
+    return ((rgba[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+
+
+def _channels_last(picture: Tensor) -> np.ndarray:
+    picture = picture.detach().cpu()
+    array = (picture.float() if picture.dtype in (torch.bfloat16, torch.float16) else picture).numpy()
+    if array.ndim == 3 and array.shape[0] in CHANNELS:
+        array = np.moveaxis(array, 0, -1)
+    return array

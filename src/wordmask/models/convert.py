@@ -1,0 +1,96 @@
+"""Reference checkpoints → ours, every key accounted for."""
+
+import re
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from wordmask.models import MODELS, kind_of
+
+ERR_SEG_NAMES = [  # our name → the reference's (lchen1019/ERR-Seg @ 6e79c0d); every rule is tried in this order, the rest of a name stays
+    (r"^middle_downsample\.norm\.", "sem_seg_head.clip_model.visual.modify_downsample.0."),
+    (r"^middle_downsample\.conv\.", "sem_seg_head.clip_model.visual.modify_downsample.2."),
+    (r"^clip\.", "sem_seg_head.clip_model."),
+    (r"^cost_embedding\.x16\.", "sem_seg_head.decoder.corr_proj_convs.0.0."),
+    (r"^cost_embedding\.x32\.", "sem_seg_head.decoder.corr_proj_convs.1.0."),
+    (r"^cost_embedding\.fuse\.", "sem_seg_head.decoder.low_corr_fusion."),
+    (r"^image_guidance\.x32\.", "sem_seg_head.decoder.img_guidance_projection_agg.0.0."),
+    (r"^image_guidance\.x16\.", "sem_seg_head.decoder.img_guidance_projection_agg.1.0."),
+    (r"^image_guidance\.fuse\.", "sem_seg_head.decoder.low_img_fusion."),
+    (r"^text_guidance\.", "sem_seg_head.decoder.text_guidance_projection.0."),
+    (r"^(spatial|class)_blocks\.(\d+)\.", r"sem_seg_head.decoder.aggregator_layers.\2.\1_fusion.sa."),
+    (r"\.sa\.depthwise\.", ".sa.mlp.dwconv.dwconv."),
+    (r"\.sa\.attention\.query\.", ".sa.attention.q."),
+    (r"\.sa\.attention\.key\.", ".sa.attention.k."),
+    (r"\.sa\.attention\.value\.", ".sa.attention.v."),
+    (r"\.sa\.attention\.out\.", ".sa.attention.proj."),
+    (r"\.sa\.attention\.reduce_key\.", ".sa.attention.sr_k."),
+    (r"\.sa\.attention\.reduce_value\.", ".sa.attention.sr_v."),
+    (r"\.sa\.attention\.norm_key\.", ".sa.attention.norm_k."),
+    (r"\.sa\.attention\.norm_value\.", ".sa.attention.norm_v."),
+    (r"^decoder\.(\d)\.guide\.", r"sem_seg_head.decoder.img_guidance_projection_dec.\1.0."),
+    (r"^decoder\.0\.", "sem_seg_head.decoder.up_decoder1."),
+    (r"^decoder\.1\.", "sem_seg_head.decoder.up_decoder2."),
+    (r"^decoder\.2\.", "sem_seg_head.decoder.up_decoder3."),
+    (r"(up_decoder\d)\.up\.", r"\1.up_conv."),
+    (r"(up_decoder\d)\.conv1\.", r"\1.textual_fusion.0."),
+    (r"(up_decoder\d)\.norm1\.", r"\1.textual_fusion.1."),
+    (r"(up_decoder\d)\.conv2\.", r"\1.textual_fusion.3."),
+    (r"(up_decoder\d)\.norm2\.", r"\1.textual_fusion.4."),
+    (r"^head\.", "sem_seg_head.decoder.head."),
+]
+ERR_SEG_DROPPED = {  # reference keys that are not weights → why they are not needed
+    "clip_pixel_mean": "a constant, see ErrSeg.image_input",
+    "clip_pixel_std": "a constant, see ErrSeg.image_input",
+    "sem_seg_head.clip_model.attn_mask": "computed, see clip.causal_mask",
+}
+NAMES = {"err-seg": ERR_SEG_NAMES}
+DROPPED = {"err-seg": ERR_SEG_DROPPED}
+
+
+def reference_name(family: str, name: str) -> str:
+    """Translate one of our parameter names: `head.weight` → `sem_seg_head.decoder.head.weight`."""
+    for ours, reference in NAMES[family]:
+        name = re.sub(ours, reference, name)
+    return name
+
+
+def from_reference(preset: str, state: Mapping[str, Tensor]) -> nn.Module:
+    """Build the model of a preset with a reference implementation's weights, in evaluation mode.
+
+    Args:
+        preset: Such as `err-seg-large`.
+        state: Reference name → tensor (or array); float16 and bfloat16 become float32. A leading `module.` is ignored.
+
+    Raises:
+        ValueError: A key is missing, unknown or of another shape; the message names it.
+    """
+    kind = kind_of(preset)
+    model = kind.skeleton(kind.presets[preset])
+    names = {reference_name(kind.family, name): name for name in model.state_dict()}
+    state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
+    state = {name: tensor for name, tensor in state.items() if name not in DROPPED[kind.family]}
+    return kind.fill(model, {names.get(name, name): tensor.float() for name, tensor in state.items()}, in_file=names)
+
+
+def guess_preset(state: Mapping[str, Tensor]) -> str:
+    """Find the preset that a reference state dict belongs to: the one with most weights of the same name and shape.
+
+    Raises:
+        ValueError: None has half of them.
+    """
+    shapes = {(name.removeprefix("module."), tuple(tensor.shape)) for name, tensor in state.items()}
+    shares = {}
+    for kind in MODELS.values():
+        for preset, configuration in kind.presets.items():
+            weights = kind.skeleton(configuration).state_dict()
+            expected = {(reference_name(kind.family, name), tuple(tensor.shape)) for name, tensor in weights.items()}
+            shares[preset] = len(expected & shapes) / len(expected)
+    best = max(shares, key=shares.__getitem__)
+    if shares[best] < 0.5:
+        raise ValueError(
+            f"This is a checkpoint of another model: its {len(state)} weights (the first is {next(iter(state))!r}) do not fit "
+            f"{', '.join(shares)}. Expected the state dict of a reference implementation, or a file written by `wordmask convert`."
+        )
+    return best

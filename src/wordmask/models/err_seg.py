@@ -1,0 +1,467 @@
+"""ERR-Seg: open-vocabulary semantic segmentation from cost maps.
+
+"Efficient Redundancy Reduction for Open-Vocabulary Semantic Segmentation", Chen et al., arXiv 2501.17642.
+Reference: github.com/lchen1019/ERR-Seg @ 6e79c0d (MIT).
+
+A *cost map* holds the cosine of every pixel with every class name, in CLIP's space. Read downwards:
+    hierarchical cost maps (x16, x32) → class choice: K of T → embedding → 4 × (spatial block, class block) → decoder → K logit maps
+
+Where we differ from the reference, with equal results:
+* Guidance is shared by all classes (image) or all pixels (text). Wherever the reference concatenates it to every class's map, we split
+  the projection, W[x; g] = Wx·x + Wg·g, and compute the second part once (`GuidedLinear`, `GuidedConv2d`).
+* The cost of T classes is seen in chunks, and only K classes leave the model: nothing has T × pixels entries.
+* K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
+"""
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import stochastic_depth
+
+from wordmask import clip
+from wordmask.clip import ClipConfig
+from wordmask.image import ImageInput
+from wordmask.text import Words, encode_phrases
+
+TEMPLATES = ("A photo of a {} in the scene",)
+GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:116
+RANK_VOTES = (100, 10, 1)  # a pixel's votes for its three best classes, in hundredths; reference decoder.py:86
+CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
+DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:61
+LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
+
+
+@dataclass(frozen=True)
+class ErrSegConfig:
+    """What differs between the presets. Widths are channels.
+
+    Args:
+        resolution: Side of the square input, in pixels.
+        cost_width: Of each embedded cost map before fusion.
+        width: C, of the aggregator.
+        guidance_width: Of each image guidance map before fusion.
+        layers: Of the aggregator.
+        heads: Of its attention.
+        decoder_widths: After each of the three decoder steps.
+        decoder_guidance_widths: Of the image guidance that joins each step.
+    """
+
+    clip: ClipConfig
+    resolution: int
+    cost_width: int
+    width: int
+    guidance_width: int
+    layers: int
+    heads: int
+    decoder_widths: tuple[int, int, int]
+    decoder_guidance_widths: tuple[int, int, int]
+
+
+class Features(NamedTuple):
+    """What CLIP's image tower sees: four stages, and two of them in the space shared with words."""
+
+    x4: Float[Tensor, "B C4 h4 w4"]
+    x8: Float[Tensor, "B C8 h8 w8"]
+    x16: Float[Tensor, "B C16 h w"]
+    x32: Float[Tensor, "B C32 h32 w32"]
+    dense_x16: Float[Tensor, "B D h w"]
+    dense_x32: Float[Tensor, "B D h32 w32"]
+
+
+class SemanticLogits(NamedTuple):
+    """The raw output: logit maps of the K kept classes (their probability is the sigmoid), which ones, and every class's votes."""
+
+    logits: Float[Tensor, "B K h4 w4"]
+    kept: Int[Tensor, "B K"]
+    votes: Float[Tensor, "B T"]
+
+
+# Redundancy-reduced hierarchical cost maps ------------------------------------------------------------------------------------------
+
+
+class MiddleDownsample(nn.Module):
+    """Give stage 3 the channels that the blocks of stage 4 expect, but keep its grid (reference `modify_downsample`)."""
+
+    def __init__(self, channels: int):
+        super().__init__()
+        self.norm = nn.LayerNorm(channels, eps=1e-6)  # ConvNeXt's
+        self.conv = nn.Conv2d(channels, 2 * channels, kernel_size=2, padding=1)
+
+    def forward(self, x16: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h w"]:
+        x = self.norm(x16.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x = self.conv(x)  # (B, 2C, h + 1, w + 1)
+        return F.interpolate(x, size=x16.shape[-2:], mode="bilinear", align_corners=False)
+
+
+def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """Let every pixel vote for its three best classes with weights 1, 0.1 and 0.01.
+
+    Classes are seen `CLASSES_AT_ONCE` at a time.
+
+    Args:
+        pixels: Unit vectors.
+        words: Unit vectors.
+
+    Returns:
+        The votes, and the highest cosine that each class reaches on any pixel.
+    """
+    ranks = min(len(RANK_VOTES), len(words))
+    best, best_class = pixels.new_zeros(len(pixels), 0, *pixels.shape[2:]), None
+    peaks = []
+    for start in range(0, len(words), CLASSES_AT_ONCE):
+        cost = torch.einsum("bdhw,td->bthw", pixels, words[start : start + CLASSES_AT_ONCE])
+        peaks.append(cost.amax(dim=(2, 3)))
+        cost, chunk_class = cost.topk(min(ranks, cost.shape[1]), dim=1)
+        chunk_class = chunk_class + start
+        chunk_class = chunk_class if best_class is None else torch.cat([best_class, chunk_class], dim=1)
+        best, place = torch.cat([best, cost], dim=1).topk(min(ranks, chunk_class.shape[1]), dim=1)
+        best_class = chunk_class.gather(1, place)  # (B, 3, h, w)
+    weights = torch.tensor(RANK_VOTES[:ranks], device=pixels.device)[None, :, None].expand(len(pixels), -1, best_class[0, 0].numel())
+    hundredths = torch.zeros(len(pixels), len(words), dtype=torch.long, device=pixels.device)
+    hundredths = hundredths.scatter_add(1, best_class.flatten(1), weights.flatten(1))
+    return hundredths / 100, torch.cat(peaks, dim=1)
+
+
+def choose_classes(
+    votes: Float[Tensor, "B T"], peaks: Float[Tensor, "B T"], keep: int, present: Bool[Tensor, "B T"] | None = None
+) -> Int[Tensor, "B K"]:
+    """Choose the classes worth refining: those with the most votes; equal votes go to the higher peak.
+
+    Args:
+        keep: K; all classes stay where there are fewer.
+        present: Classes in the target, when training. They come first, then the chosen ones in ascending index until K.
+
+    Returns:
+        Indices, ascending.
+    """
+    by_peak = peaks.argsort(dim=1, descending=True, stable=True)
+    by_votes = votes.gather(1, by_peak).argsort(dim=1, descending=True, stable=True)
+    kept = by_peak.gather(1, by_votes)[:, :keep].sort(dim=1).values
+    if present is not None:
+        chosen = torch.zeros_like(present).scatter(1, kept, True)
+        rank = torch.where(present, 0, torch.where(chosen, 1, 2))
+        kept = rank.argsort(dim=1, stable=True)[:, :keep].sort(dim=1).values
+    return kept
+
+
+class CostEmbedding(nn.Module):
+    """Embed the two cost maps of every kept class and fuse them on the x16 grid."""
+
+    def __init__(self, config: ErrSegConfig):
+        super().__init__()
+        self.x16 = nn.Conv2d(1, config.cost_width, kernel_size=7, padding=3)
+        self.x32 = nn.Conv2d(1, config.cost_width, kernel_size=7, padding=3)
+        self.fuse = nn.Conv2d(config.cost_width, config.width, kernel_size=1)
+
+    def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
+        fine = self.x16(cost_x16.flatten(0, 1)[:, None])  # (B·K, 256, h, w)
+        coarse = self.x32(cost_x32.flatten(0, 1)[:, None])
+        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        x = self.fuse((fine + coarse) / 2)
+        return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
+
+
+class ImageGuidance(nn.Module):
+    """Project stages 4 and 3 and fuse them on the x16 grid: what tells the aggregator where things are."""
+
+    def __init__(self, config: ErrSegConfig):
+        super().__init__()
+        *_, x16, x32 = config.clip.channels
+        self.x16 = nn.Conv2d(x16, config.guidance_width, kernel_size=3, padding=1)
+        self.x32 = nn.Conv2d(x32, config.guidance_width, kernel_size=3, padding=1)
+        self.fuse = nn.Conv2d(config.guidance_width, config.width, kernel_size=1)
+
+    def forward(self, x16: Float[Tensor, "B C16 h w"], x32: Float[Tensor, "B C32 h32 w32"]) -> Float[Tensor, "B h w C"]:
+        fine = F.relu6(self.x16(x16))
+        coarse = F.interpolate(F.relu6(self.x32(x32)), size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        return self.fuse((fine + coarse) / 2).permute(0, 2, 3, 1)
+
+
+# Redundancy-reduced cost aggregation ------------------------------------------------------------------------------------------------
+
+
+class GuidedLinear(nn.Linear):
+    """A linear layer on [x; guidance] that never concatenates: guidance may lack axes that x has, and is projected once."""
+
+    def __init__(self, width: int, guidance_width: int, out_width: int):
+        super().__init__(width + guidance_width, out_width)
+        self.split = width
+
+    def forward(self, x: Float[Tensor, "... C"], guidance: Float[Tensor, "... G"]) -> Float[Tensor, "... O"]:
+        return F.linear(x, self.weight[:, : self.split], self.bias) + F.linear(guidance, self.weight[:, self.split :])
+
+
+class GuidedConv2d(nn.Conv2d):
+    """A convolution on [x; guidance] that never concatenates: one guidance map serves the K class maps of its picture."""
+
+    def __init__(self, width: int, guidance_width: int, out_width: int, **settings):
+        super().__init__(width + guidance_width, out_width, **settings)
+        self.split = width
+
+    def forward(self, x: Float[Tensor, "BK C h w"], guidance: Float[Tensor, "B G h w"]) -> Float[Tensor, "BK O h2 w2"]:
+        own = self._conv_forward(x, self.weight[:, : self.split], self.bias)  # (B·K, O, h2, w2)
+        shared = self._conv_forward(guidance, self.weight[:, self.split :], None)  # (B, O, h2, w2)
+        return (own.unflatten(0, (len(guidance), -1)) + shared[:, None]).flatten(0, 1)
+
+
+class GatedMlp(nn.Module):
+    """fc3(relu6(fc1 x) · fc2 x), three times as wide inside."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.fc1, self.fc2 = nn.Linear(width, 3 * width), nn.Linear(width, 3 * width)
+        self.fc3 = nn.Linear(3 * width, width)
+
+    def forward(self, x: Float[Tensor, "... C"]) -> Float[Tensor, "... C"]:
+        return self.fc3(F.relu6(self.fc1(x)) * self.fc2(x))
+
+
+def attend(
+    query: Float[Tensor, "... N C"], key: Float[Tensor, "... M C"], value: Float[Tensor, "... M C"], heads: int
+) -> Float[Tensor, "... N C"]:
+    """Scaled dot-product attention with `heads` heads, over the last axis but one."""
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (query, key, value))  # (…, heads, N, C / heads)
+    return F.scaled_dot_product_attention(query, key, value).transpose(-2, -3).flatten(-2)
+
+
+class SpatialAttention(nn.Module):
+    """Attention among the pixels of one class. Keys and values are reduced to half the resolution by a 2×2 convolution each."""
+
+    def __init__(self, width: int, heads: int, reduction: int = 2):
+        super().__init__()
+        self.heads = heads
+        self.query = GuidedLinear(width, width, width)
+        self.reduce_key = GuidedConv2d(width, width, 2 * width, kernel_size=reduction, stride=reduction)
+        self.norm_key, self.key = nn.LayerNorm(2 * width), nn.Linear(2 * width, width)
+        self.reduce_value = nn.Conv2d(width, width, kernel_size=reduction, stride=reduction)
+        self.norm_value, self.value = nn.LayerNorm(width), nn.Linear(width, width)
+        self.out = nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B h w C"]) -> Float[Tensor, "B K h w C"]:
+        maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
+        key = self.reduce_key(maps, guidance.permute(0, 3, 1, 2)).flatten(2).mT  # (B·K, h·w / 4, 2C)
+        value = self.reduce_value(maps).flatten(2).mT
+        query = self.query(x, guidance[:, None]).flatten(0, 1).flatten(1, 2)  # (B·K, h·w, C)
+        attended = attend(query, self.key(self.norm_key(key)), self.value(self.norm_value(value)), self.heads)
+        return self.out(attended).view(x.shape)
+
+
+class SpatialBlock(nn.Module):
+    """Let the pixels of every class see each other."""
+
+    def __init__(self, width: int, heads: int, drop_path: float):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1, self.attention = nn.LayerNorm(width), SpatialAttention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
+        self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
+
+    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B h w C"]) -> Float[Tensor, "B K h w C"]:
+        x = x + self._drop(self.attention(self.norm1(x), guidance))
+        y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
+        y = self.depthwise(y).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+        return x + self._drop(y)
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return stochastic_depth(x.flatten(0, 1), self.drop_path, "row", self.training).view_as(x)
+
+
+class ClassAttention(nn.Module):
+    """Attention among the classes at one pixel."""
+
+    def __init__(self, width: int, heads: int):
+        super().__init__()
+        self.heads = heads
+        self.query, self.key = GuidedLinear(width, width, width), GuidedLinear(width, width, width)
+        self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
+
+    def forward(self, x: Float[Tensor, "B h w K C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B h w K C"]:
+        guidance = guidance[:, None, None]
+        return self.out(attend(self.query(x, guidance), self.key(x, guidance), self.value(x), self.heads))
+
+
+class ClassBlock(nn.Module):
+    """Let the classes see each other, on a grid pooled 2×2; the result is brought back and added."""
+
+    def __init__(self, width: int, heads: int, drop_path: float):
+        super().__init__()
+        self.drop_path = drop_path
+        self.norm1, self.attention = nn.LayerNorm(width), ClassAttention(width, heads)
+        self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
+
+    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h w C"]:
+        pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
+        y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
+        y = y + self._drop(self.attention(self.norm1(y), guidance))
+        y = y + self._drop(F.relu6(self.mlp(self.norm2(y))))
+        y = y.permute(0, 3, 4, 1, 2).flatten(0, 1)  # (B·K, C, h / 2, w / 2)
+        y = F.interpolate(y, size=x.shape[2:4], mode="bilinear", align_corners=True)
+        return x + y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+    def _drop(self, x: Tensor) -> Tensor:
+        return stochastic_depth(x.flatten(0, 2), self.drop_path, "row", self.training).view_as(x)
+
+
+class DecoderStep(nn.Module):
+    """Upscale (or only project) the map of every class and refine it beside a map of the image."""
+
+    def __init__(self, width: int, guidance: tuple[int, int], out_width: int, upscale: bool):
+        super().__init__()
+        channels, guidance_width = guidance
+        self.guide = nn.Conv2d(channels, guidance_width, kernel_size=3, padding=1)
+        self.up = nn.ConvTranspose2d(width, out_width, kernel_size=2, stride=2) if upscale else nn.Conv2d(width, out_width, kernel_size=1)
+        self.conv1 = GuidedConv2d(out_width, guidance_width, out_width, kernel_size=3, padding=1, bias=False)
+        self.norm1 = nn.GroupNorm(out_width // 8, out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
+        self.norm2 = nn.GroupNorm(out_width // 8, out_width)
+
+    def forward(self, x: Float[Tensor, "BK C h w"], stage: Float[Tensor, "B S h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
+        x = F.relu(self.norm1(self.conv1(self.up(x), F.relu6(self.guide(stage)))))
+        return F.relu(self.norm2(self.conv2(x)))
+
+
+# The model --------------------------------------------------------------------------------------------------------------------------
+
+
+class ErrSeg(nn.Module):
+    """ERR-Seg: `forward(pixels, words)` gives logit maps of the classes worth looking at.
+
+    Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `ErrSeg(PRESETS["err-seg-base"])` for random weights.
+    """
+
+    family = "err-seg"
+    templates = TEMPLATES
+
+    def __init__(self, config: ErrSegConfig):
+        super().__init__()
+        self.config = config
+        x4, x8, x16, _ = config.clip.channels
+        self.clip = clip.build(config.clip)
+        self.middle_downsample = MiddleDownsample(x16)
+        self.cost_embedding = CostEmbedding(config)
+        self.image_guidance = ImageGuidance(config)
+        self.text_guidance = nn.Linear(config.clip.width, config.width)
+        depths = [DROP_PATH * layer for layer in range(config.layers)]
+        self.spatial_blocks = nn.ModuleList(SpatialBlock(config.width, config.heads, depth) for depth in depths)
+        self.class_blocks = nn.ModuleList(ClassBlock(config.width, config.heads, depth) for depth in depths)
+        widths, guides = (config.width, *config.decoder_widths), config.decoder_guidance_widths
+        self.decoder = nn.ModuleList(
+            DecoderStep(widths[i], (stage, guides[i]), widths[i + 1], upscale=i > 0) for i, stage in enumerate((x16, x8, x4))
+        )
+        self.head = nn.Conv2d(widths[-1], 1, kernel_size=1)
+
+    @property
+    def image_input(self) -> ImageInput:
+        return ImageInput(800, 1333, self.config.resolution, mean=(123.675, 116.280, 103.530), std=(58.395, 57.120, 57.375))
+
+    @staticmethod
+    def default_keep(classes: int) -> int:
+        """K where the user names none: what the paper uses for a vocabulary of this size, at most all."""
+        return min(classes, 48 if classes >= LARGE_VOCABULARY else 32)
+
+    def encode_text(self, phrases: list[str]) -> Float[Tensor, "S D"]:
+        """Encode phrases in ERR-Seg's one prompt; unit vectors."""
+        return encode_phrases(self.clip, phrases, TEMPLATES)
+
+    def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
+        """Run CLIP's image tower once, and its last blocks a second time on the x16 grid."""
+        x4, x8, x16, x32 = clip.stage_maps(self.clip, pixels)
+        dense_x16 = clip.project_pixels(self.clip, clip.last_stage_blocks(self.clip, self.middle_downsample(x16)))
+        return Features(x4.detach(), x8.detach(), x16, x32, dense_x16, clip.project_pixels(self.clip, x32))
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], words: Words, keep: int | None = None, present: Bool[Tensor, "B T"] | None = None
+    ) -> SemanticLogits:
+        """Compute logit maps at stride 4 for the K classes that each picture needs.
+
+        Args:
+            pixels: As `image_input` asks.
+            words: One unit vector per class.
+            keep: K; the paper's choice for this vocabulary by default, at most T.
+            present: Classes in the target, when training; see `choose_classes`.
+        """
+        features = self.encode_image(pixels)
+        pixels_x16, pixels_x32 = F.normalize(features.dense_x16, dim=1), F.normalize(features.dense_x32, dim=1)
+        with torch.no_grad():
+            votes, peaks = count_votes(pixels_x16, words.embeddings)
+            kept = choose_classes(votes, peaks, keep or self.default_keep(votes.shape[1]), present)
+        text = words.embeddings[kept]  # (B, K, D)
+        cost_x16, cost_x32 = (torch.einsum("bdhw,bkd->bkhw", x, text) for x in (pixels_x16, pixels_x32))
+        x = self.aggregate(cost_x16, cost_x32, text, features)
+        return SemanticLogits(self.decode(x, features), kept, votes)
+
+    def aggregate(
+        self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"], text: Float[Tensor, "B K D"], features: Features
+    ) -> Float[Tensor, "B K h w C"]:
+        """Refine the cost maps of the kept classes, each beside its picture and its word."""
+        x16, x32 = (x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))
+        image_guidance = self.image_guidance(x16, x32)
+        text_guidance = F.gelu(self.text_guidance(text))
+        x = self.cost_embedding(cost_x16, cost_x32)
+        for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
+            x = class_block(spatial_block(x, image_guidance), text_guidance)
+        return x
+
+    def decode(self, x: Float[Tensor, "B K h w C"], features: Features) -> Float[Tensor, "B K h4 w4"]:
+        """Bring the map of every kept class to stride 4, guided by the earlier stages of the image tower."""
+        maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
+        for step, stage in zip(self.decoder, (features.x16.detach(), features.x8, features.x4), strict=True):
+            maps = step(maps, stage.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT))
+        return self.head(maps)[:, 0].unflatten(0, x.shape[:2])
+
+
+def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
+    """Binary cross-entropy of all T logit maps against one-hot targets, at full resolution, mean over every pixel and class.
+
+    Ignored pixels have all-zero targets and still count. A class not kept has the constant logit -100 in the reference: it costs 100 where
+    it is the target and nothing elsewhere, so its map is never made.
+
+    Args:
+        target: Labels in [0, T), or `ignore`.
+    """
+    logits = F.interpolate(raw.logits.float(), size=target.shape[-2:], mode="bilinear", align_corners=False)
+    is_target = raw.kept[:, :, None, None] == target[:, None]  # (B, K, H, W)
+    kept_loss = F.binary_cross_entropy_with_logits(logits, is_target.float(), reduction="sum")
+    lost = ((target != ignore) & ~is_target.any(dim=1)).sum()
+    return (kept_loss + 100 * lost) / (target.numel() * raw.votes.shape[1])
+
+
+PRESETS = {
+    "err-seg-base": ErrSegConfig(
+        clip=ClipConfig("convnext_base", (128, 256, 512, 1024), "linear", width=640, text_width=640, text_layers=12),
+        resolution=640,
+        cost_width=256,
+        width=128,
+        guidance_width=256,
+        layers=4,
+        heads=4,
+        decoder_widths=(64, 32, 16),
+        decoder_guidance_widths=(32, 16, 8),
+    ),
+    "err-seg-large": ErrSegConfig(
+        clip=ClipConfig("convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16),
+        resolution=768,
+        cost_width=256,
+        width=128,
+        guidance_width=256,
+        layers=4,
+        heads=4,
+        decoder_widths=(64, 32, 16),
+        decoder_guidance_widths=(32, 16, 8),
+    ),
+    "err-seg-untrained": ErrSegConfig(  # random weights, for trying the road without a download
+        clip=ClipConfig("convnext_atto", (40, 80, 160, 320), "linear", width=64, text_width=64, text_layers=2),
+        resolution=256,
+        cost_width=32,
+        width=32,
+        guidance_width=32,
+        layers=2,
+        heads=4,
+        decoder_widths=(32, 16, 8),
+        decoder_guidance_widths=(16, 8, 8),
+    ),
+}

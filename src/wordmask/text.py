@@ -1,0 +1,144 @@
+"""Words → vectors: templates, phrases, and a cache in memory and on disk."""
+
+import hashlib
+import os
+import sqlite3
+import zlib
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import Literal, NamedTuple, TypeVar
+
+import numpy as np
+import open_clip
+import platformdirs
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from wordmask.clip import encode_tokens, tokenize
+from wordmask.vocabulary import Vocabulary, same_phrase
+
+Synonyms = Literal["first", "mean"]
+Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
+Result = TypeVar("Result")
+
+PROMPTS_AT_ONCE = 256  # more gains nothing on a CPU and costs memory: 256 prompts of 77 tokens take 0.4 GB in ERR-Seg L
+LOCK_SECONDS = 30.0  # how long one process waits while another writes
+CREATE_TABLE = (
+    "CREATE TABLE IF NOT EXISTS vectors "
+    "(template TEXT, phrase TEXT, vector BLOB, checksum INTEGER, PRIMARY KEY (template, phrase)) WITHOUT ROWID"
+)
+
+
+class Words(NamedTuple):
+    """What a model knows of the words: one vector per phrase, and the class that owns it."""
+
+    embeddings: Float[Tensor, "S D"]
+    owner: Int[Tensor, "S"]
+
+
+def cache_folder() -> Path:
+    """The folder for converted weights and text embeddings; `WORDMASK_CACHE` moves it."""
+    return Path(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
+
+
+def encode_phrases(clip: open_clip.CLIP, phrases: list[str], templates: tuple[str, ...]) -> Float[Tensor, "S D"]:
+    """Encode phrases by a CLIP text tower: unit vectors, the mean over the templates.
+
+    Prompts go through in order of length, each chunk cut to its longest.
+
+    Raises:
+        ValueError: A prompt has more than CLIP's 77 tokens.
+    """
+    prompts = tokenize([template.format(phrase) for phrase in phrases for template in templates])
+    order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
+    chunks = []
+    for start in range(0, len(order), PROMPTS_AT_ONCE):
+        rows = [torch.tensor(prompts[number]) for number in order[start : start + PROMPTS_AT_ONCE]]
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(clip.positional_embedding.device)
+        chunks.append(F.normalize(encode_tokens(clip, tokens), dim=-1))
+    vectors = torch.cat(chunks)[torch.tensor(order).argsort()]  # (S·P, D)
+    return F.normalize(vectors.unflatten(0, (len(phrases), len(templates))).mean(dim=1), dim=-1)
+
+
+def encode_vocabulary(vocabulary: Vocabulary, synonyms: Synonyms, encode: Encoder) -> Words:
+    """Give every class one unit vector: its first name's, or the mean over all its names.
+
+    Args:
+        synonyms: `first` is what ERR-Seg's published numbers use.
+        encode: Phrases → unit vectors (S, D), usually `TextCache.encode`.
+
+    Raises:
+        ValueError: A phrase is too long for CLIP.
+    """
+    if synonyms not in ("first", "mean"):
+        raise ValueError(f"synonyms came as {synonyms!r}; expected 'first' or 'mean'.")
+    names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
+    phrases = encode([name for group in names for name in group])  # (S, D)
+    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(phrases.device)
+    if len(phrases) > len(names):
+        sums = phrases.new_zeros(len(names), phrases.shape[1]).index_add(0, owner, phrases)
+        phrases, owner = F.normalize(sums, dim=-1), torch.arange(len(names), device=phrases.device)
+    return Words(phrases, owner)
+
+
+class TextCache:
+    """Remembers the vectors of phrases, in memory and in one SQLite file per checkpoint.
+
+    A file that is locked, unreadable or damaged costs time, never an error: what is missing is computed again.
+
+    Args:
+        checkpoint: Identifies the text tower: the same words mean another vector with other weights.
+        templates: The prompts that a phrase is put into; part of the key.
+        folder: Where the file lies; None keeps everything in memory only.
+    """
+
+    def __init__(self, checkpoint: str, templates: tuple[str, ...], folder: Path | None):
+        self.file = None if folder is None else Path(folder) / "text" / f"{checkpoint}.sqlite"
+        self.template = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
+        self.vectors: dict[str, Tensor] = {}
+
+    def encode(self, phrases: list[str], encode: Encoder) -> Float[Tensor, "S D"]:
+        """Return the vectors of `phrases`, computing those never seen; case and spacing don't matter."""
+        keys = [same_phrase(phrase) for phrase in phrases]
+        wanted = [key for key in dict.fromkeys(keys) if key not in self.vectors]
+        if wanted:
+            self.vectors.update(self._read(wanted))
+            missing = [key for key in wanted if key not in self.vectors]
+            if missing:
+                fresh = dict(zip(missing, encode(missing).float().cpu(), strict=True))
+                self.vectors.update(fresh)
+                self._write(fresh)
+        return torch.stack([self.vectors[key] for key in keys])
+
+    def _read(self, keys: list[str]) -> dict[str, Tensor]:
+        query = "SELECT vector, checksum FROM vectors WHERE template = ? AND phrase = ?"
+
+        def read(database: sqlite3.Connection) -> dict[str, Tensor]:
+            rows = {key: database.execute(query, (self.template, key)).fetchone() for key in keys}
+            whole = {key: row[0] for key, row in rows.items() if row and zlib.crc32(row[0]) == row[1]}
+            return {key: torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy()) for key, blob in whole.items()}
+
+        return self._with_file(read) or {}
+
+    def _write(self, vectors: dict[str, Tensor]) -> None:
+        blobs = {key: vector.numpy().astype("<f4").tobytes() for key, vector in vectors.items()}
+        rows = [(self.template, key, blob, zlib.crc32(blob)) for key, blob in blobs.items()]
+        self._with_file(lambda database: database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows) and None)
+
+    def _with_file(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
+        """Run `action` on the open file; give None if the file can't be used now. A damaged file is removed."""
+        if self.file is None:
+            return None
+        try:
+            self.file.parent.mkdir(parents=True, exist_ok=True)
+            with closing(sqlite3.connect(self.file, timeout=LOCK_SECONDS)) as database, database:
+                database.execute(CREATE_TABLE)
+                return action(database)
+        except (sqlite3.OperationalError, OSError):  # locked, read-only, no space: another time
+            return None
+        except sqlite3.DatabaseError:  # not a database, or damaged
+            self.file.unlink(missing_ok=True)
+            return None

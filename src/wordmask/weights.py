@@ -1,0 +1,204 @@
+"""Checkpoints: our safetensors with the configuration inside, reference files, and the hub. Nothing is ever unpickled as code."""
+
+import dataclasses
+import hashlib
+import json
+import pickle
+import re
+import typing
+import zipfile
+from pathlib import Path
+
+import safetensors
+import torch
+from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub.errors import HfHubHTTPError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from wordmask.text import cache_folder
+from wordmask.writing import atomic
+
+FORMAT = "wordmask-1"
+REFERENCE_FILES = (".pth", ".pt", ".bin", ".pkl")
+CHECKPOINT_FILES = (".safetensors", *REFERENCE_FILES)
+TEXT_TOWER = ("clip.transformer.", "clip.token_embedding.", "clip.positional_embedding", "clip.ln_final.", "clip.text_projection")
+STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
+HUB_WAIT = 10  # seconds for an answer from the hub
+HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)  # the second is the HTTP library's own, whichever the hub's version uses
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+    """Weights with what is needed to build their model.
+
+    Args:
+        family: `err-seg` or `eov-seg`; empty for a reference file.
+        configuration: As in the file; empty for a reference file.
+        text_tower: Fingerprint of the text tower, for the cache of text embeddings.
+        origin: Where it came from, for people.
+    """
+
+    state: dict[str, Tensor]
+    family: str
+    configuration: dict
+    text_tower: str
+    origin: str
+
+
+def save(path: Path, state: dict[str, Tensor], *, family: str, configuration: object, origin: str) -> None:
+    """Write a checkpoint as safetensors with its configuration in the metadata; it appears whole or not at all."""
+    state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
+    metadata = {
+        "format": FORMAT,
+        "family": family,
+        "configuration": json.dumps(dataclasses.asdict(configuration)),
+        "text_tower": text_tower_fingerprint(state),
+        "origin": origin,
+    }
+    with atomic(path) as temporary:
+        save_file(state, temporary, metadata)
+
+
+def read(path: Path) -> Checkpoint:
+    """Read a checkpoint of ours or a reference's.
+
+    Raises:
+        ValueError: The file does not exist, is damaged, or is not a checkpoint.
+    """
+    path = Path(path).expanduser()
+    if not path.is_file():
+        raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling, or load a preset by name.")
+    if path.suffix != ".safetensors":
+        return Checkpoint(_read_pickled(path), "", {}, "", str(path))
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        state = load_file(path)
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again.") from None
+    if metadata.get("format") != FORMAT:
+        return Checkpoint(state, "", {}, "", str(path))
+    return Checkpoint(state, metadata["family"], json.loads(metadata["configuration"]), metadata["text_tower"], metadata["origin"])
+
+
+def text_tower_fingerprint(state: dict[str, Tensor]) -> str:
+    """Identify a text tower by its weights: 16 hexadecimal digits that change with any of them."""
+    digest = hashlib.sha256()
+    for name in sorted(name for name in state if name.startswith(TEXT_TOWER)):
+        digest.update(name.encode())
+        digest.update(state[name].detach().float().cpu().contiguous().numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def configure(kind: type, values: dict) -> object:
+    """Build a configuration dataclass from json values: nested ones too, lists back to tuples."""
+    hints = typing.get_type_hints(kind)
+    fields = {}
+    for name, value in values.items():
+        if dataclasses.is_dataclass(hints.get(name)):
+            value = configure(hints[name], value)
+        fields[name] = tuple(value) if isinstance(value, list) else value
+    return kind(**fields)
+
+
+def fetch(repository: str, file: str | None = None, size: str | None = None) -> Path:
+    """Fetch a checkpoint from the hub, or find it in the hub's cache.
+
+    Args:
+        repository: `owner/name`.
+        file: Its path there; found by `size` if None.
+        size: `base` or `large`, when a repository holds several.
+
+    Raises:
+        ValueError: No network and nothing cached, no such repository or file, several candidates, or a wrong checksum.
+    """
+    where = f"hub repository {repository!r}"
+    try:
+        published = {entry.rfilename: entry.lfs for entry in HfApi().model_info(repository, files_metadata=True, timeout=HUB_WAIT).siblings}
+        file = file or pick_file(list(published), size, where)
+        path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
+    except HUB_ERRORS as error:
+        raise ValueError(_offline_message(where, file, error)) from None
+    expected = published[file].sha256 if published.get(file) else None
+    if expected and file_checksum(path) != expected:
+        path.unlink()
+        raise ValueError(f"{file!r} from {where} arrived damaged: its SHA-256 is not the published {expected}. Run the command again.")
+    return path
+
+
+def pick_file(files: list[str], size: str | None, where: str) -> str:
+    """Pick a checkpoint by its name: one of ours first, else the only one, else the one that says `size` or its first letter."""
+    candidates = [file for file in files if file.endswith(CHECKPOINT_FILES)]
+    if len(candidates) > 1 and size:
+        pattern = re.compile(rf"(?:^|[^a-zA-Z0-9])(?:[a-z]*(?:seg|convnext|model))?(?:{size[0]}|{size})(?:[^a-zA-Z0-9]|$)", re.IGNORECASE)
+        candidates = [file for file in candidates if pattern.search(file)]
+    for preferred in (".safetensors", ".pth"):
+        matching = [file for file in candidates if file.endswith(preferred)]
+        if len(matching) == 1:
+            return matching[0]
+    if len(candidates) == 1:
+        return candidates[0]
+    wanted = f"one for size {size!r}" if size else "one checkpoint"
+    raise ValueError(
+        f"Expected {wanted} in the {where}; it holds {', '.join(files) or 'no files'}. Name the file: wordmask.load('owner/name/file.pth')."
+    )
+
+
+def file_checksum(path: Path) -> str:
+    """SHA-256 of a file, in hexadecimal."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def converted_file(name: str) -> Path | None:
+    """Find the checkpoint that `remember` noted for a preset or hub id."""
+    try:
+        path = Path(json.loads(_note(name).read_text())["file"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return path if path.is_file() else None
+
+
+def remember(name: str, file: Path, details: dict[str, str]) -> None:
+    """Note which checkpoint serves a preset or hub id from now on, without asking the hub."""
+    with atomic(_note(name)) as temporary:
+        temporary.write_text(json.dumps({"file": str(file), **details}, indent=1))
+
+
+def weights_folder() -> Path:
+    """Where converted checkpoints lie."""
+    return cache_folder() / "weights"
+
+
+def _note(name: str) -> Path:
+    return weights_folder() / f"{name.replace('/', '--')}.json"
+
+
+def _offline_message(where: str, file: str | None, error: Exception) -> str:
+    return (
+        f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: {type(error).__name__}: "
+        f"{str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no details'}. Tried the hub and {str(weights_folder())!r}. "
+        "Connect once, or download the file elsewhere and give its path: --model FILE.pth."
+    )
+
+
+def _read_pickled(path: Path) -> dict[str, Tensor]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except pickle.UnpicklingError as error:
+        reason = str(error).splitlines()[0][:200]
+        raise ValueError(
+            f"The checkpoint {str(path)!r} holds more than tensors, and running its code is not safe: {reason}. "
+            "Save its state dict alone with torch.save, or as safetensors."
+        ) from None
+    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+        raise ValueError(f"The checkpoint {str(path)!r} is damaged or not a PyTorch file: {reason}. Fetch it again.") from None
+    for name in STATE_NAMES:
+        if isinstance(content, dict) and isinstance(content.get(name), dict):
+            content = content[name]
+            break
+    if not isinstance(content, dict) or not content or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+        raise ValueError(f"The checkpoint {str(path)!r} holds no state dict: expected {{name: tensor}} or {{'model': {{name: tensor}}}}.")
+    return content
