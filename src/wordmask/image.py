@@ -13,7 +13,6 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
 
-PICTURE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 UINT16_TO_UINT8 = 257  # 65535 / 255
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import safetensors
 import torch
-from huggingface_hub import HfApi, hf_hub_download
+from huggingface_hub import HfApi, hf_hub_download, snapshot_download
 from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -119,7 +119,10 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
         file = file or pick_file(list(published), size, where)
         path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
     except HUB_ERRORS as error:
-        raise ValueError(_offline_message(where, file, error)) from None
+        path = _in_hub_cache(repository, file, size, where)
+        if path is None:
+            raise ValueError(_offline_message(where, file, error)) from None
+        return path
     expected = published[file].sha256 if published.get(file) else None
     if expected and file_checksum(path) != expected:
         path.unlink()
@@ -169,6 +172,16 @@ def remember(name: str, file: Path, details: dict[str, str]) -> None:
 def weights_folder() -> Path:
     """Where converted checkpoints lie."""
     return cache_folder() / "weights"
+
+
+def _in_hub_cache(repository: str, file: str | None, size: str | None, where: str) -> Path | None:
+    try:
+        folder = Path(snapshot_download(repository, local_files_only=True))
+    except HUB_ERRORS:
+        return None
+    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    path = folder / (file or pick_file(files, size, where))
+    return path if path.is_file() else None
 
 
 def _note(name: str) -> Path:

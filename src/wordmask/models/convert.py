@@ -56,6 +56,11 @@ def reference_name(family: str, name: str) -> str:
     return name
 
 
+def dropped_names(family: str, state: Mapping[str, Tensor]) -> list[str]:
+    """List the keys of a reference state dict that are dropped on purpose; `DROPPED` has the reasons."""
+    return [name for name in state if name.removeprefix("module.") in DROPPED[family]]
+
+
 def from_reference(preset: str, state: Mapping[str, Tensor]) -> nn.Module:
     """Build the model of a preset with a reference implementation's weights, in evaluation mode.
 
@@ -69,9 +74,9 @@ def from_reference(preset: str, state: Mapping[str, Tensor]) -> nn.Module:
     kind = kind_of(preset)
     model = kind.skeleton(kind.presets[preset])
     names = {reference_name(kind.family, name): name for name in model.state_dict()}
-    state = {name.removeprefix("module."): torch.as_tensor(tensor) for name, tensor in state.items()}
-    state = {name: tensor for name, tensor in state.items() if name not in DROPPED[kind.family]}
-    return kind.fill(model, {names.get(name, name): tensor.float() for name, tensor in state.items()}, in_file=names)
+    dropped = dropped_names(kind.family, state)
+    weights = {name.removeprefix("module."): torch.as_tensor(tensor).float() for name, tensor in state.items() if name not in dropped}
+    return kind.fill(model, {names.get(name, name): tensor for name, tensor in weights.items()}, in_file=names)
 
 
 def guess_preset(state: Mapping[str, Tensor]) -> str:

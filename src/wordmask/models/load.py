@@ -8,7 +8,7 @@ from torch import nn
 
 from wordmask import weights
 from wordmask.models import MODELS, kind_of, preset_names
-from wordmask.models.convert import from_reference, guess_preset
+from wordmask.models.convert import dropped_names, from_reference, guess_preset
 
 HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
 
@@ -47,8 +47,8 @@ def load_model(name: str | Path) -> LoadedModel:
     raise AssertionError(name)
 
 
-def convert_file(source: Path, target: Path, preset: str | None = None) -> str:
-    """Convert a reference checkpoint to our format, at `target`; return the preset it belongs to.
+def convert_file(source: Path, target: Path, preset: str | None = None) -> tuple[str, list[str]]:
+    """Convert a reference checkpoint to our format, at `target`; return the preset it belongs to and the keys dropped on purpose.
 
     Raises:
         ValueError: Not a reference checkpoint, or its keys don't fit.
@@ -60,7 +60,7 @@ def convert_file(source: Path, target: Path, preset: str | None = None) -> str:
     kind = kind_of(preset)
     state = from_reference(preset, checkpoint.state).state_dict()
     weights.save(target, state, family=kind.family, configuration=kind.presets[preset], origin=Path(source).name)
-    return preset
+    return preset, dropped_names(kind.family, checkpoint.state)
 
 
 def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:

@@ -1,0 +1,197 @@
+"""The command line. Heavy imports happen inside the command that needs them."""
+
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from wordmask.segmentation import Segmentation
+    from wordmask.segmenter import Segmenter
+    from wordmask.sources import Source
+
+app = typer.Typer(
+    help="Words in, masks out: find in any picture the regions that a list of words names.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
+Background = StrEnum("Background", ["other"])
+Synonyms = StrEnum("Synonyms", ["first", "mean"])
+
+
+def main() -> None:
+    """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
+    try:
+        app()
+    except (ValueError, OSError) as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)
+
+
+@app.command(no_args_is_help=True)
+def segment(
+    arguments: Annotated[list[str], typer.Argument(metavar="PICTURE... WORD...", help="Files, folders or globs; then what to look for.")],
+    words: Annotated[str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')] = None,
+    words_file: Annotated[Path | None, typer.Option(help="A file with one class a line, synonyms separated by commas.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")] = None,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("masks"),
+    model: Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")] = "err-seg-base",
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="auto is bfloat16 where the hardware has it, else float32.")] = Precision.auto,
+    keep: Annotated[int | None, typer.Option(min=1, help="How many classes the model refines for each picture.")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave pixels unlabelled whose probability is below.")] = 0.0,
+    background: Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")] = None,
+    synonyms: Annotated[Synonyms, typer.Option(help="Encode a class by its first name, or the mean of all.")] = Synonyms.first,
+) -> None:
+    """Outline the regions that words name: an overlay, a label map and a json file per picture.
+
+    wordmask segment street.jpg road "car, automobile" sky
+
+    Commas separate synonyms of one class. "snow drift [stuff]" says that it is not countable.
+    """
+    from wordmask.sources import find_pictures
+    from wordmask.vocabulary import Vocabulary
+    from wordmask.writing import check_writable
+
+    pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
+    asked = Vocabulary.of(wanted)  # errors in the words come before anything is loaded
+    sources = find_pictures(pictures, skip=output)
+    check_writable(output)
+    announce(sources, asked)
+    segmenter = load_segmenter(model, device, str(precision))
+    if model == "err-seg-untrained":
+        typer.echo("note: err-seg-untrained has random weights; its labels mean nothing.", err=True)
+    asked = Vocabulary.of(wanted, segmenter.model.family)
+    segmenter.encode_words(asked, str(synonyms))
+    settings = {"keep": keep, "threshold": threshold, "background": background and str(background), "synonyms": str(synonyms)}
+    failures = {}
+    for source in with_progress(sources):
+        try:
+            result = segmenter(source.path, asked, **settings)
+            written = result.save(output / source.stem)
+            if len(sources) <= 3:
+                report(source, result, written)
+        except (ValueError, OSError, MemoryError) as error:
+            failures[source.path] = error
+    conclude(sources, failures, output)
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="A reference checkpoint: .pth, or a state dict as safetensors.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write our format: .safetensors.")],
+    model: Annotated[str | None, typer.Option("--model", "-m", help="Its preset; found by the shapes of its weights if left out.")] = None,
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
+) -> None:
+    """Turn a reference checkpoint into safetensors with the configuration inside."""
+    if target.suffix != ".safetensors":
+        raise ValueError(f"OUT came as {str(target)!r}; expected a name that ends in .safetensors.")
+    if target.exists() and not overwrite:
+        raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
+    from wordmask.models.load import convert_file
+    from wordmask.writing import check_writable
+
+    check_writable(target.parent)
+    preset, dropped = convert_file(source, target, model)
+    typer.echo(f"{source} → {target}: {preset}, every weight used{', dropped on purpose: ' + ', '.join(dropped) if dropped else ''}.")
+
+
+@app.command()
+def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the classes of this one.")] = None) -> None:
+    """List the built-in vocabularies, or the classes of one."""
+    from wordmask.vocabulary import Vocabulary, builtin_names
+
+    if name is None:
+        for builtin in (full for full in builtin_names() if "/" in full):
+            shown = Vocabulary.builtin(builtin)
+            typer.echo(f"{builtin:30} {len(shown):5} classes   {shown.licence:10}  {shown.source}")
+        return
+    for label, entry in enumerate(Vocabulary.builtin(name)):
+        typer.echo(f"{label:5}  {'thing' if entry.thing else 'stuff'}  {', '.join(entry.names)}")
+
+
+def read_arguments(
+    arguments: list[str], words: str | None, words_file: Path | None, vocabulary: str | None
+) -> tuple[list[str], list[str] | Path | str]:
+    """Tell pictures from words, whichever way the words came.
+
+    Raises:
+        ValueError: No pictures, no words, or words in two ways.
+    """
+    from wordmask.sources import split_pictures_and_words
+    from wordmask.vocabulary import builtin_names
+
+    pictures, listed = split_pictures_and_words(arguments)
+    options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
+    given = {name: value for name, value in options.items() if value is not None}
+    if len(given) + bool(listed) > 1:
+        ways = [*(["WORD... " + ", ".join(map(repr, listed))] if listed else []), *given]
+        raise ValueError(f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. (What is no picture is read as a word.)")
+    if not pictures:
+        raise ValueError(f"No picture was given: {', '.join(map(repr, arguments))} name no existing file, folder or glob and were read as words.")
+    if not given and not listed:
+        raise ValueError(
+            f"No words were given after {', '.join(map(repr, pictures))}. Add what to look for: wordmask segment street.jpg road sky. "
+            "A word that is also a folder here goes into --words."
+        )
+    if vocabulary is not None and vocabulary not in builtin_names():
+        from wordmask.vocabulary import Vocabulary
+
+        Vocabulary.builtin(vocabulary)  # raises, with the near matches
+    return pictures, next(iter(given.values()), listed)
+
+
+def load_segmenter(model: str, device: str, precision: str) -> "Segmenter":
+    """Load a model with a sign of life on the terminal."""
+    from rich.console import Console
+
+    with Console(stderr=True).status(f"Loading {model} …"):
+        from wordmask.segmenter import load
+
+        return load(model, device=device, precision=precision)
+
+
+def announce(sources: "list[Source]", vocabulary) -> None:
+    """Say what was understood, so that a word taken for a picture is seen at once."""
+    names = vocabulary.names if len(vocabulary) <= 8 else [*vocabulary.names[:7], "…"]
+    pictures = "1 picture" if len(sources) == 1 else f"{len(sources)} pictures"
+    words = "1 word" if len(vocabulary) == 1 else f"{len(vocabulary)} words"
+    typer.echo(f"{pictures} · {words}: {', '.join(names)}", err=True)
+
+
+def with_progress(sources: "list[Source]") -> "Iterator[Source]":
+    """Go through the pictures, with a bar where there are several."""
+    from rich.console import Console
+    from rich.progress import track
+
+    if len(sources) == 1:
+        yield from sources
+        return
+    yield from track(sources, description="Segmenting", console=Console(stderr=True))
+
+
+def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:
+    """Print what was found in one picture, and where it is."""
+    pixels = result.labels.size
+    found = [f"{region.name} {region.area / pixels:.0%} ({region.score:.2f})" for region in result.regions[:8]]
+    typer.echo(f"{source.path}: {' · '.join(found) or 'nothing'}{' · …' if len(result.regions) > 8 else ''}")
+    typer.echo("  " + "  ".join(str(path) for path in written))
+
+
+def conclude(sources: "list[Source]", failures: dict[Path, Exception], output: Path) -> None:
+    """Count the results and list the failures; exit status 1 if there are any."""
+    if len(sources) > 3:
+        typer.echo(f"{len(sources) - len(failures)} of {len(sources)} pictures → {output}/")
+    if failures:
+        typer.echo(f"{len(failures)} of {len(sources)} pictures failed:", err=True)
+        for path, error in failures.items():
+            typer.echo(f"  {path}: {error}", err=True)
+        raise typer.Exit(1)

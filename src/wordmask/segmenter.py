@@ -1,0 +1,205 @@
+"""A model with the words it was asked for: pictures in, segmentations out."""
+
+from collections.abc import Iterable
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import nn
+
+from wordmask.image import Frame, Picture, prepare, read_picture
+from wordmask.models.load import load_model
+from wordmask.postprocess import read_semantic
+from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
+from wordmask.text import Synonyms, TextCache, Words, cache_folder, encode_vocabulary
+from wordmask.vocabulary import Vocabulary, same_phrase
+from wordmask.weights import text_tower_fingerprint
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+PRECISIONS = ("auto", "float32", "bfloat16", "float16")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+BACKGROUNDS = ("other",)
+DISTRACTORS = "eov-seg/coco-stuff-171"  # everyday things and stuff that compete with the user's words under background="other"
+
+
+def load(
+    name: str | Path = "err-seg-base", *, device: str = "auto", precision: Precision = "auto", cache: Path | None | Literal["auto"] = "auto"
+) -> "Segmenter":
+    """Load a model, ready to segment.
+
+    Args:
+        name: A preset (`err-seg-base`, `err-seg-large`), a checkpoint file (ours or the reference's), or a hub id `owner/name`.
+        device: `auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device such as `cuda:1`.
+        precision: `auto` takes bfloat16 where the hardware multiplies it natively, else float32.
+        cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
+
+    Raises:
+        ValueError: No such model, device or precision; weights that can't be fetched or don't fit.
+    """
+    chosen_device = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen_device)
+    loaded = load_model(name)
+    folder = cache_folder() if cache == "auto" else cache
+    return Segmenter(
+        loaded.model.to(chosen_device), name=loaded.name, precision=chosen_precision, text_tower=loaded.text_tower, cache=folder
+    )
+
+
+class Segmenter:
+    """Segments pictures by words.
+
+    Args:
+        model: On the device it shall run on.
+        name: For the results.
+        precision: Of the image side; words are always encoded in float32.
+        text_tower: Fingerprint of the text tower, computed if None.
+        cache: Folder for text embeddings, or None.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        name: str = "",
+        precision: Precision = "float32",
+        text_tower: str | None = None,
+        cache: Path | None = None,
+    ):
+        self.model = model.eval()
+        self.name = name
+        self.device = next(model.parameters()).device
+        self.precision = choose_precision(precision, self.device)
+        fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
+        self.text = TextCache(fingerprint, model.templates, cache)
+        self._last_words: tuple[object, Words] | None = None
+
+    def __call__(
+        self,
+        pictures: Picture | list[Picture],
+        words: Vocabulary | str | Path | Iterable[str],
+        *,
+        keep: int | None = None,
+        threshold: float = 0.0,
+        background: Literal["other"] | None = None,
+        synonyms: Synonyms = "first",
+        per_pixel: bool = False,
+    ) -> Segmentation | list[Segmentation]:
+        """Label every pixel of a picture, or of each picture of a list, with the word that fits best.
+
+        Args:
+            pictures: See `wordmask.image.read_picture`.
+            words: See `Vocabulary.of`.
+            keep: How many classes the model refines; its own choice by default.
+            threshold: Pixels whose best probability is below stay unlabelled; in [0, 1].
+            background: `"other"` lets everyday things and stuff compete with the words; what they win stays unlabelled.
+            synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names.
+            per_pixel: Also return every pixel's confidence, runner-up and the runner-up's confidence.
+
+        Raises:
+            ValueError: A picture that can't be read, words or settings that make no sense.
+        """
+        vocabulary = Vocabulary.of(words, self.model.family)
+        settings = check_settings(keep=keep, threshold=threshold, background=background, synonyms=synonyms)
+        competing = vocabulary + distractors(vocabulary) if background else vocabulary
+        encoded = self.encode_words(competing, synonyms)
+        settings |= {"keep": min(keep or self.model.default_keep(len(competing)), len(competing)), "precision": self.precision}
+        many = isinstance(pictures, list | tuple)
+        results = [self._segment(picture, vocabulary, encoded, settings, per_pixel) for picture in (pictures if many else [pictures])]
+        return results if many else results[0]
+
+    @torch.inference_mode()
+    def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms = "first") -> Words:
+        """Encode words, remembered in memory and on disk, on the model's device."""
+        key = (vocabulary, synonyms)
+        if self._last_words is None or self._last_words[0] != key:
+            words = encode_vocabulary(vocabulary, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text))
+            self._last_words = (key, Words(*(tensor.to(self.device) for tensor in words)))
+        return self._last_words[1]
+
+    @torch.inference_mode()
+    def _segment(self, picture: Picture, vocabulary: Vocabulary, words: Words, settings: dict, per_pixel: bool) -> Segmentation:
+        rgb = read_picture(picture)
+        pixels, frame = prepare(rgb, self.model.image_input)
+        with self._autocast():
+            raw = self.model(pixels[None].to(self.device), words, keep=settings["keep"])
+        best, confidence, runner_up, runner_up_confidence = self._read(raw.logits[0], raw.kept[0], frame)
+        labels = as_labels(best, len(vocabulary))
+        labels[confidence < settings["threshold"]] = unlabelled_value(len(vocabulary))
+        second = as_labels(runner_up, len(vocabulary))
+        regions = find_regions(labels, confidence, second, vocabulary)
+        details = {"confidence": confidence, "runner_up": second, "runner_up_confidence": runner_up_confidence} if per_pixel else {}
+        source = str(picture) if isinstance(picture, str | Path) else None
+        return Segmentation(labels, vocabulary, regions, rgb, self.name, dict(settings), source, **details)
+
+    def _read(self, logits: torch.Tensor, kept: torch.Tensor, frame: Frame) -> list[np.ndarray]:
+        return [tensor.cpu().numpy() for tensor in read_semantic(logits, kept, frame)]
+
+    def _autocast(self):
+        if self.precision == "float32":
+            return nullcontext()
+        return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+
+def as_labels(classes: np.ndarray, words: int) -> np.ndarray:
+    """Write class indices as labels: those beyond the user's words (distractors), and -1, become unlabelled."""
+    return np.where((classes >= 0) & (classes < words), classes, unlabelled_value(words)).astype(label_type(words))
+
+
+def distractors(vocabulary: Vocabulary) -> Vocabulary:
+    """List everyday things and stuff, without what the words name themselves, in whole or in part: "red car" rules out "car"."""
+    phrases = [same_phrase(name) for entry in vocabulary for name in entry.names]
+    asked = {word for phrase in phrases for word in phrase.split()}
+    others = Vocabulary.builtin(DISTRACTORS)
+    return Vocabulary(tuple(entry for entry in others if not any(set(same_phrase(name).split()) <= asked for name in entry.names)))
+
+
+def check_settings(*, keep: int | None, threshold: float, background: str | None, synonyms: str) -> dict[str, object]:
+    """Return the settings for the record.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if keep is not None and keep < 1:
+        raise ValueError(f"keep came as {keep}; expected at least 1 class, or nothing for the model's own choice.")
+    if not 0 <= threshold <= 1:
+        raise ValueError(f"threshold came as {threshold}; expected a probability in [0, 1].")
+    if background not in (None, *BACKGROUNDS):
+        raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
+    return {"threshold": threshold, "background": background, "synonyms": synonyms}
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn a device's name into a device that is there.
+
+    Raises:
+        ValueError: It is unknown, or this machine lacks it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise ValueError(f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps.") from None
+    return chosen
+
+
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Resolve `auto`: bfloat16 where the hardware multiplies it natively, else float32.
+
+    Raises:
+        ValueError: An unknown precision.
+    """
+    if precision not in PRECISIONS:
+        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    if precision != "auto":
+        return precision
+    if device.type == "cuda":
+        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
+    if device.type == "cpu":
+        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch can't tell
+        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
+    return "float32"

@@ -1,0 +1,107 @@
+"""Which files a person means: pictures told from words, folders and globs opened, and names for what is written."""
+
+import glob
+import os
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from wordmask.vocabulary import WORD_FILES
+
+PICTURE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+OWN_FILES = (".masks.png", ".labels.png")  # what `Segmentation.save` writes: never read again as input
+PATH_STARTS = ("/", "./", "../", "~")
+GLOB_SIGNS = "*?["
+
+
+@dataclass(frozen=True)
+class Source:
+    """A picture file, and the name its results get below the output folder, without an ending."""
+
+    path: Path
+    stem: Path
+
+
+def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
+    """Tell pictures from words, as a person would.
+
+    A picture is what ends like a picture file, a glob that matches, or a path that exists; a bare name that is also a folder here is a
+    picture only before the first word. Everything else is a word.
+
+    Raises:
+        ValueError: A words file among them, or a path to nothing.
+    """
+    pictures, words = [], []
+    for argument in arguments:
+        if argument.lower().endswith(WORD_FILES) and Path(argument).is_file():
+            raise ValueError(f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}.")
+        (pictures if _means_pictures(argument, after_words=bool(words)) else words).append(argument)
+    return pictures, words
+
+
+def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[Source]:
+    """Open folders (with those inside them) and globs; give every picture a name of its own.
+
+    Results of a folder keep its structure. Where two would get the same name, the file's ending or its folder is added.
+
+    Args:
+        skip: A folder not to look into: the output's.
+
+    Raises:
+        ValueError: A file, folder or glob with no picture in it.
+    """
+    found: dict[Path, Path] = {}
+    for argument in arguments:
+        for path, stem in _expand(argument, skip):
+            found.setdefault(path, stem)
+    stems = _make_unique(found)
+    return [Source(path, stem) for path, stem in stems.items()]
+
+
+def _means_pictures(argument: str, *, after_words: bool) -> bool:
+    path = Path(argument).expanduser()
+    if argument.lower().endswith(PICTURE_FILES) or argument.startswith(PATH_STARTS) or argument in (".", ".."):
+        return True
+    if any(sign in argument for sign in GLOB_SIGNS):
+        return bool(glob.glob(argument, recursive=True))
+    if "/" in argument or os.sep in argument:
+        return path.exists()
+    return path.is_dir() and not after_words
+
+
+def _expand(argument: str, skip: Path | None) -> list[tuple[Path, Path]]:
+    path = Path(argument).expanduser()
+    if path.is_dir():
+        inside = sorted(_pictures_in(path, skip))
+        if not inside:
+            raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(PICTURE_FILES)}).")
+        return [(file, file.relative_to(path).with_suffix("")) for file in inside]
+    if path.exists() or not any(sign in argument for sign in GLOB_SIGNS):
+        return [(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
+    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
+    files = [file for match in matches for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
+    files = [file for file in files if not file.name.endswith(OWN_FILES)]
+    if not files:
+        raise ValueError(f"No picture matches {argument!r}.")
+    return [(file, Path(file.stem)) for file in files]
+
+
+def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
+    for path in folder.rglob("*"):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        ours = path.name.endswith(OWN_FILES) or (skip is not None and path.resolve().is_relative_to(skip.resolve()))
+        if path.suffix.lower() in PICTURE_FILES and path.is_file() and not hidden and not ours:
+            yield path
+
+
+def _make_unique(stems: dict[Path, Path]) -> dict[Path, Path]:
+    attempts = [
+        lambda path, stem: stem.with_name(path.name),  # a.jpg beside a.png
+        lambda path, stem: Path(path.resolve().parent.name) / path.name,  # one/a.jpg beside two/a.jpg
+        lambda path, stem: Path(*path.resolve().parts[1:]),
+    ]
+    for attempt in attempts:
+        count = Counter(stems.values())
+        stems = {path: stem if count[stem] == 1 else attempt(path, stem) for path, stem in stems.items()}
+    return stems
