@@ -45,7 +45,7 @@ def segment(
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("masks"),
     model: Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")] = "err-seg-base",
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto is bfloat16 where the hardware has it, else float32.")] = Precision.auto,
+    precision: Annotated[Precision, typer.Option(help="Of the image side; auto is float32.")] = Precision.auto,
     keep: Annotated[int | None, typer.Option(min=1, help="How many classes the model refines for each picture.")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave pixels unlabelled whose probability is below.")] = 0.0,
     background: Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")] = None,

@@ -19,7 +19,6 @@ from wordmask.weights import text_tower_fingerprint
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-DEVICES = ("auto", "cpu", "cuda", "mps")
 BACKGROUNDS = ("other",)
 DISTRACTORS = "eov-seg/coco-stuff-171"  # everyday things and stuff that compete with the user's words under background="other"
 
@@ -32,19 +31,17 @@ def load(
     Args:
         name: A preset (`err-seg-base`, `err-seg-large`), a checkpoint file (ours or the reference's), or a hub id `owner/name`.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device such as `cuda:1`.
-        precision: `auto` takes bfloat16 where the hardware multiplies it natively, else float32.
+        precision: Of the image side: `float32`, `bfloat16`, `float16`; `auto` is float32.
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
 
     Raises:
         ValueError: No such model, device or precision; weights that can't be fetched or don't fit.
     """
-    chosen_device = choose_device(device)
-    chosen_precision = choose_precision(precision, chosen_device)
+    chosen_device, chosen_precision = choose_device(device), choose_precision(precision)
     loaded = load_model(name)
+    model = loaded.model.to(chosen_device)
     folder = cache_folder() if cache == "auto" else cache
-    return Segmenter(
-        loaded.model.to(chosen_device), name=loaded.name, precision=chosen_precision, text_tower=loaded.text_tower, cache=folder
-    )
+    return Segmenter(model, name=loaded.name, precision=chosen_precision, text_tower=loaded.text_tower, cache=folder)
 
 
 class Segmenter:
@@ -70,7 +67,7 @@ class Segmenter:
         self.model = model.eval()
         self.name = name
         self.device = next(model.parameters()).device
-        self.precision = choose_precision(precision, self.device)
+        self.precision = choose_precision(precision)
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
         self.text = TextCache(fingerprint, model.templates, cache)
         self._last_words: tuple[object, Words] | None = None
@@ -187,19 +184,12 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
-    """Resolve `auto`: bfloat16 where the hardware multiplies it natively, else float32.
+def choose_precision(precision: str) -> str:
+    """Resolve `auto`, which is float32: half precisions are not yet shown to give the same labels.
 
     Raises:
         ValueError: An unknown precision.
     """
     if precision not in PRECISIONS:
         raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(PRECISIONS)}.")
-    if precision != "auto":
-        return precision
-    if device.type == "cuda":
-        return "bfloat16" if torch.cuda.get_device_capability(device) >= (8, 0) else "float32"
-    if device.type == "cpu":
-        capabilities = getattr(torch.cpu, "get_capabilities", dict)()  # older versions of torch can't tell
-        return "bfloat16" if capabilities.get("avx512_bf16") or capabilities.get("amx_bf16") else "float32"
-    return "float32"
+    return "float32" if precision == "auto" else precision

@@ -49,12 +49,15 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
         skip: A folder not to look into: the output's.
 
     Raises:
-        ValueError: A file, folder or glob with no picture in it.
+        ValueError: A folder or glob with no picture in it, or none of the files exists.
     """
     found: dict[Path, Path] = {}
     for argument in arguments:
         for path, stem in _expand(argument, skip):
             found.setdefault(path, stem)
+    missing = [repr(str(path)) for path in found if not path.exists()]
+    if len(missing) == len(found):
+        raise ValueError(f"There is no picture {' or '.join(missing)}. Check the spelling and the current folder.")
     stems = _make_unique(found)
     return [Source(path, stem) for path, stem in stems.items()]
 

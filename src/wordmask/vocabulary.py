@@ -14,8 +14,6 @@ DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscape
 WORD_FILES = (".txt", ".json")
 KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]$", re.IGNORECASE)
 
-Words = "Vocabulary | str | Path | Iterable[str]"
-
 
 @dataclass(frozen=True)
 class WordClass:
@@ -60,7 +58,7 @@ class Vocabulary:
         return [entry.name for entry in self.classes]
 
     @classmethod
-    def of(cls, words: Words, family: str | None = None) -> "Vocabulary":
+    def of(cls, words: "Vocabulary | str | Path | Iterable[str]", family: str | None = None) -> "Vocabulary":
         """Read words in any form a user may write them.
 
         Args:

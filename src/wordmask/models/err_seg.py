@@ -363,6 +363,13 @@ class ErrSeg(nn.Module):
         """K where the user names none: what the paper uses for a vocabulary of this size, at most all."""
         return min(classes, 48 if classes >= LARGE_VOCABULARY else 32)
 
+    @staticmethod
+    def is_trained(name: str) -> bool:
+        """Tell whether the recipe trains this parameter: all but most of CLIP, and the copied downsampling that belongs to it."""
+        if name.startswith("clip."):
+            return clip.is_finetuned(name.removeprefix("clip."))
+        return not name.startswith("middle_downsample.")
+
     def encode_text(self, phrases: list[str]) -> Float[Tensor, "S D"]:
         """Encode phrases in ERR-Seg's one prompt; unit vectors."""
         return encode_phrases(self.clip, phrases, TEMPLATES)
@@ -386,8 +393,8 @@ class ErrSeg(nn.Module):
         """
         features = self.encode_image(pixels)
         pixels_x16, pixels_x32 = F.normalize(features.dense_x16, dim=1), F.normalize(features.dense_x32, dim=1)
-        with torch.no_grad():
-            votes, peaks = count_votes(pixels_x16, words.embeddings)
+        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # a vote counts or doesn't: in full precision
+            votes, peaks = count_votes(pixels_x16.float(), words.embeddings.float())
             kept = choose_classes(votes, peaks, keep or self.default_keep(votes.shape[1]), present)
         text = words.embeddings[kept]  # (B, K, D)
         cost_x16, cost_x32 = (torch.einsum("bdhw,bkd->bkhw", x, text) for x in (pixels_x16, pixels_x32))

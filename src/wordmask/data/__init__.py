@@ -1,0 +1,1 @@
+"""Data: the built-in vocabularies (json, read by `wordmask.vocabulary`), and later the data sets."""

@@ -1,0 +1,1 @@
+"""Training: what the recipes set, and the one loop."""

@@ -1,0 +1,94 @@
+"""What tests share: shapes checked at run time, no network, a cache of their own, and small models that are not trivial."""
+
+import os
+import zlib
+from pathlib import Path
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from jaxtyping import install_import_hook
+
+install_import_hook(["wordmask.models", "wordmask.clip", "wordmask.text", "wordmask.postprocess"], "beartype.beartype")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """Every test has an empty cache."""
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("WORDMASK_CACHE", str(folder))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder with parity cases, vocabularies and sample photographs."""
+    if not SHARED.is_dir():
+        pytest.skip(f"{SHARED} is not there")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def parity(shared):
+    """The module with the parity cases' weight rule, and their folder."""
+    import importlib.util
+
+    spec = importlib.util.spec_from_file_location("fill", shared / "parity" / "fill.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    module.folder = shared / "parity"
+    return module
+
+
+@pytest.fixture(scope="session")
+def tiny():
+    """A small ERR-Seg whose weights matter: as initialised, layer scales and biases hide bugs."""
+    return filled("err-seg-untrained")
+
+
+@pytest.fixture
+def picture(tmp_path) -> Path:
+    """A small colourful picture file."""
+    path = tmp_path / "garden.png"
+    Image.fromarray(colourful(48, 64)).save(path)
+    return path
+
+
+def filled(preset: str) -> torch.nn.Module:
+    """Build a preset with weights that depend on each parameter's name."""
+    from wordmask.models import kind_of
+
+    kind = kind_of(preset)
+    model = kind.random(kind.presets[preset])
+    state = {name: noise_for(name, tensor) for name, tensor in model.state_dict().items()}
+    model.load_state_dict(state)
+    return model
+
+
+def noise_for(name: str, tensor: torch.Tensor) -> torch.Tensor:
+    """Draw a weight of the right scale, by its name alone."""
+    noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if tensor.ndim == 0:
+        return torch.tensor(3.0)
+    if name.endswith("gamma"):
+        return 0.3 + 0.03 * noise
+    if tensor.ndim == 1:
+        return (1 + 0.1 * noise) if name.endswith("weight") else 0.1 * noise
+    return noise / max(1, tensor[0].numel()) ** 0.5
+
+
+def colourful(height: int, width: int, seed: int = 0) -> np.ndarray:
+    """Draw blocks of colour, (H, W, 3) uint8."""
+    blocks = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
+    return np.array(Image.fromarray(blocks).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """‖a − b‖ / ‖b‖."""
+    return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
