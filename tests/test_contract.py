@@ -4,8 +4,9 @@ import copy
 
 import pytest
 import torch
-from conftest import colourful, filled
 from torch.utils._python_dispatch import TorchDispatchMode
+
+from conftest import colourful, filled
 from wordmask.image import prepare
 from wordmask.segmenter import Segmenter
 from wordmask.text import Words

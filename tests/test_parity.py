@@ -4,9 +4,10 @@ import json
 
 import pytest
 import torch
-from conftest import relative_error
 from safetensors import safe_open
 from safetensors.torch import load_file
+
+from conftest import relative_error
 from wordmask.image import prepare
 from wordmask.models import MODELS
 from wordmask.models.convert import DROPPED, from_reference, reference_name

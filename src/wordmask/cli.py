@@ -134,9 +134,13 @@ def read_arguments(
     given = {name: value for name, value in options.items() if value is not None}
     if len(given) + bool(listed) > 1:
         ways = [*(["WORD... " + ", ".join(map(repr, listed))] if listed else []), *given]
-        raise ValueError(f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. (What is no picture is read as a word.)")
+        raise ValueError(
+            f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. (What is no picture is read as a word.)"
+        )
     if not pictures:
-        raise ValueError(f"No picture was given: {', '.join(map(repr, arguments))} name no existing file, folder or glob and were read as words.")
+        raise ValueError(
+            f"No picture was given: {', '.join(map(repr, arguments))} name no existing file, folder or glob and were read as words."
+        )
     if not given and not listed:
         raise ValueError(
             f"No words were given after {', '.join(map(repr, pictures))}. Add what to look for: wordmask segment street.jpg road sky. "

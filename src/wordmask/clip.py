@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor, nn
+from torch import Tensor
 
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 

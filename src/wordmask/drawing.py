@@ -2,7 +2,7 @@
 
 import textwrap
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -14,9 +14,20 @@ COLOURS = 256
 FILL = 0.45  # opacity of a region's tint
 SIMILAR = 0.14  # distance in OKLab under which two colours of one picture are told apart with effort
 SMALLEST_FONT = 13  # pixels
-PAPER, INK, FAINT = (255, 255, 255), (24, 24, 27), (113, 113, 122)
+PAPER, INK, FAINT, SHADE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (0, 0, 0, 150)
+WORD_SPACE = 0.33  # of the font's size
 NAME_WIDTH = 40  # characters after which a name goes on in the next line
 GRID = 96  # cells along the longer side, when a place for a name is looked for
+
+Colour = tuple[int, int, int]
+
+
+class Entry(NamedTuple):
+    """A line of the legend; no colour means unlabelled."""
+
+    colour: Colour | None
+    lines: list[str]
+    note: str
 
 
 def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
@@ -29,10 +40,10 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     picture = tint(result, colours)
     font = ImageFont.load_default(max(SMALLEST_FONT, round(max(result.size) / 46)))
     _write_names(picture, result.regions, font)
-    return _add_legend(picture, result, colours, font) if legend else picture
+    return _add_legend(picture, _legend_entries(result, colours), font) if legend else picture
 
 
-def tint(result: "Segmentation", colours: dict[int, tuple[int, int, int]]) -> Image.Image:
+def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:
     """Tint every region and draw its outline in the full colour."""
     table = np.zeros((result.unlabelled + 1, 3), np.float32)
     opacity = np.zeros((result.unlabelled + 1, 1), np.float32)
@@ -47,19 +58,20 @@ def tint(result: "Segmentation", colours: dict[int, tuple[int, int, int]]) -> Im
 def outline(labels: np.ndarray, width: int) -> np.ndarray:
     """Find the pixels within `width` of another label, (H, W) bool."""
     edge = np.zeros(labels.shape, bool)
-    for axis in (0, 1):
-        for distance in range(1, width + 1):
-            near, far = (np.take(labels, range(*cut), axis) for cut in ((0, labels.shape[axis] - distance), (distance, labels.shape[axis])))
-            differs = near != far
-            pads = [(0, 0), (0, 0)]
-            pads[axis] = (0, labels.shape[axis] - differs.shape[axis])
-            edge |= np.pad(differs, pads)
-            edge |= np.pad(differs, [pad[::-1] for pad in pads])
+    for distance in range(1, width + 1):
+        before, after = slice(None, -distance), slice(distance, None)
+        for near, far in ((before, after), ((slice(None), before), (slice(None), after))):
+            differs = labels[near] != labels[far]
+            edge[near] |= differs
+            edge[far] |= differs
     return edge
 
 
-def choose_colours(regions: "list[Region]") -> dict[int, tuple[int, int, int]]:
-    """Give every label present its own colour: the palette's, so that a class looks alike in all pictures, or the next that differs enough."""
+def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
+    """Give every label present its own colour.
+
+    It is the palette's, so that a class looks alike in all pictures, or the next that differs enough from those of larger regions.
+    """
     colours, taken = {}, np.empty((0, 3))
     oklab = _to_oklab(palette())
     for region in regions:
@@ -92,8 +104,16 @@ def _to_oklab(colours: np.ndarray) -> np.ndarray:
     """sRGB in 0–255 → OKLab, where distances are as people see them (Ottosson 2020)."""
     values = np.asarray(colours, np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
-    cones = linear @ np.array([[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]])
-    return np.cbrt(cones) @ np.array([[0.2104542553, 1.9779984951, 0.0259040371], [0.7936177850, -2.4285922050, 0.7827717662], [-0.0040720468, 0.4505937099, -0.8086757660]])
+    cones = linear @ np.array(
+        [[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]]
+    )
+    return np.cbrt(cones) @ np.array(
+        [
+            [0.2104542553, 1.9779984951, 0.0259040371],
+            [0.7936177850, -2.4285922050, 0.7827717662],
+            [-0.0040720468, 0.4505937099, -0.8086757660],
+        ]
+    )
 
 
 def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.FreeTypeFont) -> None:
@@ -101,18 +121,17 @@ def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.
     pen, taken = ImageDraw.Draw(picture, "RGBA"), []
     for region in regions:
         x, y, radius = deepest_point(region.mask)
-        left, top, right, bottom = pen.textbbox((0, 0), region.name, font=font)
-        width, height, pad = right - left, bottom - top, round(font.size * 0.3)
+        width, height, pad = text_width(region.name, font), round(font.size * 0.8), round(font.size * 0.35)
         if radius < height / 2 + pad or width + 2 * pad > picture.width or len(region.name) > NAME_WIDTH:
             continue
         x = min(max(x - width / 2, pad), picture.width - width - pad)
-        y = min(max(y - height / 2, pad), picture.height - height - pad)
-        box = (x - pad, y - pad, x + width + pad, y + height + pad)
+        y = min(max(y, height / 2 + pad), picture.height - height / 2 - pad)
+        box = (x - pad, y - height / 2 - pad, x + width + pad, y + height / 2 + pad)
         if any(box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken):
             continue
         taken.append(box)
-        pen.rounded_rectangle(box, radius=pad, fill=(0, 0, 0, 150))
-        pen.text((x - left, y - top), region.name, font=font, fill=(255, 255, 255, 255))
+        pen.rounded_rectangle(box, radius=pad, fill=SHADE)
+        write_text(pen, (x, y), region.name, font, PAPER)
 
 
 def deepest_point(mask: np.ndarray) -> tuple[float, float, float]:
@@ -133,28 +152,52 @@ def deepest_point(mask: np.ndarray) -> tuple[float, float, float]:
     return (columns[middle] - 0.5) * step, (rows[middle] - 0.5) * step, (depth + 0.5) * step
 
 
-def _add_legend(picture: Image.Image, result: "Segmentation", colours: dict, font: ImageFont.FreeTypeFont) -> Image.Image:
-    """Put a legend below: as many columns as fit, the picture widened if a single one doesn't."""
-    pixels = result.labels.size
-    entries = [(colours[r.label], r.name, f"{r.area / pixels:.0%} · score {r.score:.2f}" if r.area >= pixels / 200 else f"<1% · score {r.score:.2f}") for r in result.regions]
+def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
+    """Width of what `write_text` writes, in pixels."""
+    return sum(font.getlength(word) for word in text.split(" ")) + text.count(" ") * font.size * WORD_SPACE
+
+
+def write_text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, fill: tuple[int, ...]) -> None:
+    """Write a line, `at` its left end at half its height, word by word: the font would kern some spaces away ("paper filer")."""
+    x, y = at
+    for word in text.split(" "):
+        pen.text((x, y), word, font=font, fill=fill, anchor="lm")
+        x += font.getlength(word) + font.size * WORD_SPACE
+
+
+def _legend_entries(result: "Segmentation", colours: dict[int, Colour]) -> list[Entry]:
+    def share(area: int) -> str:
+        return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 200 else "<1%"
+
+    entries = [Entry(colours[r.label], textwrap.wrap(r.name, NAME_WIDTH), f"{share(r.area)} · score {r.score:.2f}") for r in result.regions]
     if result.unlabelled_area:
-        entries.append((None, "unlabelled", f"{result.unlabelled_area / pixels:.0%}"))
-    entries = [(colour, textwrap.fill(name, NAME_WIDTH), note) for colour, name, note in entries]
-    unit, pen = round(font.size * 1.5), ImageDraw.Draw(picture)
-    text_width = max(pen.multiline_textbbox((0, 0), f"{name}  {note}", font=font)[2] for _, name, note in entries)
-    column = unit * 2 + text_width
-    columns = max(1, min(len(entries), (picture.width - unit) // column))
-    rows = -(-len(entries) // columns)
-    lines = max(name.count("\n") for _, name, _ in entries) + 1
-    height = rows * unit * lines + unit
-    sheet = Image.new("RGB", (max(picture.width, column + unit), picture.height + height), PAPER)
+        entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
+    return entries
+
+
+def _add_legend(picture: Image.Image, entries: list[Entry], font: ImageFont.FreeTypeFont) -> Image.Image:
+    """Put a legend below: as many columns as fit, the sheet wider than the picture if a single one doesn't."""
+    line = round(font.size * 1.5)
+    widest = max(text_width(f"{name}  {entry.note}", font) for entry in entries for name in entry.lines)
+    column = round(2.5 * line + widest)
+    columns = max(1, min(len(entries), (picture.width - line) // column))
+    rows, lines = -(-len(entries) // columns), max(len(entry.lines) for entry in entries)
+    size = (max(picture.width, column + line), picture.height + (rows * lines + 1) * line)
+    sheet = Image.new("RGB", size, PAPER)
     sheet.paste(picture, ((sheet.width - picture.width) // 2, 0))
     pen = ImageDraw.Draw(sheet)
-    for number, (colour, name, note) in enumerate(entries):
-        x = unit // 2 + (number // rows) * ((sheet.width - unit) // columns)
-        y = picture.height + unit // 2 + (number % rows) * unit * lines
-        pen.rounded_rectangle((x, y + unit * 0.15, x + unit, y + unit * 0.85), radius=unit // 6, fill=colour or PAPER, outline=colour or FAINT)
-        pen.multiline_text((x + unit * 1.4, y + unit * 0.12), name, font=font, fill=INK)
-        last = name.rsplit("\n", 1)[-1]
-        pen.text((x + unit * 1.4 + pen.textlength(last + "  ", font=font), y + unit * (0.12 + name.count("\n") * 0.85)), note, font=font, fill=FAINT)
+    for number, entry in enumerate(entries):
+        x = line // 2 + number // rows * ((sheet.width - line) // columns)
+        y = picture.height + line // 2 + number % rows * lines * line
+        _draw_entry(pen, (x, y), entry, font)
     return sheet
+
+
+def _draw_entry(pen: ImageDraw.ImageDraw, at: tuple[int, int], entry: Entry, font: ImageFont.FreeTypeFont) -> None:
+    (x, y), line = at, round(font.size * 1.5)
+    swatch = (x, y + 0.15 * line, x + line, y + 0.85 * line)
+    pen.rounded_rectangle(swatch, radius=line // 6, fill=entry.colour or PAPER, outline=entry.colour or FAINT)
+    x = x + 1.4 * line
+    for number, name in enumerate(entry.lines):
+        write_text(pen, (x, y + (number + 0.5) * line), name, font, INK)
+    write_text(pen, (x + text_width(f"{entry.lines[-1]}  ", font), y + (len(entry.lines) - 0.5) * line), entry.note, font, FAINT)

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 import torch
@@ -18,13 +18,11 @@ from wordmask.vocabulary import Vocabulary, same_phrase
 from wordmask.weights import text_tower_fingerprint
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-PRECISIONS = ("auto", "float32", "bfloat16", "float16")
-BACKGROUNDS = ("other",)
 DISTRACTORS = "eov-seg/coco-stuff-171"  # everyday things and stuff that compete with the user's words under background="other"
 
 
 def load(
-    name: str | Path = "err-seg-base", *, device: str = "auto", precision: Precision = "auto", cache: Path | None | Literal["auto"] = "auto"
+    name: str | Path = "err-seg-base", *, device: str = "auto", precision: Precision = "auto", cache: Path | Literal["auto"] | None = "auto"
 ) -> "Segmenter":
     """Load a model, ready to segment.
 
@@ -162,8 +160,10 @@ def check_settings(*, keep: int | None, threshold: float, background: str | None
         raise ValueError(f"keep came as {keep}; expected at least 1 class, or nothing for the model's own choice.")
     if not 0 <= threshold <= 1:
         raise ValueError(f"threshold came as {threshold}; expected a probability in [0, 1].")
-    if background not in (None, *BACKGROUNDS):
+    if background not in (None, "other"):
         raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
+    if synonyms not in get_args(Synonyms):
+        raise ValueError(f"synonyms came as {synonyms!r}; expected 'first' or 'mean'.")
     return {"threshold": threshold, "background": background, "synonyms": synonyms}
 
 
@@ -190,6 +190,6 @@ def choose_precision(precision: str) -> str:
     Raises:
         ValueError: An unknown precision.
     """
-    if precision not in PRECISIONS:
-        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(PRECISIONS)}.")
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
     return "float32" if precision == "auto" else precision

@@ -26,17 +26,17 @@ class Source:
 def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     """Tell pictures from words, as a person would.
 
-    A picture is what ends like a picture file, a glob that matches, or a path that exists; a bare name that is also a folder here is a
-    picture only before the first word. Everything else is a word.
+    A picture is what ends like a picture file, a glob that matches, or a path that exists. A bare name that is also a folder here is one
+    only where nothing but such names stand before it: in `street.jpg road sky`, road is a word. Everything else is a word.
 
     Raises:
         ValueError: A words file among them, or a path to nothing.
     """
     pictures, words = [], []
     for argument in arguments:
-        if argument.lower().endswith(WORD_FILES) and Path(argument).is_file():
+        if argument.lower().endswith(WORD_FILES) and Path(argument).exists():
             raise ValueError(f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}.")
-        (pictures if _means_pictures(argument, after_words=bool(words)) else words).append(argument)
+        (pictures if _means_pictures(argument, first=not words and all(map(_is_folder, pictures))) else words).append(argument)
     return pictures, words
 
 
@@ -62,15 +62,21 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
     return [Source(path, stem) for path, stem in stems.items()]
 
 
-def _means_pictures(argument: str, *, after_words: bool) -> bool:
-    path = Path(argument).expanduser()
+def _means_pictures(argument: str, *, first: bool) -> bool:
     if argument.lower().endswith(PICTURE_FILES) or argument.startswith(PATH_STARTS) or argument in (".", ".."):
         return True
     if any(sign in argument for sign in GLOB_SIGNS):
         return bool(glob.glob(argument, recursive=True))
     if "/" in argument or os.sep in argument:
-        return path.exists()
-    return path.is_dir() and not after_words
+        return bool(glob.glob(glob.escape(argument)))
+    return first and _is_folder(argument)
+
+
+def _is_folder(name: str) -> bool:
+    try:
+        return Path(name).is_dir()
+    except OSError:  # a name too long for a file: a word
+        return False
 
 
 def _expand(argument: str, skip: Path | None) -> list[tuple[Path, Path]]:

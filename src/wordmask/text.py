@@ -73,8 +73,6 @@ def encode_vocabulary(vocabulary: Vocabulary, synonyms: Synonyms, encode: Encode
     Raises:
         ValueError: A phrase is too long for CLIP.
     """
-    if synonyms not in ("first", "mean"):
-        raise ValueError(f"synonyms came as {synonyms!r}; expected 'first' or 'mean'.")
     names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
     phrases = encode([name for group in names for name in group])  # (S, D)
     owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(phrases.device)

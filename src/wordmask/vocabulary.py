@@ -93,7 +93,9 @@ class Vocabulary:
             text = Path(path).read_text(encoding="utf-8-sig")
             content = json.loads(text) if Path(path).suffix.lower() == ".json" else text.splitlines()
         except FileNotFoundError:
-            raise ValueError(f"The words file {str(path)!r} does not exist. Write one class a line, synonyms separated by commas.") from None
+            raise ValueError(
+                f"The words file {str(path)!r} does not exist. Write one class a line, synonyms separated by commas."
+            ) from None
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"The words file {str(path)!r} cannot be read: {error}. Expected UTF-8 text or json.") from None
         if isinstance(content, dict):
@@ -114,7 +116,9 @@ class Vocabulary:
         """
         if name not in builtin_names():
             near = difflib.get_close_matches(name, builtin_names(), n=3, cutoff=0.4)
-            raise ValueError(f"There is no vocabulary {name!r}. Did you mean {' or '.join(near) or 'one of ' + ', '.join(builtin_names())}?")
+            raise ValueError(
+                f"There is no vocabulary {name!r}. Did you mean {' or '.join(near) or 'one of ' + ', '.join(builtin_names())}?"
+            )
         if "/" not in name:
             families = [family, *FAMILIES] if family else FAMILIES
             name = next(f"{home}/{name}" for home in families if f"{home}/{name}" in builtin_names())

@@ -199,15 +199,16 @@ def _offline_message(where: str, file: str | None, error: Exception) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        reason = str(error).splitlines()[0][:200]
+    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+        code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
+        if code:
+            raise ValueError(
+                f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do anything. "
+                "Save its state dict alone with torch.save, or as safetensors."
+            ) from None
         raise ValueError(
-            f"The checkpoint {str(path)!r} holds more than tensors, and running its code is not safe: {reason}. "
-            "Save its state dict alone with torch.save, or as safetensors."
+            f"The checkpoint {str(path)!r} is damaged or not a PyTorch file ({type(error).__name__}). Fetch it again."
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
-        reason = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
-        raise ValueError(f"The checkpoint {str(path)!r} is damaged or not a PyTorch file: {reason}. Fetch it again.") from None
     for name in STATE_NAMES:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]

@@ -87,7 +87,9 @@ def kind_of(preset: str) -> ModelKind:
         if preset in kind.presets:
             return kind
     near = difflib.get_close_matches(preset, preset_names(), n=3, cutoff=0.3) or preset_names()
-    raise ValueError(f"There is no model {preset!r}. Did you mean {' or '.join(near)}? A checkpoint file or a hub id, owner/name, works too.")
+    raise ValueError(
+        f"There is no model {preset!r}. Did you mean {' or '.join(near)}? A checkpoint file or a hub id, owner/name, works too."
+    )
 
 
 def _check_weights(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], in_file: Mapping[str, str]) -> None:

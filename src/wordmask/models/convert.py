@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -56,12 +57,12 @@ def reference_name(family: str, name: str) -> str:
     return name
 
 
-def dropped_names(family: str, state: Mapping[str, Tensor]) -> list[str]:
+def dropped_names(family: str, state: Mapping[str, object]) -> list[str]:
     """List the keys of a reference state dict that are dropped on purpose; `DROPPED` has the reasons."""
     return [name for name in state if name.removeprefix("module.") in DROPPED[family]]
 
 
-def from_reference(preset: str, state: Mapping[str, Tensor]) -> nn.Module:
+def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.Module:
     """Build the model of a preset with a reference implementation's weights, in evaluation mode.
 
     Args:

@@ -13,7 +13,9 @@ def parameter_groups(model: nn.Module, *, rate: float, clip_factor: float, weigh
     Returns:
         `{"params", "names", "lr", "weight_decay"}` per combination, in the order of first use.
     """
-    undecayed = {f"{path}.{name}" for path, module in model.named_modules() if isinstance(module, NORMS) for name, _ in module.named_parameters()}
+    undecayed = {
+        f"{path}.{name}" for path, module in model.named_modules() if isinstance(module, NORMS) for name, _ in module.named_parameters()
+    }
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():
         if not model.is_trained(name):

@@ -1,0 +1,190 @@
+"""The command line as a person uses it: what it writes, what it says, and how it fails."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from conftest import colourful
+from wordmask import cli
+
+SMALL = ["--model", "err-seg-untrained"]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run `wordmask …` in this process, in a folder of its own; give (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wordmask", *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return stop.value.code or 0, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        Image.fromarray(colourful(30, 40, number)).save(folder / f"{number}.jpg")
+    return folder
+
+
+def test_one_picture(run, picture, tmp_path):
+    status, out, err = run("segment", picture, "road", "car, automobile", "sky", *SMALL)
+    assert status == 0, err
+    assert "1 picture · 3 words: road, car, sky" in err
+    assert "labels mean nothing" in err, "random weights are said to be random"
+    assert "garden.masks.png" in out
+    names = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    assert names == ["garden.json", "garden.labels.png", "garden.masks.png"]
+    content = json.loads((tmp_path / "masks" / "garden.json").read_text())
+    assert [entry["names"] for entry in content["classes"]] == [["road"], ["car", "automobile"], ["sky"]]
+    with Image.open(tmp_path / "masks" / "garden.labels.png") as labels:
+        assert labels.size == (64, 48)
+        assert set(np.unique(labels)) <= {0, 1, 2}
+
+
+def test_words_in_other_ways(run, picture, tmp_path):
+    (tmp_path / "w.txt").write_text("road\ncar\n")
+    for way in (["--words", "road; car"], ["--words-file", "w.txt"]):
+        assert run("segment", picture, *way, *SMALL)[0] == 0
+        assert len(json.loads((tmp_path / "masks" / "garden.json").read_text())["classes"]) == 2
+    assert run("segment", picture, "--vocabulary", "ade20k-847", *SMALL)[0] == 0
+    with Image.open(tmp_path / "masks" / "garden.labels.png") as labels:
+        assert labels.mode == "I;16"
+    content = json.loads((tmp_path / "masks" / "garden.json").read_text())
+    assert content["settings"]["keep"] == 48
+    assert content["unlabelled"] == 65535
+
+
+def test_every_setting_is_recorded(run, picture, tmp_path):
+    settings = [
+        "--keep",
+        2,
+        "--threshold",
+        0.1,
+        "--background",
+        "other",
+        "--synonyms",
+        "mean",
+        "--precision",
+        "bfloat16",
+        "--device",
+        "cpu",
+    ]
+    assert run("segment", picture, "road", "sky", *settings, "--output", "out", *SMALL)[0] == 0
+    content = json.loads((tmp_path / "out" / "garden.json").read_text())
+    assert content["settings"] == {"keep": 2, "threshold": 0.1, "background": "other", "synonyms": "mean", "precision": "bfloat16"}
+    assert content["model"] == "err-seg-untrained"
+
+
+def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
+    (photos / "1.jpg").write_bytes((photos / "0.jpg").read_bytes()[:300])
+    (photos / "notes.png").write_text("no picture")
+    status, _, err = run("segment", photos, "sky", *SMALL)
+    assert status == 1
+    assert "2 of 4 pictures failed" in err
+    assert "1.jpg" in err
+    assert "notes.png" in err
+    written = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    assert written == [f"{number}.{ending}" for number in (0, 2) for ending in ("json", "labels.png", "masks.png")]
+
+
+def test_many_pictures_are_counted(run, photos, picture):
+    Image.fromarray(colourful(30, 40, 9)).save(photos / "deep.png")
+    status, out, _ = run("segment", photos, picture, "sky", *SMALL)
+    assert status == 0
+    assert "5 of 5 pictures → masks/" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["garden.png"], "No words were given"),
+        (["garden.png", " "], "blank"),
+        (["garden.png", "car", "Car"], "given twice"),
+        (["garden.png", "word " * 80], "tokens; CLIP reads 77"),
+        (["sky", "road"], "No picture was given"),
+        (["missing.jpg", "sky"], "no picture 'missing.jpg'"),
+        (["garden.png", "sky", "--words", "road"], "came in 2 ways"),
+        (["garden.png", "--vocabulary", "ade150"], "Did you mean ade20k-150"),
+        (["garden.png", "--words-file", "missing.txt"], "does not exist"),
+        (["garden.png", "sky", "--model", "err-seg-bse"], "Did you mean err-seg-base"),
+        (["garden.png", "sky", "--model", "garden.png"], "not a PyTorch file"),
+        (["garden.png", "sky", "--device", "gpu"], "cannot be used here"),
+        (["garden.png", "sky", "--precision", "float64"], "float64"),
+        (["garden.png", "sky", "--keep", "0"], "keep"),
+        (["garden.png", "sky", "--threshold", "2"], "threshold"),
+        (["garden.png", "sky", "--background", "sky"], "background"),
+        (["garden.png", "sky", "--output", "garden.png"], "cannot be written to"),
+        (["garden.png", "sky", "--output", "/proc/nowhere"], "cannot be written to"),
+    ],
+)
+def test_errors_are_messages(run, picture, tmp_path, arguments, message):
+    if "--model" not in arguments:
+        arguments = [*arguments, *SMALL]
+    status, _, err = run("segment", *arguments)
+    assert status == 2
+    assert message in err
+    assert not list(tmp_path.glob("masks/*"))
+
+
+@pytest.mark.parametrize("content", ["truncated", "text", "empty"])
+def test_a_bad_picture_alone(run, tmp_path, content):
+    Image.fromarray(colourful(64, 64)).save(tmp_path / "bad.jpg")
+    whole = (tmp_path / "bad.jpg").read_bytes()
+    (tmp_path / "bad.jpg").write_bytes({"truncated": whole[: len(whole) // 2], "text": b"milk, bread", "empty": b""}[content])
+    status, _, err = run("segment", "bad.jpg", "sky", *SMALL)
+    assert status == 1
+    assert "1 of 1 pictures failed" in err
+    assert not list((tmp_path / "masks").iterdir())
+
+
+def test_convert(run, tmp_path, tiny):
+    import torch
+
+    from wordmask.models.convert import reference_name
+
+    torch.save({"model": {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}}, tmp_path / "in.pth")
+    status, out, err = run("convert", "in.pth", "out.safetensors")
+    assert status == 0, err
+    assert "err-seg-untrained, every weight used" in out
+    assert run("convert", "in.pth", "out.safetensors")[2].startswith("error: 'out.safetensors' exists")
+    assert run("convert", "in.pth", "out.safetensors", "--overwrite")[0] == 0
+    assert "ends in .safetensors" in run("convert", "in.pth", "out.pth")[2]
+    assert "do not fit the model" in run("convert", "in.pth", "new.safetensors", "--model", "err-seg-base")[2]
+    assert "does not exist" in run("convert", "missing.pth", "new.safetensors")[2]
+    assert not (tmp_path / "new.safetensors").exists()
+    Image.fromarray(colourful(30, 40)).save(tmp_path / "a.png")
+    assert run("segment", "a.png", "sky", "--model", "out.safetensors")[0] == 0
+
+
+def test_vocabularies(run):
+    _, out, _ = run("vocabularies")
+    assert "err-seg/ade20k-150" in out
+    assert "MIT" in out
+    _, out, _ = run("vocabularies", "eov-seg/ade20k-150")
+    assert "stuff  sky, clouds" in out
+    assert "Did you mean" in run("vocabularies", "ade")[2]
+
+
+def test_help_imports_nothing_heavy():
+    """So that it answers in a fraction of a second."""
+    script = (
+        "import sys; sys.argv = ['wordmask', '--help']\n"
+        "try:\n  from wordmask.cli import main; main()\n"
+        "finally:\n  print([name for name in ('torch', 'numpy', 'PIL') if name in sys.modules])"
+    )
+    out = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
+    assert "segment" in out
+    assert out.strip().endswith("[]")

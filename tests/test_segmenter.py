@@ -1,0 +1,142 @@
+import numpy as np
+import pytest
+import torch
+
+import wordmask
+from conftest import colourful
+from wordmask.segmenter import Segmenter, as_labels, choose_device, choose_precision, distractors
+from wordmask.vocabulary import Vocabulary
+
+
+@pytest.fixture(scope="module")
+def segment(tiny):
+    return Segmenter(tiny, name="tiny")
+
+
+def test_the_public_surface():
+    assert set(wordmask.__all__) == {"load", "Segmenter", "Segmentation", "Vocabulary"}
+    assert all(hasattr(wordmask, name) for name in wordmask.__all__)
+    assert set(dir(wordmask)) >= set(wordmask.__all__)
+    with pytest.raises(AttributeError):
+        _ = wordmask.nothing
+
+
+def test_three_lines_of_python(picture, tmp_path):
+    segment = wordmask.load("err-seg-untrained")
+    result = segment(picture, ["road", "car, automobile", "sky"])
+    result.draw().save(tmp_path / "garden.masks.png")
+    assert result.source == str(picture)
+    assert result.labels.shape == (48, 64)
+    assert {region.name for region in result.regions} <= {"road", "car", "sky"}
+    assert all(0 < region.score <= 1 for region in result.regions)
+    assert result.settings == {"threshold": 0.0, "background": None, "synonyms": "first", "keep": 3, "precision": "float32"}
+
+
+def test_one_word_takes_the_whole_picture(segment):
+    result = segment(colourful(40, 50), "sky")
+    assert (result.labels == 0).all()
+    assert result.regions[0].area == 2000
+    assert result.regions[0].runner_up is None
+
+
+def test_threshold_leaves_pixels_unlabelled(segment):
+    full = segment(colourful(40, 50), "sky; car", per_pixel=True)
+    middle = float(np.median(full.confidence))
+    cut = segment(colourful(40, 50), "sky; car", threshold=middle)
+    np.testing.assert_array_equal(cut.labels == 255, full.confidence < middle)
+    assert 0 < cut.unlabelled_area < 2000
+    assert sum(region.area for region in cut.regions) + cut.unlabelled_area == 2000
+
+
+def test_background_competes(segment):
+    alone = segment(colourful(40, 50), "qwerty; asdf")
+    against = segment(colourful(40, 50), "qwerty; asdf", background="other")
+    assert alone.unlabelled_area == 0
+    assert against.unlabelled_area > 0
+    assert len(against.vocabulary) == 2
+    assert against.labels.dtype == np.uint8, "distractors don't count"
+    assert {region.name for region in against.regions} <= {"qwerty", "asdf"}
+
+
+def test_distractors_leave_out_what_was_asked():
+    names = distractors(Vocabulary.of("red car; SKY; wooden table")).names
+    assert not {"car", "sky", "table"} & set(names)
+    assert "person" in names
+    assert len(names) > 100
+
+
+def test_per_pixel_on_request(segment):
+    plain = segment(colourful(40, 50), "sky; car; sea")
+    assert plain.confidence is plain.runner_up is plain.runner_up_confidence is None
+    full = segment(colourful(40, 50), "sky; car; sea", per_pixel=True)
+    assert full.confidence.shape == full.runner_up.shape == full.runner_up_confidence.shape == (40, 50)
+    assert (full.confidence >= full.runner_up_confidence).all()
+    assert (full.runner_up != full.labels).all()
+
+
+def test_keep_limits_the_classes(segment):
+    words = [f"word {number}" for number in range(30)]
+    result = segment(colourful(40, 50), words, keep=3)
+    assert len(result.regions) <= 3
+    assert result.settings["keep"] == 3
+    assert segment(colourful(40, 50), words[:2], keep=30).settings["keep"] == 2
+
+
+def test_synonyms_may_be_averaged(segment):
+    first = segment(colourful(40, 50), "sky, heaven; car, automobile", per_pixel=True)
+    mean = segment(colourful(40, 50), "sky, heaven; car, automobile", synonyms="mean", per_pixel=True)
+    assert not np.allclose(first.confidence, mean.confidence)
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_runs(tiny, precision):
+    full = Segmenter(tiny)(colourful(40, 50), "sky; car", per_pixel=True)
+    half = Segmenter(tiny, precision=precision)(colourful(40, 50), "sky; car", per_pixel=True)
+    assert half.settings["precision"] == precision
+    np.testing.assert_allclose(half.confidence, full.confidence, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"keep": 0}, "expected at least 1"),
+        ({"threshold": 1.5}, "expected a probability"),
+        ({"threshold": float("nan")}, "expected a probability"),
+        ({"background": "sky"}, "expected 'other'"),
+        ({"synonyms": "last"}, "expected 'first' or 'mean'"),
+    ],
+)
+def test_settings_that_make_no_sense(segment, settings, message):
+    with pytest.raises(ValueError, match=message):
+        segment(colourful(10, 10), "sky", **settings)
+
+
+def test_devices_and_precisions():
+    assert choose_device("cpu") == torch.device("cpu")
+    assert choose_precision("auto") == "float32"
+    for unusable in ("gpu", "cuda:99", "tpu"):
+        with pytest.raises(ValueError, match="cannot be used here"):
+            choose_device(unusable)
+    with pytest.raises(ValueError, match="expected one of auto"):
+        choose_precision("float64")
+
+
+def test_labels_of_distractors_and_nothing_are_unlabelled():
+    labels = as_labels(np.array([[0, 1, 2, 3, -1]]), words=2)
+    assert labels.tolist() == [[0, 1, 255, 255, 255]]
+    assert as_labels(np.array([[300, -1]]), words=400).tolist() == [[300, 65535]]
+
+
+def test_words_are_encoded_once(tiny, own_cache, monkeypatch):
+    segment = Segmenter(tiny, cache=own_cache)
+    segment(colourful(10, 10), "sky; car")
+    monkeypatch.setattr(tiny, "encode_text", lambda phrases: pytest.fail(f"encoded again: {phrases}"))
+    segment(colourful(10, 10), "sky; car")
+    Segmenter(tiny, cache=own_cache)(colourful(10, 10), "car; sky")
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (3, 5)])
+def test_strange_sizes(segment, size):
+    result = segment(colourful(*size), "sky; car; sea")
+    assert result.size == size
+    assert result.draw().width >= size[1]

@@ -1,0 +1,79 @@
+import pytest
+
+from wordmask.sources import find_pictures, split_pictures_and_words
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    """A folder with pictures, a folder called like a word, and what must not be read."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("street.jpg", "photos/a.jpg", "photos/a.png", "photos/deep/b.JPG", "photos/.hidden/c.jpg", "photos/notes.txt",
+                 "photos/a.masks.png", "photos/a.labels.png", "road/x.png", "other/a.jpg", "words.txt", "empty/readme.md"):  # fmt: skip
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("arguments", "pictures", "words"),
+    [
+        (["street.jpg", "road", "car, automobile", "sky"], ["street.jpg"], ["road", "car, automobile", "sky"]),
+        (["sky", "street.jpg"], ["street.jpg"], ["sky"]),
+        (["photos", "sky"], ["photos"], ["sky"]),
+        (["road", "sky"], ["road"], ["sky"]),
+        (["street.jpg", "sky", "road"], ["street.jpg"], ["sky", "road"]),
+        (["./road", "sky", "road"], ["./road"], ["sky", "road"]),
+        (["photos/*.jpg", "sky"], ["photos/*.jpg"], ["sky"]),
+        (["street.jpg", "what is this?", "snow [stuff]", "tv/monitor"], ["street.jpg"], ["what is this?", "snow [stuff]", "tv/monitor"]),
+        (["missing.jpg", "../gone", "sky"], ["missing.jpg", "../gone"], ["sky"]),
+        (["photos/deep", "sky"], ["photos/deep"], ["sky"]),
+    ],
+)
+def test_pictures_are_told_from_words(here, arguments, pictures, words):
+    assert split_pictures_and_words(arguments) == (pictures, words)
+
+
+def test_a_words_file_is_no_word(here):
+    with pytest.raises(ValueError, match=r"--words-file words\.txt"):
+        split_pictures_and_words(["street.jpg", "words.txt"])
+
+
+def test_folders_are_opened_and_names_are_unique(here):
+    found = {source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "street.jpg", "street.jpg", "other"])}
+    assert found == {
+        "photos/a.jpg": "photos/a.jpg",
+        "photos/a.png": "a.png",
+        "photos/deep/b.JPG": "deep/b",
+        "street.jpg": "street",
+        "other/a.jpg": "other/a.jpg",
+    }
+
+
+def test_many_equal_names_stay_apart(here):
+    for folder in ("one/x", "two/x"):
+        (here / folder).mkdir(parents=True)
+        (here / folder / "a.jpg").write_bytes(b"x")
+    stems = [source.stem for source in find_pictures(["one/x/a.jpg", "two/x/a.jpg", "photos/a.jpg"])]
+    assert len(set(stems)) == 3
+    assert not any(stem.is_absolute() for stem in stems)
+
+
+def test_the_output_folder_is_not_read(here):
+    (here / "photos" / "masks").mkdir()
+    (here / "photos" / "masks" / "old.png").write_bytes(b"x")
+    names = [source.path.name for source in find_pictures(["photos"], skip=here / "photos" / "masks")]
+    assert "old.png" not in names
+    assert "b.JPG" in names
+
+
+@pytest.mark.parametrize(
+    ("argument", "message"), [("empty", "holds no pictures"), ("*.gif", "No picture matches"), ("gone.jpg", "no picture 'gone.jpg'")]
+)
+def test_nothing_there(here, argument, message):
+    with pytest.raises(ValueError, match=message):
+        find_pictures([argument])
+
+
+def test_one_missing_file_among_others_is_left_to_the_reader(here):
+    assert len(find_pictures(["street.jpg", "gone.jpg"])) == 2

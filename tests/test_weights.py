@@ -1,0 +1,269 @@
+"""Checkpoints: the reference's formats, ours, and the hub (a stand-in: there is no network here)."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+
+from wordmask import weights
+from wordmask.models import MODELS, kind_of
+from wordmask.models.convert import dropped_names, from_reference, guess_preset, reference_name
+from wordmask.models.load import convert_file, load_model
+
+PRESET = "err-seg-untrained"
+
+
+@pytest.fixture(scope="module")
+def reference(tiny):
+    """The small model's weights under the reference's names."""
+    return {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}
+
+
+def same_weights(model, other) -> bool:
+    ours, theirs = model.state_dict(), other.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: state,
+        lambda state: {
+            "model": state,
+            "optimizer": {"state": {0: {"step": torch.tensor(3.0)}}, "param_groups": [{"lr": 2e-4}]},
+            "iteration": 9,
+        },
+        lambda state: {"state_dict": state},
+        lambda state: {"model": {f"module.{name}": tensor for name, tensor in state.items()}},
+        lambda state: {"model": {**state, "clip_pixel_mean": torch.zeros(3, 1, 1)}},
+    ],
+)
+def test_reference_formats(tmp_path, reference, tiny, wrap):
+    path = tmp_path / "model_final.pth"
+    torch.save(wrap(reference), path)
+    model = load_model(path).model
+    assert not model.training
+    assert same_weights(model, tiny)
+    assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+
+
+def test_old_pickles_without_a_zip_are_read(tmp_path, reference, tiny):
+    torch.save({"model": reference}, tmp_path / "old.pth", _use_new_zipfile_serialization=False)
+    assert same_weights(load_model(tmp_path / "old.pth").model, tiny)
+
+
+def test_half_precision_becomes_float32(reference):
+    model = from_reference(PRESET, {name: tensor.half() for name, tensor in reference.items()})
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_arrays_do_too(reference, tiny):
+    assert same_weights(from_reference(PRESET, {name: tensor.numpy() for name, tensor in reference.items()}), tiny)
+
+
+def test_the_causal_mask_is_rebuilt(reference, tiny):
+    """It is no weight: a model built without values would read it as garbage, and text would be silently wrong."""
+    model = from_reference(PRESET, reference)
+    torch.testing.assert_close(model.clip.attn_mask, tiny.clip.attn_mask)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.encode_text(["sky", "car"]), tiny.encode_text(["sky", "car"]))
+
+
+def test_convert_and_load_again(tmp_path, reference, tiny):
+    source, target = tmp_path / "in.pth", tmp_path / "out.safetensors"
+    torch.save({"model": {**reference, "clip_pixel_std": torch.ones(3)}}, source)
+    assert convert_file(source, target) == (PRESET, ["clip_pixel_std"])
+    loaded = load_model(target)
+    assert same_weights(loaded.model, tiny)
+    assert loaded.model.config == tiny.config
+    assert loaded.text_tower == weights.text_tower_fingerprint(tiny.state_dict())
+    with safe_open(target, "pt") as file:
+        metadata = file.metadata()
+    assert json.loads(metadata["configuration"])["resolution"] == tiny.config.resolution
+    assert metadata["origin"] == "in.pth"
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+    with pytest.raises(ValueError, match="in our format already"):
+        convert_file(target, tmp_path / "again.safetensors")
+
+
+def test_a_state_dict_as_safetensors_is_read(tmp_path, reference, tiny):
+    save_file(reference, tmp_path / "plain.safetensors")
+    assert same_weights(load_model(tmp_path / "plain.safetensors").model, tiny)
+
+
+def test_the_fingerprint_follows_the_text_tower_alone(tiny):
+    state = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    before = weights.text_tower_fingerprint(state)
+    state["head.weight"] += 1
+    assert weights.text_tower_fingerprint(state) == before
+    state["clip.ln_final.bias"][0] += 1e-3
+    assert weights.text_tower_fingerprint(state) != before
+
+
+def test_problems_are_named_as_in_the_file(reference):
+    missing = {name: tensor for name, tensor in reference.items() if name != "sem_seg_head.decoder.head.weight"}
+    with pytest.raises(ValueError, match=r"1 missing: sem_seg_head\.decoder\.head\.weight \(1, 8, 1, 1\)"):
+        from_reference(PRESET, missing)
+    misshapen = reference | {"sem_seg_head.decoder.head.bias": torch.zeros(2)}
+    with pytest.raises(ValueError, match=r"sem_seg_head\.decoder\.head\.bias is \(2,\), expected \(1,\)"):
+        from_reference(PRESET, misshapen)
+    with pytest.raises(ValueError, match=r"1 unknown: sem_seg_head\.extra"):
+        from_reference(PRESET, reference | {"sem_seg_head.extra": torch.zeros(2)})
+    many = {name: tensor for name, tensor in reference.items() if "resblocks" not in name}
+    with pytest.raises(ValueError, match=r"24 missing: .* …"):
+        from_reference(PRESET, many)
+
+
+def test_a_checkpoint_of_another_model_is_refused(tmp_path, reference, parity):
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        guess_preset({"backbone.conv1.weight": torch.zeros(64, 3, 7, 7)})
+    theirs = json.loads((parity.folder / "eov_seg_s.keys.json").read_text())
+    with pytest.raises(ValueError, match="checkpoint of another model"):
+        guess_preset({name: torch.empty(shape, device="meta") for name, shape in theirs.items()})
+    with pytest.raises(ValueError, match="do not fit the model"):
+        from_reference("err-seg-base", reference)
+
+
+@pytest.mark.parametrize("preset", ["err-seg-base", "err-seg-large"])
+def test_presets_are_told_apart_by_shapes(preset):
+    state = MODELS["err-seg"].skeleton(kind_of(preset).presets[preset]).state_dict()
+    assert guess_preset({reference_name("err-seg", name): tensor for name, tensor in state.items()}) == preset
+    assert dropped_names("err-seg", state) == []
+
+
+class Code:
+    """Would run at unpickling."""
+
+    def __reduce__(self):
+        return (print, ("this must never be printed",))
+
+
+def test_code_is_never_unpickled(tmp_path, capsys):
+    torch.save({"model": Code()}, tmp_path / "evil.pth")
+    with pytest.raises(ValueError, match="holds more than tensors"):
+        load_model(tmp_path / "evil.pth")
+    assert "never be printed" not in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["broken.pth", "broken.safetensors", "empty.pth", "empty.safetensors"])
+def test_a_damaged_file_is_refused(tmp_path, name):
+    (tmp_path / name).write_bytes(b"" if name.startswith("empty") else b"0123456789" * 100)
+    with pytest.raises(ValueError, match=r"damaged|not a PyTorch file|more than tensors"):
+        load_model(tmp_path / name)
+
+
+def test_a_truncated_file_is_refused(tmp_path, reference):
+    for name, save in (("a.pth", torch.save), ("a.safetensors", save_file)):
+        save(reference, tmp_path / name)
+        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:100_000])
+        with pytest.raises(ValueError, match="damaged"):
+            load_model(tmp_path / name)
+
+
+def test_a_file_without_weights_is_refused(tmp_path):
+    torch.save({"epoch": 3}, tmp_path / "a.pth")
+    with pytest.raises(ValueError, match="holds no state dict"):
+        load_model(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("err-seg-bse", "Did you mean err-seg-base"),
+        ("missing.pth", "does not exist"),
+        (Path("nowhere"), "does not exist"),
+        ("", "no model"),
+    ],
+)
+def test_an_unknown_model(name, message):
+    with pytest.raises(ValueError, match=message):
+        load_model(name)
+
+
+def test_without_network_the_error_says_what_to_do():
+    for name in ("err-seg-base", "someone/their-model", "someone/their-model/file.pth"):
+        with pytest.raises(ValueError, match=r"could not be reached.*nothing is cached.*--model FILE\.pth"):
+            load_model(name)
+
+
+class Hub:
+    """A hub with one repository, counting what is asked of it."""
+
+    def __init__(self, folder: Path, monkeypatch):
+        self.folder, self.asked = folder, []
+        self.checksums = {}
+        monkeypatch.setattr(weights, "HfApi", lambda: self)
+        monkeypatch.setattr(weights, "hf_hub_download", self.download)
+
+    def model_info(self, repository, files_metadata, timeout):
+        self.asked.append(repository)
+        files = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
+        lfs = {name: SimpleNamespace(sha256=self.checksums.get(name) or weights.file_checksum(self.folder / name)) for name in files}
+        return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, lfs=lfs[name]) for name in files])
+
+    def download(self, repository, file, etag_timeout):
+        return str(self.folder / file)
+
+
+def test_a_hub_checkpoint_is_fetched_and_converted_once(tmp_path, monkeypatch, reference, tiny, own_cache):
+    hub = Hub(tmp_path, monkeypatch)
+    (tmp_path / "README.md").write_text("weights")
+    torch.save({"model": reference}, tmp_path / "model.pth")
+    assert same_weights(load_model("someone/their-model").model, tiny)
+    assert [path.suffix for path in (own_cache / "weights").iterdir() if not path.name.endswith(".json")] == [".safetensors"]
+    (tmp_path / "model.pth").unlink()
+    assert same_weights(load_model("someone/their-model").model, tiny)
+    assert hub.asked == ["someone/their-model"], "the second time needs no network"
+
+
+def test_a_checkpoint_in_our_format_is_used_as_it_is(tmp_path, monkeypatch, reference, tiny, own_cache):
+    torch.save(reference, tmp_path / "in.pth")
+    (tmp_path / "hub").mkdir()
+    convert_file(tmp_path / "in.pth", tmp_path / "hub" / "model.safetensors")
+    Hub(tmp_path / "hub", monkeypatch)
+    assert same_weights(load_model("someone/ours").model, tiny)
+    assert same_weights(load_model("someone/ours/model.safetensors").model, tiny)
+
+
+def test_a_damaged_download_is_refused_and_removed(tmp_path, monkeypatch, reference):
+    hub = Hub(tmp_path, monkeypatch)
+    torch.save(reference, tmp_path / "model.pth")
+    hub.checksums["model.pth"] = "0" * 64
+    with pytest.raises(ValueError, match="arrived damaged"):
+        load_model("someone/their-model")
+    assert not (tmp_path / "model.pth").exists()
+
+
+@pytest.mark.parametrize(
+    ("files", "size", "picked"),
+    [
+        (["README.md", "ERR-Seg_B.pth", "ERR-Seg_L.pth"], "base", "ERR-Seg_B.pth"),
+        (["README.md", "ERR-Seg_B.pth", "ERR-Seg_L.pth"], "large", "ERR-Seg_L.pth"),
+        (["convnextB_640/model_final.pth", "convnextL_640/model_final.pth"], "large", "convnextL_640/model_final.pth"),
+        (["err-seg-base.pth", "err-seg-large.pth"], "base", "err-seg-base.pth"),
+        (["model_base.safetensors", "model_base.pth"], "base", "model_base.safetensors"),
+        (["weights.pth", "config.yaml"], None, "weights.pth"),
+    ],
+)
+def test_the_file_is_picked_by_its_name(files, size, picked):
+    assert weights.pick_file(files, size, "hub") == picked
+
+
+@pytest.mark.parametrize(("files", "size"), [(["a.pth", "b2.pth"], None), ([], None), (["one.pth", "two.pth"], "base")])
+def test_no_file_is_picked_by_chance(files, size):
+    with pytest.raises(ValueError, match="Name the file"):
+        weights.pick_file(files, size, "hub")
+
+
+def test_an_interrupted_save_leaves_nothing(tmp_path, tiny, monkeypatch):
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(OSError, match="no space"):
+        weights.save(tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+    assert list(tmp_path.iterdir()) == []
