@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import colourful
-from wordmask.image import ImageInput, prepare, read_picture, shortest_edge_size
+from wordmask import image
+from wordmask.image import Frame, ImageInput, prepare, read_picture, shortest_edge_size
 
 RGB = colourful(6, 8)
 
@@ -152,4 +153,13 @@ def test_the_frame_undoes_the_sizes():
     pixels, frame = prepare(colourful(30, 90), wanted)
     assert pixels.shape == (3, 64, 64)
     assert (frame.original, frame.resized, frame.pixels) == ((30, 90), (44, 133), (64, 64))
-    assert frame.restore(torch.zeros(5, 16, 16)).shape == (5, 30, 90)
+
+
+@pytest.mark.parametrize("entries", [1, 700, 10**6])
+def test_strips_equal_the_whole(monkeypatch, entries):
+    monkeypatch.setattr(image, "STRIP_ENTRIES", entries)
+    maps = torch.rand(3, 16, 16)
+    strips = list(Frame((30, 90), (44, 133), (64, 64)).restore_strips(maps))
+    assert len(strips) == {1: 30, 700: 15, 10**6: 1}[entries]
+    whole = torch.nn.functional.interpolate(maps[None], size=(30, 90), mode="bilinear", align_corners=False)[0]
+    torch.testing.assert_close(torch.cat(strips, dim=1), whole)

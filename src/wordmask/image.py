@@ -3,6 +3,7 @@
 import io
 import math
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
+STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
@@ -46,9 +48,16 @@ class Frame:
     resized: tuple[int, int]
     pixels: tuple[int, int]
 
-    def restore(self, maps: Float[Tensor, "N h w"]) -> Float[Tensor, "N H W"]:
-        """Bring maps on the model's grid back to the original picture, bilinearly."""
-        return F.interpolate(maps[None], size=self.original, mode="bilinear", align_corners=False)[0]
+    def restore_strips(self, maps: Float[Tensor, "K h w"]) -> Iterator[Float[Tensor, "K s W"]]:
+        """Bring maps on the model's grid back to the original picture, bilinearly, some rows at a time from top to bottom.
+
+        Bilinear resizing is separable: first all rows, still narrow; then strip by strip all columns.
+        """
+        height, width = self.original
+        rows = max(1, STRIP_ENTRIES // (len(maps) * width))
+        narrow = F.interpolate(maps[None], size=(height, maps.shape[-1]), mode="bilinear", align_corners=False)  # (1, K, H, w)
+        for strip in narrow.split(rows, dim=2):
+            yield F.interpolate(strip, size=(strip.shape[2], width), mode="bilinear", align_corners=False)[0]
 
 
 def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 R R"], Frame]:

@@ -29,7 +29,7 @@ from wordmask.text import Words, encode_phrases
 
 TEMPLATES = ("A photo of a {} in the scene",)
 GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:116
-RANK_VOTES = (100, 10, 1)  # a pixel's votes for its three best classes, in hundredths; reference decoder.py:86
+RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:86
 CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
 DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:61
 LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
@@ -110,20 +110,21 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
         The votes, and the highest cosine that each class reaches on any pixel.
     """
     ranks = min(len(RANK_VOTES), len(words))
-    best, best_class = pixels.new_zeros(len(pixels), 0, *pixels.shape[2:]), None
-    peaks = []
+    best, best_class, peaks = None, None, []
     for start in range(0, len(words), CLASSES_AT_ONCE):
         cost = torch.einsum("bdhw,td->bthw", pixels, words[start : start + CLASSES_AT_ONCE])
         peaks.append(cost.amax(dim=(2, 3)))
-        cost, chunk_class = cost.topk(min(ranks, cost.shape[1]), dim=1)
-        chunk_class = chunk_class + start
-        chunk_class = chunk_class if best_class is None else torch.cat([best_class, chunk_class], dim=1)
-        best, place = torch.cat([best, cost], dim=1).topk(min(ranks, chunk_class.shape[1]), dim=1)
-        best_class = chunk_class.gather(1, place)  # (B, 3, h, w)
-    weights = torch.tensor(RANK_VOTES[:ranks], device=pixels.device)[None, :, None].expand(len(pixels), -1, best_class[0, 0].numel())
-    hundredths = torch.zeros(len(pixels), len(words), dtype=torch.long, device=pixels.device)
-    hundredths = hundredths.scatter_add(1, best_class.flatten(1), weights.flatten(1))
-    return hundredths / 100, torch.cat(peaks, dim=1)
+        cost, place = cost.topk(min(ranks, cost.shape[1]), dim=1)
+        if best is None:
+            best, best_class = cost, place
+            continue
+        best, winners = torch.cat([best, cost], dim=1).topk(min(ranks, best.shape[1] + cost.shape[1]), dim=1)
+        best_class = torch.cat([best_class, place + start], dim=1).gather(1, winners)  # (B, 3, h, w)
+    votes = pixels.new_zeros(len(pixels), len(words))
+    for rank, weight in enumerate(RANK_VOTES[:ranks]):  # summed in the reference's order: its rounding decides some near ties
+        voted = best_class[:, rank].flatten(1)
+        votes = votes + weight * torch.zeros_like(votes).scatter_add(1, voted, torch.ones_like(voted, dtype=votes.dtype))
+    return votes, torch.cat(peaks, dim=1)
 
 
 def choose_classes(
