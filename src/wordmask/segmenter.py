@@ -13,9 +13,10 @@ from wordmask.image import Frame, Picture, prepare, read_picture
 from wordmask.models.load import load_model
 from wordmask.postprocess import read_semantic
 from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
-from wordmask.text import Synonyms, TextCache, Words, cache_folder, encode_vocabulary
+from wordmask.text import Synonyms, TextCache, Words, encode_vocabulary
 from wordmask.vocabulary import Vocabulary, same_phrase
 from wordmask.weights import text_tower_fingerprint
+from wordmask.writing import cache_folder
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DISTRACTORS = "eov-seg/coco-stuff-171"  # everyday things and stuff that compete with the user's words under background="other"

@@ -16,8 +16,7 @@ from huggingface_hub.errors import HfHubHTTPError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wordmask.text import cache_folder
-from wordmask.writing import atomic
+from wordmask.writing import atomic, cache_folder
 
 FORMAT = "wordmask-1"
 REFERENCE_FILES = (".pth", ".pt", ".bin", ".pkl")

@@ -1,10 +1,13 @@
-"""Files appear whole or not at all."""
+"""Where files go, and how: whole or not at all."""
 
+import os
 import secrets
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+import platformdirs
 
 
 @contextmanager
@@ -18,6 +21,11 @@ def atomic(path: Path) -> Iterator[Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def cache_folder() -> Path:
+    """The folder for converted weights and text embeddings; `WORDMASK_CACHE` moves it."""
+    return Path(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
 
 
 def check_writable(folder: Path) -> None:

@@ -13,7 +13,7 @@ Where we differ from the reference, with equal results:
 * K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -438,29 +438,21 @@ def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -
     return (kept_loss + 100 * lost) / (target.numel() * raw.votes.shape[1])
 
 
+BASE = ErrSegConfig(
+    clip=ClipConfig("convnext_base", (128, 256, 512, 1024), "linear", width=640, text_width=640, text_layers=12),
+    resolution=640,
+    cost_width=256,
+    width=128,
+    guidance_width=256,
+    layers=4,
+    heads=4,
+    decoder_widths=(64, 32, 16),
+    decoder_guidance_widths=(32, 16, 8),
+)
+LARGE_CLIP = ClipConfig("convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16)
 PRESETS = {
-    "err-seg-base": ErrSegConfig(
-        clip=ClipConfig("convnext_base", (128, 256, 512, 1024), "linear", width=640, text_width=640, text_layers=12),
-        resolution=640,
-        cost_width=256,
-        width=128,
-        guidance_width=256,
-        layers=4,
-        heads=4,
-        decoder_widths=(64, 32, 16),
-        decoder_guidance_widths=(32, 16, 8),
-    ),
-    "err-seg-large": ErrSegConfig(
-        clip=ClipConfig("convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16),
-        resolution=768,
-        cost_width=256,
-        width=128,
-        guidance_width=256,
-        layers=4,
-        heads=4,
-        decoder_widths=(64, 32, 16),
-        decoder_guidance_widths=(32, 16, 8),
-    ),
+    "err-seg-base": BASE,  # CLIP convnext_base_w_320, laion_aesthetic_s13b_b82k
+    "err-seg-large": replace(BASE, clip=LARGE_CLIP, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
     "err-seg-untrained": ErrSegConfig(  # random weights, for trying the road without a download
         clip=ClipConfig("convnext_atto", (40, 80, 160, 320), "linear", width=64, text_width=64, text_layers=2),
         resolution=256,
