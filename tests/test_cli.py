@@ -1,6 +1,7 @@
 """The command line as a person uses it: what it writes, what it says, and how it fails."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -102,8 +103,10 @@ def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
 
 def test_many_pictures_are_counted(run, photos, picture):
     Image.fromarray(colourful(30, 40, 9)).save(photos / "deep.png")
-    status, out, _ = run("segment", photos, picture, "sky", *SMALL)
+    status, out, err = run("segment", photos, picture, "sky", *SMALL)
     assert status == 0
+    assert "Segmenting" in err
+    assert "100%" in err
     assert "5 of 5 pictures → masks/" in out
 
 
@@ -137,6 +140,32 @@ def test_errors_are_messages(run, picture, tmp_path, arguments, message):
     assert status == 2
     assert message in err
     assert not list(tmp_path.glob("masks/*"))
+
+
+def test_running_out_of_memory_stops_one_picture(run, photos, tmp_path, monkeypatch):
+    import torch
+
+    from wordmask.segmenter import Segmenter
+
+    ordinary = Segmenter._segment
+
+    def hungry(self, picture, *arguments, **settings):
+        if picture.name == "1.jpg":
+            raise torch.OutOfMemoryError("no memory for this")
+        return ordinary(self, picture, *arguments, **settings)
+
+    monkeypatch.setattr(Segmenter, "_segment", hungry)
+    status, _, err = run("segment", photos, "sky", *SMALL)
+    assert status == 1
+    assert "1.jpg: OutOfMemoryError: no memory for this" in err
+    assert len(list((tmp_path / "masks").iterdir())) == 6
+
+
+def test_a_terminal_of_another_encoding(tmp_path, picture):
+    command = [sys.executable, "-m", "wordmask", "segment", str(picture), "猫", *SMALL]
+    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("content", ["truncated", "text", "empty"])

@@ -1,5 +1,7 @@
 """The exact algebra of ERR-Seg against slow, obvious versions."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -7,7 +9,17 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from wordmask.models import err_seg
-from wordmask.models.err_seg import GuidedConv2d, GuidedLinear, SemanticLogits, choose_classes, count_votes, loss
+from wordmask.models.err_seg import (
+    PRESETS,
+    ErrSeg,
+    Features,
+    GuidedConv2d,
+    GuidedLinear,
+    SemanticLogits,
+    choose_classes,
+    count_votes,
+    loss,
+)
 
 
 def unit(*shape: int, seed: int = 0, dim: int) -> torch.Tensor:
@@ -56,9 +68,9 @@ def test_votes_equal_a_loop_over_pixels(classes, at_once, seed):
 def test_choice_is_by_votes_then_by_peak():
     votes = torch.tensor([[0.0, 5.0, 0.0, 2.0, 0.0]])
     peaks = torch.tensor([[0.3, 0.1, 0.9, 0.2, 0.4]])
-    assert choose_classes(votes, peaks, 3).tolist() == [[1, 2, 3]]
-    assert choose_classes(votes, peaks, 4).tolist() == [[1, 2, 3, 4]]
-    assert choose_classes(votes, peaks, 99).tolist() == [[0, 1, 2, 3, 4]]
+    assert choose_classes(votes, peaks, keep=3).tolist() == [[1, 2, 3]]
+    assert choose_classes(votes, peaks, keep=4).tolist() == [[1, 2, 3, 4]]
+    assert choose_classes(votes, peaks, keep=99).tolist() == [[0, 1, 2, 3, 4]]
 
 
 @given(seed=st.integers(0, 999), keep=st.integers(1, 12))
@@ -71,7 +83,7 @@ def test_classes_in_the_target_come_first_when_training(seed, keep):
     chosen = sorted(votes[0].topk(min(keep, 10)).indices.tolist())
     in_target = present[0].nonzero().flatten().tolist()
     expected = (in_target + [label for label in chosen if label not in in_target])[:keep]
-    kept = choose_classes(votes, torch.zeros(1, 10), keep, present)[0].tolist()
+    kept = choose_classes(votes, torch.zeros(1, 10), keep=keep, present=present)[0].tolist()
     assert kept == sorted(expected)
 
 
@@ -92,3 +104,62 @@ def test_loss_equals_all_maps_at_full_resolution(classes):
     target[:, :4] = 255
     ours = loss(SemanticLogits(logits, kept, torch.zeros(2, classes)), target)
     torch.testing.assert_close(ours, loss_slowly(logits, kept, classes, target), rtol=1e-5, atol=1e-6)
+
+
+@torch.inference_mode()
+def test_guidance_is_clamped(tiny):
+    """CLIP's maps beyond ±16 guide like ±16."""
+    features, extreme = stages(tiny, scale=1.0), stages(tiny, scale=1e4)
+    clamped = extreme._replace(**{name: getattr(extreme, name).clamp(-16, 16) for name in ("x4", "x8", "x16", "x32")})
+    cost, text = torch.rand(1, 3, 8, 8), unit(1, 3, tiny.config.clip.width, dim=2)
+    run = [tiny.aggregate(cost, cost[..., ::2, ::2], text=text, features=maps) for maps in (features, extreme, clamped)]
+    torch.testing.assert_close(run[1], run[2])
+    assert not torch.allclose(run[0], run[1])
+    run = [tiny.decode(run[0], maps) for maps in (features, extreme, clamped)]
+    torch.testing.assert_close(run[1], run[2])
+    assert not torch.allclose(run[0], run[1])
+
+
+def stages(model, scale: float, **settings) -> Features:
+    generator = torch.Generator().manual_seed(0)
+    sizes = zip(model.config.clip.channels, (32, 16, 8, 4), strict=True)
+    maps = [(scale * torch.randn(1, channels, size, size, generator=generator)).requires_grad_(**settings) for channels, size in sizes]
+    return Features(*maps, torch.zeros(1, model.config.clip.width, 8, 8), torch.zeros(1, model.config.clip.width, 4, 4))
+
+
+def test_the_decoder_trains_nothing_behind_its_guidance(tiny):
+    """Strides 4 and 8 are detached, and stride 16 where it guides the decoder; the aggregator's guidance is not."""
+    features = stages(tiny, scale=1.0, requires_grad=True)
+    x = torch.randn(1, 2, 8, 8, tiny.config.width)
+    tiny.decode(x, features._replace(x4=features.x4.detach(), x8=features.x8.detach())).sum().backward()
+    assert features.x16.grad is None
+    text = unit(1, 2, tiny.config.clip.width, dim=2)
+    tiny.aggregate(torch.rand(1, 2, 8, 8), torch.rand(1, 2, 4, 4), text=text, features=features).sum().backward()
+    assert features.x16.grad is not None
+    assert features.x32.grad is not None
+    tiny.zero_grad()
+    seen = tiny.encode_image(torch.randn(1, 3, 64, 64))
+    assert not seen.x4.requires_grad
+    assert not seen.x8.requires_grad
+    assert seen.x16.requires_grad
+    assert seen.dense_x16.requires_grad
+
+
+def test_stochastic_depth_grows_with_the_layer():
+    model = ErrSeg(replace(PRESETS["err-seg-untrained"], layers=4))
+    depths = [pytest.approx(depth) for depth in (0, 0.025, 0.05, 0.075)]
+    assert [block.drop_path for block in model.spatial_blocks] == depths
+    assert [block.drop_path for block in model.class_blocks] == depths
+
+
+def test_the_middle_downsampling_starts_as_clips_own():
+    model = ErrSeg(PRESETS["err-seg-untrained"])
+    norm, conv = model.clip.visual.trunk.stages[3].downsample
+    for own, theirs in ((model.middle_downsample.norm, norm), (model.middle_downsample.conv, conv)):
+        assert torch.equal(own.weight, theirs.weight)
+        assert torch.equal(own.bias, theirs.bias)
+
+
+@pytest.mark.parametrize(("classes", "keep"), [(1, 1), (20, 20), (150, 32), (399, 32), (459, 48), (847, 48), (20_000, 48)])
+def test_how_many_classes_are_kept(classes, keep):
+    assert ErrSeg.default_keep(classes) == keep

@@ -17,7 +17,7 @@ def test_labels_equal_the_argmax_over_all_maps(kept, extra, seed):
     logits = 4 * torch.randn(kept, 5, 6, generator=generator)
     full = torch.full((kept + extra, 5, 6), -100.0).index_copy(0, classes, logits).sigmoid()
     full = F.interpolate(full[None], size=(17, 13), mode="bilinear", align_corners=False)[0]
-    reading = read_semantic(logits, classes, Frame((17, 13), (20, 20), (20, 20)))
+    reading = read_semantic(logits, classes, Frame((17, 13)))
     assert torch.equal(reading.best, full.argmax(dim=0))
     torch.testing.assert_close(reading.confidence, full.amax(dim=0))
     if kept > 1:
@@ -27,13 +27,13 @@ def test_labels_equal_the_argmax_over_all_maps(kept, extra, seed):
 
 
 def test_a_single_class_has_no_runner_up():
-    reading = read_semantic(torch.zeros(1, 4, 4), torch.tensor([7]), Frame((8, 8), (8, 8), (8, 8)))
+    reading = read_semantic(torch.zeros(1, 4, 4), torch.tensor([7]), Frame((8, 8)))
     assert (reading.best == 7).all()
     assert (reading.runner_up == -1).all()
     assert (reading.runner_up_confidence == 0).all()
 
 
 def test_of_equal_probabilities_the_first_class_wins():
-    reading = read_semantic(torch.zeros(12, 4, 4), torch.arange(12), Frame((8, 8), (8, 8), (8, 8)))
+    reading = read_semantic(torch.zeros(12, 4, 4), torch.arange(12), Frame((8, 8)))
     assert (reading.best == 0).all()
     assert (reading.runner_up == 1).all()

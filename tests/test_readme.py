@@ -12,7 +12,7 @@ import torch
 from wordmask import cli, weights
 from wordmask.models import MODELS
 from wordmask.models.convert import reference_name
-from wordmask.models.load import convert_file
+from wordmask.models.load import convert
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -26,7 +26,7 @@ def checkout(tmp_path, monkeypatch, own_cache, tiny):
     shutil.copytree(ROOT / "docs" / "pictures", tmp_path / "docs" / "pictures")
     monkeypatch.chdir(tmp_path)
     torch.save({reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}, tmp_path / "model_final.pth")
-    convert_file(tmp_path / "model_final.pth", own_cache / "weights" / "stand-in.safetensors")
+    convert(weights.read(tmp_path / "model_final.pth"), own_cache / "weights" / "stand-in.safetensors")
     for preset in MODELS["err-seg"].released:
         weights.remember(preset, own_cache / "weights" / "stand-in.safetensors", {})
     return tmp_path

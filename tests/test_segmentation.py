@@ -1,15 +1,16 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, ImageFont
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from conftest import colourful
-from wordmask.drawing import choose_colours, deepest_point, outline, palette, tint
+from wordmask.drawing import choose_colours, deepest_point, lacks, legible, outline, palette, tint
 from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
 from wordmask.vocabulary import Vocabulary, WordClass
 
@@ -21,7 +22,7 @@ def numbered(count: int) -> Vocabulary:
 def labelled(labels: np.ndarray, vocabulary: Vocabulary) -> Segmentation:
     labels = labels.astype(label_type(len(vocabulary)))
     confidence = np.where(labels == unlabelled_value(len(vocabulary)), 0, 0.25 + labels % 3 / 4).astype(np.float32)
-    regions = find_regions(labels, confidence, np.roll(labels, 1, axis=1), vocabulary)
+    regions = find_regions(labels, vocabulary, confidence=confidence, runner_up=np.roll(labels, 1, axis=1))
     return Segmentation(labels, vocabulary, regions, colourful(*labels.shape), "test", {"threshold": 0.0}, "a.jpg")
 
 
@@ -49,9 +50,9 @@ def test_regions_agree_with_the_label_map(height, width, classes, seed):
 
 def test_the_runner_up_of_a_region_is_the_most_frequent():
     labels, runner_up = np.zeros((2, 3), np.uint8), np.array([[1, 2, 2], [2, 255, 255]], np.uint8)
-    (region,) = find_regions(labels, np.ones((2, 3), np.float32), runner_up, numbered(3))
+    (region,) = find_regions(labels, numbered(3), confidence=np.ones((2, 3), np.float32), runner_up=runner_up)
     assert region.runner_up == "word 2"
-    (region,) = find_regions(labels, np.ones((2, 3), np.float32), np.full((2, 3), 255, np.uint8), numbered(3))
+    (region,) = find_regions(labels, numbered(3), confidence=np.ones((2, 3), np.float32), runner_up=np.full((2, 3), 255, np.uint8))
     assert region.runner_up is None
 
 
@@ -145,3 +146,28 @@ def test_a_legend_is_never_cut(size):
     assert drawn.shape[1] >= size[1]
     assert (drawn[size[0] :, -2:] == 255).all()
     assert (drawn[-2:] == 255).all()
+
+
+def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
+    """Three files are one result: none appears when the last can't be written."""
+
+    def fail(*_, **__):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(Path, "write_text", fail)
+    with pytest.raises(OSError, match="no space"):
+        labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / "a")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_long_file_name_can_be_saved(tmp_path):
+    assert len(labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / ("x" * 240))) == 3
+
+
+def test_names_beyond_ascii_are_drawn_or_replaced():
+    font = ImageFont.load_default(14)
+    assert lacks(font, "é")
+    assert not lacks(font, "e")
+    assert legible("crème brûlée, 猫", font) == "creme brulee, ?"
+    for name in ("crème brûlée", "кошка", "猫", "🐈"):
+        labelled(np.zeros((60, 200), int), Vocabulary.of([name])).draw()

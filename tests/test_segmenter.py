@@ -4,7 +4,7 @@ import torch
 
 import wordmask
 from conftest import colourful
-from wordmask.segmenter import Segmenter, as_labels, choose_device, choose_precision, distractors
+from wordmask.segmenter import DISTRACTORS, Segmenter, as_labels, choose_device, choose_precision, distractors
 from wordmask.vocabulary import Vocabulary
 
 
@@ -59,10 +59,19 @@ def test_background_competes(segment):
 
 
 def test_distractors_leave_out_what_was_asked():
-    names = distractors(Vocabulary.of("red car; SKY; wooden table")).names
-    assert not {"car", "sky", "table"} & set(names)
-    assert "person" in names
+    everything = {entry.name for entry in Vocabulary.builtin(DISTRACTORS)}
+    names = {entry.name for entry in distractors(Vocabulary.of("red cars; SKY; a wooden dining-table; wall; heavens, grass"))}
+    gone = {"car", "sky", "dining table", "brick wall", "stone wall", "tile wall", "wood wall", "grass"}
+    assert gone & everything
+    assert not gone & names
+    assert {"person", "dog", "tree", "bed"} <= names
     assert len(names) > 100
+
+
+def test_nothing_may_be_left_to_compete(segment):
+    vocabulary = Vocabulary.builtin(DISTRACTORS)
+    assert distractors(vocabulary) == ()
+    assert segment(colourful(20, 20), vocabulary, background="other").unlabelled_area == 0
 
 
 def test_per_pixel_on_request(segment):

@@ -7,8 +7,9 @@ from wordmask.sources import find_pictures, split_pictures_and_words
 def here(tmp_path, monkeypatch):
     """A folder with pictures, a folder called like a word, and what must not be read."""
     monkeypatch.chdir(tmp_path)
-    for name in ("street.jpg", "photos/a.jpg", "photos/a.png", "photos/deep/b.JPG", "photos/.hidden/c.jpg", "photos/notes.txt",
-                 "photos/a.masks.png", "photos/a.labels.png", "road/x.png", "other/a.jpg", "words.txt", "empty/readme.md"):  # fmt: skip
+    names = """street.jpg photo photos/a.jpg photos/a.png photos/deep/b.JPG photos/.hidden/c.jpg photos/notes.txt photos/a.masks.png
+        photos/a.labels.png road/x.png other/a.jpg words.txt empty/readme.md"""
+    for name in names.split():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(b"x")
@@ -18,7 +19,10 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "pictures", "words"),
     [
-        (["street.jpg", "road", "car, automobile", "sky"], ["street.jpg"], ["road", "car, automobile", "sky"]),
+        (["street.jpg", "empty", "car, automobile", "sky"], ["street.jpg"], ["empty", "car, automobile", "sky"]),
+        (["photo", "sky"], ["photo"], ["sky"]),
+        (["~nosuchuser/a.jpg", "sky"], ["~nosuchuser/a.jpg"], ["sky"]),
+        (["street.jpg", "x" * 300], ["street.jpg"], ["x" * 300]),
         (["sky", "street.jpg"], ["street.jpg"], ["sky"]),
         (["photos", "sky"], ["photos"], ["sky"]),
         (["road", "sky"], ["road"], ["sky"]),
@@ -32,6 +36,17 @@ def here(tmp_path, monkeypatch):
 )
 def test_pictures_are_told_from_words(here, arguments, pictures, words):
     assert split_pictures_and_words(arguments) == (pictures, words)
+
+
+def test_what_may_be_either_is_asked(here):
+    with pytest.raises(ValueError, match=r"Write \./road for the folder"):
+        split_pictures_and_words(["street.jpg", "road", "sky"])
+
+
+def test_results_may_lie_beside_their_pictures(here):
+    (here / "photos" / "a.json").write_text("{}")
+    assert len(find_pictures(["photos"], skip=here / "photos")) == 3
+    assert len(find_pictures(["photos"], skip=here)) == 3
 
 
 def test_a_words_file_is_no_word(here):

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from wordmask.vocabulary import Vocabulary, builtin_names, is_thing, stuff_words
+from wordmask.vocabulary import DECLARE_KINDS, Vocabulary, builtin_names, is_thing, stuff_words
 
 
 def test_words_in_every_form(tmp_path):
@@ -57,6 +57,20 @@ def test_what_makes_no_sense_is_refused(words, message):
         Vocabulary.of(words)
 
 
+def test_a_json_file_is_held_to_the_same(tmp_path):
+    path = tmp_path / "words.json"
+    for names, message in (('"car"', "not a vocabulary"), ('["car"]}, {"names": ["Car"]', "given twice"), ("[3]", "blank")):
+        path.write_text(f'{{"classes": [{{"names": {names}}}]}}')
+        with pytest.raises(ValueError, match=message):
+            Vocabulary.of(path)
+
+
+def test_more_words_than_a_label_map_holds():
+    with pytest.raises(ValueError, match="16 bits holds 65535"):
+        Vocabulary.of([f"word {number}" for number in range(65_536)])
+    assert len(Vocabulary.of([f"word {number}" for number in range(65_535)])) == 65_535
+
+
 @pytest.mark.parametrize("content", ["", "# nothing\n\n", "{}", "7", '{"classes": [{}]}', "[1]"])
 def test_a_words_file_without_words_is_refused(tmp_path, content):
     path = tmp_path / ("words.json" if content.startswith(("{", "7", "[")) else "words.txt")
@@ -82,6 +96,8 @@ def test_built_in_names_equal_their_source(shared):
         ours = Vocabulary.builtin(f"{family}/{name}")
         assert [list(entry.names) for entry in ours] == [[" ".join(n.split()) for n in entry["names"]] for entry in source["classes"]]
         assert [entry.dataset_id for entry in ours] == [entry.get("dataset_id") for entry in source["classes"]]
+        if family == "eov-seg" and name in DECLARE_KINDS:  # PASCAL's lists call everything stuff, or everything a thing: that is no fact
+            assert [entry.thing for entry in ours] == [entry.get("thing", False) for entry in source["classes"]]
         assert source["source"].split(",")[0] in ours.source
         assert ours.licence in ("MIT", "Apache-2.0")
 

@@ -4,15 +4,17 @@ import json
 from pathlib import Path
 from types import SimpleNamespace
 
+import httpx2 as httpx
 import pytest
 import torch
+from huggingface_hub.errors import RepositoryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
 from wordmask import weights
 from wordmask.models import MODELS, kind_of
 from wordmask.models.convert import dropped_names, from_reference, guess_preset, reference_name
-from wordmask.models.load import convert_file, load_model
+from wordmask.models.load import convert, load_model
 
 PRESET = "err-seg-untrained"
 
@@ -76,7 +78,7 @@ def test_the_causal_mask_is_rebuilt(reference, tiny):
 def test_convert_and_load_again(tmp_path, reference, tiny):
     source, target = tmp_path / "in.pth", tmp_path / "out.safetensors"
     torch.save({"model": {**reference, "clip_pixel_std": torch.ones(3)}}, source)
-    assert convert_file(source, target) == (PRESET, ["clip_pixel_std"])
+    assert convert(weights.read(source), target) == (PRESET, ["clip_pixel_std"])
     loaded = load_model(target)
     assert same_weights(loaded.model, tiny)
     assert loaded.model.config == tiny.config
@@ -87,7 +89,7 @@ def test_convert_and_load_again(tmp_path, reference, tiny):
     assert metadata["origin"] == "in.pth"
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
     with pytest.raises(ValueError, match="in our format already"):
-        convert_file(target, tmp_path / "again.safetensors")
+        convert(weights.read(target), tmp_path / "again.safetensors")
 
 
 def test_a_state_dict_as_safetensors_is_read(tmp_path, reference, tiny):
@@ -177,6 +179,9 @@ def test_a_file_without_weights_is_refused(tmp_path):
         ("missing.pth", "does not exist"),
         (Path("nowhere"), "does not exist"),
         ("", "no model"),
+        ("./runs/a.pth", "does not exist"),
+        ("runs/a.pth", "does not exist"),
+        ("~nosuchuser/a.pth", "does not exist"),
     ],
 )
 def test_an_unknown_model(name, message):
@@ -223,19 +228,50 @@ def test_a_hub_checkpoint_is_fetched_and_converted_once(tmp_path, monkeypatch, r
 def test_a_checkpoint_in_our_format_is_used_as_it_is(tmp_path, monkeypatch, reference, tiny, own_cache):
     torch.save(reference, tmp_path / "in.pth")
     (tmp_path / "hub").mkdir()
-    convert_file(tmp_path / "in.pth", tmp_path / "hub" / "model.safetensors")
+    convert(weights.read(tmp_path / "in.pth"), tmp_path / "hub" / "model.safetensors")
     Hub(tmp_path / "hub", monkeypatch)
     assert same_weights(load_model("someone/ours").model, tiny)
     assert same_weights(load_model("someone/ours/model.safetensors").model, tiny)
 
 
-def test_a_damaged_download_is_refused_and_removed(tmp_path, monkeypatch, reference):
+def test_a_damaged_conversion_is_made_again(tmp_path, monkeypatch, reference, tiny, own_cache):
     hub = Hub(tmp_path, monkeypatch)
-    torch.save(reference, tmp_path / "model.pth")
+    torch.save({"model": reference}, tmp_path / "model.pth")
+    load_model("someone/their-model")
+    converted = next((own_cache / "weights").glob("*.safetensors"))
+    converted.write_bytes(converted.read_bytes()[:1000])
+    assert same_weights(load_model("someone/their-model").model, tiny)
+    assert len(hub.asked) == 2
+
+
+def test_a_checkpoint_of_another_version_is_refused(tmp_path, tiny):
+    metadata = {"format": weights.FORMAT, "family": "err-seg", "text_tower": "", "origin": ""}
+    for configuration, message in (('{"new": 1}', "another version"), (None, "unusable metadata"), ("{", "unusable metadata")):
+        save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata | ({"configuration": configuration} if configuration else {}))
+        with pytest.raises(ValueError, match=message):
+            load_model(tmp_path / "a.safetensors")
+
+
+def test_a_damaged_download_is_refused_and_removed(tmp_path, monkeypatch, reference):
+    (tmp_path / "snapshot").mkdir()
+    hub = Hub(tmp_path / "snapshot", monkeypatch)
+    torch.save(reference, tmp_path / "blob")
+    (tmp_path / "snapshot" / "model.pth").symlink_to(tmp_path / "blob")
     hub.checksums["model.pth"] = "0" * 64
     with pytest.raises(ValueError, match="arrived damaged"):
         load_model("someone/their-model")
-    assert not (tmp_path / "model.pth").exists()
+    assert not (tmp_path / "blob").exists(), "or the hub would link to it again"
+    assert not (tmp_path / "snapshot" / "model.pth").is_symlink()
+
+
+def test_what_the_hub_does_not_have(monkeypatch):
+    class Nothing:
+        def model_info(self, repository, **_):
+            raise RepositoryNotFoundError("404", response=httpx.Response(404, request=httpx.Request("GET", "https://example.org")))
+
+    monkeypatch.setattr(weights, "HfApi", Nothing)
+    with pytest.raises(ValueError, match=r"no file 'runs/model/a\.pth' here.*does not exist, or is private"):
+        load_model("runs/model/a.pth")
 
 
 @pytest.mark.parametrize(
@@ -253,7 +289,9 @@ def test_the_file_is_picked_by_its_name(files, size, picked):
     assert weights.pick_file(files, size, "hub") == picked
 
 
-@pytest.mark.parametrize(("files", "size"), [(["a.pth", "b2.pth"], None), ([], None), (["one.pth", "two.pth"], "base")])
+@pytest.mark.parametrize(
+    ("files", "size"), [(["a.pth", "b2.pth"], None), ([], None), (["one.pth", "two.pth"], "base"), (["ERR-Seg_L.pth"], "base")]
+)
 def test_no_file_is_picked_by_chance(files, size):
     with pytest.raises(ValueError, match="Name the file"):
         weights.pick_file(files, size, "hub")

@@ -29,6 +29,8 @@ Synonyms = StrEnum("Synonyms", ["first", "mean"])
 
 def main() -> None:
     """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
     try:
         app()
     except (ValueError, OSError) as error:
@@ -79,7 +81,7 @@ def segment(
             written = result.save(output / source.stem)
             if len(sources) <= 3:
                 report(source, result, written)
-        except (ValueError, OSError, MemoryError) as error:
+        except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
             failures[source.path] = error
     conclude(sources, failures, output)
 
@@ -96,11 +98,12 @@ def convert(
         raise ValueError(f"OUT came as {str(target)!r}; expected a name that ends in .safetensors.")
     if target.exists() and not overwrite:
         raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
-    from wordmask.models.load import convert_file
+    from wordmask import weights
+    from wordmask.models.load import convert as write_converted
     from wordmask.writing import check_writable
 
     check_writable(target.parent)
-    preset, dropped = convert_file(source, target, model)
+    preset, dropped = write_converted(weights.read(source), target, model)
     typer.echo(f"{source} → {target}: {preset}, every weight used{', dropped on purpose: ' + ', '.join(dropped) if dropped else ''}.")
 
 
@@ -197,5 +200,6 @@ def conclude(sources: "list[Source]", failures: dict[Path, Exception], output: P
     if failures:
         typer.echo(f"{len(failures)} of {len(sources)} pictures failed:", err=True)
         for path, error in failures.items():
-            typer.echo(f"  {path}: {error}", err=True)
+            kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+            typer.echo(f"  {path}: {kind}{error}", err=True)
         raise typer.Exit(1)

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 
@@ -64,6 +64,12 @@ def stage_maps(clip: open_clip.CLIP, pixels: Float[Tensor, "B 3 H W"]) -> list[F
 def last_stage_blocks(clip: open_clip.CLIP, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """Run the blocks of the last stage alone, without its downsampling."""
     return clip.visual.trunk.stages[-1].blocks(x)
+
+
+def last_downsampling(clip: open_clip.CLIP) -> tuple[nn.Module, nn.Module]:
+    """The norm and the 2×2 convolution of stride 2 between the third stage and the last."""
+    norm, conv = clip.visual.trunk.stages[-1].downsample
+    return norm, conv
 
 
 def project_pixels(clip: open_clip.CLIP, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:

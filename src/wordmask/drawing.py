@@ -1,6 +1,7 @@
 """The picture people look at: regions tinted, outlined and named, with a legend of what is present."""
 
 import textwrap
+import unicodedata
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -17,6 +18,16 @@ SMALLEST_FONT = 13  # pixels
 PAPER, INK, FAINT, SHADE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (0, 0, 0, 150)
 WORD_SPACE = 0.33  # of the font's size
 NAME_WIDTH = 40  # characters after which a name goes on in the next line
+SYSTEM_FONTS = (
+    "DejaVuSans.ttf",
+    "NotoSans-Regular.ttf",
+    "Arial.ttf",
+    "Arial Unicode.ttf",
+    "msyh.ttc",
+    "PingFang.ttc",
+    "NotoSansCJK-Regular.ttc",
+)
+NO_CHARACTER = "\U0010fffe"  # no font has it: its picture is the font's box
 GRID = 96  # cells along the longer side, when a place for a name is looked for
 
 Colour = tuple[int, int, int]
@@ -38,9 +49,9 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     """
     colours = choose_colours(result.regions)
     picture = tint(result, colours)
-    font = ImageFont.load_default(max(SMALLEST_FONT, round(max(result.size) / 46)))
+    font = choose_font([region.name for region in result.regions], size=max(SMALLEST_FONT, round(max(result.size) / 46)))
     _write_names(picture, result.regions, font)
-    return _add_legend(picture, _legend_entries(result, colours), font) if legend else picture
+    return _add_legend(picture, _legend_entries(result, colours, font), font) if legend else picture
 
 
 def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:
@@ -121,8 +132,9 @@ def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.
     pen, taken = ImageDraw.Draw(picture, "RGBA"), []
     for region in regions:
         x, y, radius = deepest_point(region.mask)
-        width, height, pad = text_width(region.name, font), round(font.size * 0.8), round(font.size * 0.35)
-        if radius < height / 2 + pad or width + 2 * pad > picture.width or len(region.name) > NAME_WIDTH:
+        name = legible(region.name, font)
+        width, height, pad = text_width(name, font), round(font.size * 0.8), round(font.size * 0.35)
+        if radius < height / 2 + pad or width + 2 * pad > picture.width or len(name) > NAME_WIDTH:
             continue
         x = min(max(x - width / 2, pad), picture.width - width - pad)
         y = min(max(y, height / 2 + pad), picture.height - height / 2 - pad)
@@ -131,7 +143,7 @@ def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.
             continue
         taken.append(box)
         pen.rounded_rectangle(box, radius=pad, fill=SHADE)
-        write_text(pen, (x, y), region.name, font, PAPER)
+        write_text(pen, (x, y), name, font, PAPER)
 
 
 def deepest_point(mask: np.ndarray) -> tuple[float, float, float]:
@@ -152,6 +164,35 @@ def deepest_point(mask: np.ndarray) -> tuple[float, float, float]:
     return (columns[middle] - 0.5) * step, (rows[middle] - 0.5) * step, (depth + 0.5) * step
 
 
+def choose_font(texts: list[str], *, size: int) -> ImageFont.FreeTypeFont:
+    """Pillow's own font, or one of the system's that has every character where it lacks some (it has little but ASCII)."""
+    characters = set("".join(texts))
+    font = ImageFont.load_default(size)
+    for name in (None, *SYSTEM_FONTS):
+        try:
+            candidate = font if name is None else ImageFont.truetype(name, size)
+        except OSError:  # not installed
+            continue
+        if not any(lacks(candidate, character) for character in characters):
+            return candidate
+    return font
+
+
+def lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
+    """Tell whether a font would draw a box in place of a character."""
+    return not character.isspace() and bytes(font.getmask(character)) == bytes(font.getmask(NO_CHARACTER))
+
+
+def legible(text: str, font: ImageFont.FreeTypeFont) -> str:
+    """Replace what a font can't draw by what it can: é by e, the rest by a question mark."""
+
+    def replacement(character: str) -> str:
+        plain = unicodedata.normalize("NFKD", character)[0]
+        return "?" if lacks(font, plain) else plain
+
+    return "".join(replacement(character) if lacks(font, character) else character for character in text)
+
+
 def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
     """Width of what `write_text` writes, in pixels."""
     return sum(font.getlength(word) for word in text.split(" ")) + text.count(" ") * font.size * WORD_SPACE
@@ -165,11 +206,16 @@ def write_text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fon
         x += font.getlength(word) + font.size * WORD_SPACE
 
 
-def _legend_entries(result: "Segmentation", colours: dict[int, Colour]) -> list[Entry]:
+def _legend_entries(result: "Segmentation", colours: dict[int, Colour], font: ImageFont.FreeTypeFont) -> list[Entry]:
     def share(area: int) -> str:
         return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 200 else "<1%"
 
-    entries = [Entry(colours[r.label], textwrap.wrap(r.name, NAME_WIDTH), f"{share(r.area)} · score {r.score:.2f}") for r in result.regions]
+    entries = [
+        Entry(
+            colours[region.label], textwrap.wrap(legible(region.name, font), NAME_WIDTH), f"{share(region.area)} · score {region.score:.2f}"
+        )
+        for region in result.regions
+    ]
     if result.unlabelled_area:
         entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
     return entries

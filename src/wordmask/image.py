@@ -3,7 +3,8 @@
 import io
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 from torch.nn import functional as F
+
+from wordmask.writing import at_home
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
@@ -42,11 +45,9 @@ class ImageInput:
 
 @dataclass(frozen=True)
 class Frame:
-    """The sizes a picture went through, (height, width): the only thing that knows them."""
+    """The sizes a picture had, (height, width): the only thing that knows how to get back to them."""
 
     original: tuple[int, int]
-    resized: tuple[int, int]
-    pixels: tuple[int, int]
 
     def restore_strips(self, maps: Float[Tensor, "K h w"]) -> Iterator[Float[Tensor, "K s W"]]:
         """Bring maps on the model's grid back to the original picture, bilinearly, some rows at a time from top to bottom.
@@ -63,15 +64,15 @@ class Frame:
 def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 R R"], Frame]:
     """Resize and normalise an RGB picture as `wanted` says."""
     height, width = picture.shape[:2]
-    resized = shortest_edge_size(height, width, wanted.shortest_edge, wanted.longest_edge)
-    small = Image.fromarray(picture).resize((resized[1], resized[0]), Image.Resampling.BILINEAR)
+    new_height, new_width = shortest_edge_size(height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge)
+    small = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
     pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[0]  # (3, R, R)
-    return pixels, Frame((height, width), resized, (wanted.square, wanted.square))
+    return pixels, Frame((height, width))
 
 
-def shortest_edge_size(height: int, width: int, shortest: int, longest: int) -> tuple[int, int]:
+def shortest_edge_size(height: int, width: int, *, shortest: int, longest: int) -> tuple[int, int]:
     """Scale (height, width) so that the shorter edge is `shortest`, or the longer one `longest` if it would exceed it.
 
     Multiplies twice and rounds half up, as detectron2's ResizeShortestEdge does, so that no size differs by one pixel.
@@ -99,43 +100,50 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(picture, np.ndarray):
         return _from_array(picture, "array")
     if isinstance(picture, Image.Image):
-        return _from_pil(picture, "the image")
+        return _decode(lambda: nullcontext(picture), "image")
     if isinstance(picture, bytes | bytearray | memoryview):
         return _from_file(io.BytesIO(bytes(picture)), f"{len(picture)} bytes", len(picture))
     if not isinstance(picture, str | Path):
         raise ValueError(f"A picture came as {type(picture).__name__}; expected a path, bytes, a PIL image, an array or a tensor.")
-    path = Path(picture).expanduser()
+    path = at_home(picture)
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder; expected a picture file.")
     if not path.exists():
         raise ValueError(f"The picture {str(path)!r} does not exist. Check the spelling and the current folder.")
-    return _from_file(path, repr(str(path)), path.stat().st_size)
+    return _from_file(path, f"file {str(path)!r}", path.stat().st_size)
 
 
 def _from_file(file: Path | io.BytesIO, name: str, size: int) -> np.ndarray:
     if size == 0:
-        raise ValueError(f"{name} is empty (0 bytes); expected a picture.")
+        raise ValueError(f"The {name} is empty (0 bytes); expected a picture.")
+    return _decode(lambda: Image.open(file), name)
+
+
+def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name: str) -> np.ndarray:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine; twice that is an error below
-            with Image.open(file) as image:
-                return _from_pil(image, name)
+            with open_image() as image:
+                image.load()
+                upright = ImageOps.exif_transpose(image)
     except Image.DecompressionBombError as error:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
         raise ValueError(
-            f"{name} is too large: {error}. The limit is {limit / 1e6:.0f} million pixels, against files made to fill the memory; "
+            f"The {name} is too large: {error}. The limit is {limit / 1e6:.0f} million pixels, against files made to fill the memory; "
             "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from None
     except UnidentifiedImageError:
-        raise ValueError(f"{name} is not a picture that can be read: its content is of no known picture format.") from None
-    except (OSError, SyntaxError) as error:  # PIL reports broken PNG chunks as SyntaxError
-        raise ValueError(f"{name} is damaged or ends early: {error}. Fetch or export it again.") from None
+        raise ValueError(f"The {name} is not a picture that can be read: its content is of no known picture format.") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
+        raise ValueError(f"The {name} is damaged or ends early: {error}. Fetch or export it again.") from None
+    return _from_pil(upright, name)
 
 
 def _from_pil(image: Image.Image, name: str) -> np.ndarray:
     if image.width == 0 or image.height == 0:
-        raise ValueError(f"{name} is {image.width}×{image.height} pixels; expected at least 1×1.")
-    image = ImageOps.exif_transpose(image)
+        raise ValueError(f"The {name} is {image.width}×{image.height} pixels; expected at least 1×1.")
     if image.mode.startswith("I;16") or image.mode == "I":
         return _from_array(_as_uint16(np.array(image), name), name)
     if image.mode == "F":
@@ -147,7 +155,7 @@ def _from_pil(image: Image.Image, name: str) -> np.ndarray:
 
 def _as_uint16(array: np.ndarray, name: str) -> np.ndarray:
     if array.min() < 0 or array.max() > 65535:
-        raise ValueError(f"{name} has values from {array.min()} to {array.max()}; expected 16 bits, 0 to 65535.")
+        raise ValueError(f"The {name} has values from {array.min()} to {array.max()}; expected 16 bits, 0 to 65535.")
     return array.astype(np.uint16)
 
 
@@ -187,6 +195,8 @@ def _on_white(rgba: np.ndarray) -> np.ndarray:
 def _channels_last(picture: Tensor) -> np.ndarray:
     picture = picture.detach().cpu()
     array = (picture.float() if picture.dtype in (torch.bfloat16, torch.float16) else picture).numpy()
-    if array.ndim == 3 and array.shape[0] in CHANNELS:
-        array = np.moveaxis(array, 0, -1)
-    return array
+    if array.ndim != 3 or array.shape[0] not in CHANNELS:
+        return array
+    if array.shape[2] in CHANNELS:
+        raise ValueError(f"The tensor's shape {array.shape} may mean channels first or last; pass an array, H×W×3, instead.")
+    return np.moveaxis(array, 0, -1)

@@ -18,7 +18,7 @@ class PixelReading(NamedTuple):
     runner_up_confidence: Float[Tensor, "H W"]
 
 
-def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, "K"], frame: Frame) -> PixelReading:
+def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame: Frame) -> PixelReading:
     """Bring the probabilities of the kept classes to the original picture and rank them at every pixel.
 
     Equal to the reference, which fills T maps with 0 for the classes not kept and takes the argmax. The picture is read in strips: memory

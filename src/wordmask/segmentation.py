@@ -109,19 +109,17 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.json; return the paths.
 
-        Each file appears whole or not at all; the json comes last.
+        The files appear whole, and only when all three are written; the json comes last.
 
         Raises:
             OSError: The folder cannot be written to.
         """
         stem = Path(stem)
         overlay, labels, description = (stem.with_name(stem.name + ending) for ending in (".masks.png", ".labels.png", ".json"))
-        with atomic(overlay) as temporary:
-            self.draw().save(temporary)
-        with atomic(labels) as temporary:
-            self.label_image().save(temporary)
-        with atomic(description) as temporary:
-            temporary.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
+        with atomic(description) as new_description, atomic(labels) as new_labels, atomic(overlay) as new_overlay:
+            self.draw().save(new_overlay)
+            self.label_image().save(new_labels)
+            new_description.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
         return [overlay, labels, description]
 
     def label_image(self) -> "Image":
@@ -178,7 +176,7 @@ def unlabelled_value(classes: int) -> int:
     return int(np.iinfo(label_type(classes)).max)
 
 
-def find_regions(labels: np.ndarray, confidence: np.ndarray, runner_up: np.ndarray, vocabulary: Vocabulary) -> list[Region]:
+def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.ndarray, runner_up: np.ndarray) -> list[Region]:
     """List the classes present, largest first, each with its score, box and most frequent runner-up.
 
     Args:

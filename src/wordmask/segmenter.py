@@ -9,17 +9,17 @@ import numpy as np
 import torch
 from torch import nn
 
-from wordmask.image import Frame, Picture, prepare, read_picture
+from wordmask.image import Picture, prepare, read_picture
 from wordmask.models.load import load_model
 from wordmask.postprocess import read_semantic
 from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
 from wordmask.text import Synonyms, TextCache, Words, encode_vocabulary
-from wordmask.vocabulary import Vocabulary, same_phrase
+from wordmask.vocabulary import Vocabulary, WordClass, same_phrase
 from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import cache_folder
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
-DISTRACTORS = "eov-seg/coco-stuff-171"  # everyday things and stuff that compete with the user's words under background="other"
+DISTRACTORS = "eov-seg/coco-panoptic-133"  # everyday things and stuff that compete with the user's words under background="other"
 
 
 def load(
@@ -98,11 +98,14 @@ class Segmenter:
         """
         vocabulary = Vocabulary.of(words, self.model.family)
         settings = check_settings(keep=keep, threshold=threshold, background=background, synonyms=synonyms)
-        competing = vocabulary + distractors(vocabulary) if background else vocabulary
+        competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
         encoded = self.encode_words(competing, synonyms)
         settings |= {"keep": min(keep or self.model.default_keep(len(competing)), len(competing)), "precision": self.precision}
         many = isinstance(pictures, list | tuple)
-        results = [self._segment(picture, vocabulary, encoded, settings, per_pixel) for picture in (pictures if many else [pictures])]
+        results = [
+            self._segment(picture, vocabulary, words=encoded, settings=settings, per_pixel=per_pixel)
+            for picture in (pictures if many else [pictures])
+        ]
         return results if many else results[0]
 
     @torch.inference_mode()
@@ -115,22 +118,27 @@ class Segmenter:
         return self._last_words[1]
 
     @torch.inference_mode()
-    def _segment(self, picture: Picture, vocabulary: Vocabulary, words: Words, settings: dict, per_pixel: bool) -> Segmentation:
+    def _segment(self, picture: Picture, vocabulary: Vocabulary, *, words: Words, settings: dict, per_pixel: bool) -> Segmentation:
         rgb = read_picture(picture)
         pixels, frame = prepare(rgb, self.model.image_input)
         with self._autocast():
             raw = self.model(pixels[None].to(self.device), words, keep=settings["keep"])
-        best, confidence, runner_up, runner_up_confidence = self._read(raw.logits[0], raw.kept[0], frame)
-        labels = as_labels(best, len(vocabulary))
+        reading = read_semantic(raw.logits[0], raw.kept[0], frame)
+        best, confidence, second, second_confidence = (tensor.cpu().numpy() for tensor in reading)
+        labels, runner_up = as_labels(best, len(vocabulary)), as_labels(second, len(vocabulary))
         labels[confidence < settings["threshold"]] = unlabelled_value(len(vocabulary))
-        second = as_labels(runner_up, len(vocabulary))
-        regions = find_regions(labels, confidence, second, vocabulary)
-        details = {"confidence": confidence, "runner_up": second, "runner_up_confidence": runner_up_confidence} if per_pixel else {}
-        source = str(picture) if isinstance(picture, str | Path) else None
-        return Segmentation(labels, vocabulary, regions, rgb, self.name, dict(settings), source, **details)
-
-    def _read(self, logits: torch.Tensor, kept: torch.Tensor, frame: Frame) -> list[np.ndarray]:
-        return [tensor.cpu().numpy() for tensor in read_semantic(logits, kept, frame)]
+        return Segmentation(
+            labels=labels,
+            vocabulary=vocabulary,
+            regions=find_regions(labels, vocabulary, confidence=confidence, runner_up=runner_up),
+            picture=rgb,
+            model=self.name,
+            settings=dict(settings),
+            source=printable(picture) if isinstance(picture, str | Path) else None,
+            confidence=confidence if per_pixel else None,
+            runner_up=runner_up if per_pixel else None,
+            runner_up_confidence=second_confidence if per_pixel else None,
+        )
 
     def _autocast(self):
         if self.precision == "float32":
@@ -143,12 +151,23 @@ def as_labels(classes: np.ndarray, words: int) -> np.ndarray:
     return np.where((classes >= 0) & (classes < words), classes, unlabelled_value(words)).astype(label_type(words))
 
 
-def distractors(vocabulary: Vocabulary) -> Vocabulary:
-    """List everyday things and stuff, without what the words name themselves, in whole or in part: "red car" rules out "car"."""
-    phrases = [same_phrase(name) for entry in vocabulary for name in entry.names]
-    asked = {word for phrase in phrases for word in phrase.split()}
-    others = Vocabulary.builtin(DISTRACTORS)
-    return Vocabulary(tuple(entry for entry in others if not any(set(same_phrase(name).split()) <= asked for name in entry.names)))
+def distractors(vocabulary: Vocabulary) -> tuple[WordClass, ...]:
+    """List everyday things and stuff but those that the words name: "red car" rules out "car", and "wall" rules out "brick wall"."""
+    asked = [_stems(name) for entry in vocabulary for name in entry.names]
+
+    def is_asked(entry: WordClass) -> bool:
+        return any(stems <= other or other <= stems for stems in map(_stems, entry.names) for other in asked)
+
+    return tuple(entry for entry in Vocabulary.builtin(DISTRACTORS) if not is_asked(entry))
+
+
+def _stems(phrase: str) -> set[str]:
+    return {word.removesuffix("s") for word in same_phrase(phrase).replace("-", " ").split()}
+
+
+def printable(path: str | Path) -> str:
+    """A path as text that can be written anywhere: bytes that are no UTF-8 become escapes."""
+    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 def check_settings(*, keep: int | None, threshold: float, background: str | None, synonyms: str) -> dict[str, object]:

@@ -3,13 +3,14 @@
 import glob
 import os
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from wordmask.vocabulary import WORD_FILES
+from wordmask.writing import at_home
 
-PICTURE_FILES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+PICTURE_FILES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
 OWN_FILES = (".masks.png", ".labels.png")  # what `Segmentation.save` writes: never read again as input
 PATH_STARTS = ("/", "./", "../", "~")
 GLOB_SIGNS = "*?["
@@ -26,17 +27,26 @@ class Source:
 def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     """Tell pictures from words, as a person would.
 
-    A picture is what ends like a picture file, a glob that matches, or a path that exists. A bare name that is also a folder here is one
-    only where nothing but such names stand before it: in `street.jpg road sky`, road is a word. Everything else is a word.
+    A picture is what ends like a picture file, a path that exists, or a glob that matches. A bare name that is also a folder here is a
+    picture where nothing but such names stand before it, and a word after the first word. Everything else is a word.
 
     Raises:
-        ValueError: A words file among them, or a path to nothing.
+        ValueError: A words file among them, or a name that may be either: a folder with pictures, between pictures and words.
     """
     pictures, words = [], []
     for argument in arguments:
-        if argument.lower().endswith(WORD_FILES) and Path(argument).exists():
+        if argument.lower().endswith(WORD_FILES) and _is(argument, Path.is_file):
             raise ValueError(f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}.")
-        (pictures if _means_pictures(argument, first=not words and all(map(_is_folder, pictures))) else words).append(argument)
+        if _is(argument, Path.is_dir) and not _looks_like_path(argument):
+            is_picture = not words and all(_is(picture, Path.is_dir) for picture in pictures)
+            if pictures and not words and not is_picture and any(_pictures_in(Path(argument), skip=None)):
+                raise ValueError(
+                    f"{argument!r} may be a word, or the folder here that holds pictures. Write ./{argument} for the folder, or give the "
+                    "words in one string: --words."
+                )
+        else:
+            is_picture = _looks_like_path(argument) or _is(argument, Path.is_file) or (_is_glob(argument) and bool(_matches(argument)))
+        (pictures if is_picture else words).append(argument)
     return pictures, words
 
 
@@ -62,34 +72,37 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
     return [Source(path, stem) for path, stem in stems.items()]
 
 
-def _means_pictures(argument: str, *, first: bool) -> bool:
+def _looks_like_path(argument: str) -> bool:
     if argument.lower().endswith(PICTURE_FILES) or argument.startswith(PATH_STARTS) or argument in (".", ".."):
         return True
-    if any(sign in argument for sign in GLOB_SIGNS):
-        return bool(glob.glob(argument, recursive=True))
-    if "/" in argument or os.sep in argument:
-        return bool(glob.glob(glob.escape(argument)))
-    return first and _is_folder(argument)
+    return ("/" in argument or os.sep in argument) and _is(argument, Path.exists)
 
 
-def _is_folder(name: str) -> bool:
+def _is_glob(argument: str) -> bool:
+    return any(sign in argument for sign in GLOB_SIGNS)
+
+
+def _matches(argument: str) -> list[Path]:
+    return [Path(name) for name in sorted(glob.glob(str(at_home(argument)), recursive=True))]
+
+
+def _is(argument: str, test: Callable[[Path], bool]) -> bool:
     try:
-        return Path(name).is_dir()
-    except OSError:  # a name too long for a file: a word
+        return test(at_home(argument))
+    except OSError:  # too long for a file's name: a word
         return False
 
 
 def _expand(argument: str, skip: Path | None) -> list[tuple[Path, Path]]:
-    path = Path(argument).expanduser()
+    path = at_home(argument)
     if path.is_dir():
         inside = sorted(_pictures_in(path, skip))
         if not inside:
             raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(PICTURE_FILES)}).")
         return [(file, file.relative_to(path).with_suffix("")) for file in inside]
-    if path.exists() or not any(sign in argument for sign in GLOB_SIGNS):
+    if path.exists() or not _is_glob(argument):
         return [(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
-    matches = [Path(name) for name in sorted(glob.glob(str(path), recursive=True))]
-    files = [file for match in matches for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
+    files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
     if not files:
         raise ValueError(f"No picture matches {argument!r}.")
@@ -97,9 +110,10 @@ def _expand(argument: str, skip: Path | None) -> list[tuple[Path, Path]]:
 
 
 def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
+    inner = skip is not None and skip.resolve() != folder.resolve() and skip.resolve().is_relative_to(folder.resolve())
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ours = path.name.endswith(OWN_FILES) or (skip is not None and path.resolve().is_relative_to(skip.resolve()))
+        ours = path.name.endswith(OWN_FILES) or (inner and path.resolve().is_relative_to(skip.resolve()))
         if path.suffix.lower() in PICTURE_FILES and path.is_file() and not hidden and not ours:
             yield path
 

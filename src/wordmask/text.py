@@ -4,7 +4,7 @@ import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
@@ -24,6 +24,10 @@ Result = TypeVar("Result")
 
 PROMPTS_AT_ONCE = 256  # bounds memory: an activation of 256 prompts with 77 tokens, 768 wide, takes 61 MB
 LOCK_SECONDS = 30.0  # how long one process waits while another writes
+ANOTHER_TIME = {  # what SQLite says of a file that is whole but can't be used now
+    *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
+    *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
+}
 CREATE_TABLE = (
     "CREATE TABLE IF NOT EXISTS vectors "
     "(template TEXT, phrase TEXT, vector BLOB, checksum INTEGER, PRIMARY KEY (template, phrase)) WITHOUT ROWID"
@@ -34,7 +38,7 @@ class Words(NamedTuple):
     """What a model knows of the words: one vector per phrase, and the class that owns it."""
 
     embeddings: Float[Tensor, "S D"]
-    owner: Int[Tensor, "S"]
+    owner: Int[Tensor, " S"]
 
 
 def encode_phrases(clip: open_clip.CLIP, phrases: list[str], templates: tuple[str, ...]) -> Float[Tensor, "S D"]:
@@ -109,7 +113,7 @@ class TextCache:
 
         def read(database: sqlite3.Connection) -> dict[str, Tensor]:
             rows = {key: database.execute(query, (self.template, key)).fetchone() for key in keys}
-            whole = {key: row[0] for key, row in rows.items() if row and zlib.crc32(row[0]) == row[1]}
+            whole = {key: row[0] for key, row in rows.items() if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1]}
             return {key: torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy()) for key, blob in whole.items()}
 
         return self._with_file(read) or {}
@@ -128,8 +132,10 @@ class TextCache:
             with closing(sqlite3.connect(self.file, timeout=LOCK_SECONDS)) as database, database:
                 database.execute(CREATE_TABLE)
                 return action(database)
-        except (sqlite3.OperationalError, OSError):  # locked, read-only, no space: another time
+        except OSError:
             return None
-        except sqlite3.DatabaseError:  # not a database, or damaged
-            self.file.unlink(missing_ok=True)
+        except (sqlite3.Error, UnicodeDecodeError) as error:  # the latter from a damaged schema
+            if getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF not in ANOTHER_TIME:
+                with suppress(OSError):
+                    self.file.unlink()
             return None

@@ -11,6 +11,7 @@ from pathlib import Path
 
 FAMILIES = ("err-seg", "eov-seg")  # the papers evaluate with different names; a plain built-in name means the first that has it
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")  # the benchmarks that tell stuff from things
+MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")
 KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]$", re.IGNORECASE)
 
@@ -43,15 +44,14 @@ class Vocabulary:
     def __post_init__(self):
         if not self.classes:
             raise ValueError("No words were given. Name at least one thing to look for, such as: road, car, sky.")
+        if len(self.classes) > MOST_CLASSES:
+            raise ValueError(f"{len(self.classes)} words were given; a label map of 16 bits holds {MOST_CLASSES}. Split them.")
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def __iter__(self) -> Iterator[WordClass]:
         return iter(self.classes)
-
-    def __add__(self, other: "Vocabulary") -> "Vocabulary":
-        return Vocabulary(self.classes + other.classes)
 
     @property
     def names(self) -> list[str]:
@@ -99,7 +99,9 @@ class Vocabulary:
         except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
             raise ValueError(f"The words file {str(path)!r} cannot be read: {error}. Expected UTF-8 text or json.") from None
         if isinstance(content, dict):
-            return _from_json(content, str(path))
+            vocabulary = _from_json(content, str(path))
+            _check_distinct([entry.names for entry in vocabulary])
+            return vocabulary
         if not isinstance(content, list):
             raise ValueError(f"The words file {str(path)!r} holds {type(content).__name__}; expected a list of words or {{'classes': …}}.")
         lines = [line for line in content if not (isinstance(line, str) and (not line.strip() or line.lstrip().startswith("#")))]
@@ -160,7 +162,9 @@ def _builtin_folder():
 
 def _from_json(content: dict, origin: str) -> Vocabulary:
     entries = content.get("classes")
-    if not isinstance(entries, list) or not all(isinstance(entry, dict) and entry.get("names") for entry in entries):
+    if not isinstance(entries, list) or not all(
+        isinstance(entry, dict) and isinstance(entry.get("names"), list) and entry["names"] for entry in entries
+    ):
         raise ValueError(f"{origin!r} is not a vocabulary: expected {{'classes': [{{'names': ['car', 'automobile']}}, …]}}.")
     classes = []
     for entry in entries:
@@ -175,19 +179,25 @@ def _parse(words: Iterable[str]) -> tuple[WordClass, ...]:
         if not isinstance(word, str):
             raise ValueError(f"Word {len(entries) + 1} is {word!r} ({type(word).__name__}); expected a string.")
         entries.extend(word.split(";"))
-    classes, seen = [], {}
+    classes = []
     for number, entry in enumerate(entries, 1):
         kind = KIND_MARK.search(entry)
         names = tuple(_clean(name, f"word {number} of {len(entries)}") for name in KIND_MARK.sub("", entry).split(","))
-        for name in names:
-            if same_phrase(name) in seen:
-                raise ValueError(
-                    f"The word {name!r} is given twice: as word {seen[same_phrase(name)]} and as word {number}. Leave one out; "
-                    "synonyms of one class are separated by commas."
-                )
-            seen[same_phrase(name)] = number
         classes.append(WordClass(names, kind.group(1).lower() == "thing" if kind else is_thing(names[0])))
+    _check_distinct([entry.names for entry in classes])
     return tuple(classes)
+
+
+def _check_distinct(classes: list[tuple[str, ...]]) -> None:
+    seen: dict[str, int] = {}
+    for number, names in enumerate(classes, 1):
+        for name in names:
+            first = seen.setdefault(same_phrase(name), number)
+            if first != number or sum(same_phrase(other) == same_phrase(name) for other in names) > 1:
+                raise ValueError(
+                    f"The word {name!r} is given twice: as word {first} and as word {number}. Leave one out; synonyms of one class are "
+                    "separated by commas."
+                )
 
 
 def _clean(name: str, where: str) -> str:

@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import pickle
 import re
 import typing
 import zipfile
@@ -12,16 +11,17 @@ from pathlib import Path
 import safetensors
 import torch
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import HfHubHTTPError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wordmask.writing import atomic, cache_folder
+from wordmask.writing import at_home, atomic, cache_folder
 
 FORMAT = "wordmask-1"
 REFERENCE_FILES = (".pth", ".pt", ".bin", ".pkl")
 CHECKPOINT_FILES = (".safetensors", *REFERENCE_FILES)
 TEXT_TOWER = ("clip.transformer.", "clip.token_embedding.", "clip.positional_embedding", "clip.ln_final.", "clip.text_projection")
+SIZES = ("base", "large")
 STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
 HUB_WAIT = 10  # seconds for an answer from the hub
 HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)  # the second is the HTTP library's own, whichever the hub's version uses
@@ -65,7 +65,7 @@ def read(path: Path) -> Checkpoint:
     Raises:
         ValueError: The file does not exist, is damaged, or is not a checkpoint.
     """
-    path = Path(path).expanduser()
+    path = at_home(path)
     if not path.is_file():
         raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling, or load a preset by name.")
     if path.suffix != ".safetensors":
@@ -78,7 +78,11 @@ def read(path: Path) -> Checkpoint:
         raise ValueError(f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again.") from None
     if metadata.get("format") != FORMAT:
         return Checkpoint(state, "", {}, "", str(path))
-    return Checkpoint(state, metadata["family"], json.loads(metadata["configuration"]), metadata["text_tower"], metadata["origin"])
+    try:
+        configuration = json.loads(metadata["configuration"])
+        return Checkpoint(state, metadata["family"], configuration, metadata["text_tower"], metadata["origin"])
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"The checkpoint {str(path)!r} has unusable metadata ({error!r}). Fetch or convert it again.") from None
 
 
 def text_tower_fingerprint(state: dict[str, Tensor]) -> str:
@@ -91,8 +95,17 @@ def text_tower_fingerprint(state: dict[str, Tensor]) -> str:
 
 
 def configure(kind: type, values: dict) -> object:
-    """Build a configuration dataclass from json values: nested ones too, lists back to tuples."""
+    """Build a configuration dataclass from json values: nested ones too, lists back to tuples.
+
+    Raises:
+        ValueError: A field is missing or unknown.
+    """
     hints = typing.get_type_hints(kind)
+    if hints.keys() != values.keys():
+        odd = ", ".join(sorted(hints.keys() ^ values.keys()))
+        raise ValueError(
+            f"The checkpoint's configuration does not fit {kind.__name__}: {odd}. Was it written by another version of wordmask?"
+        )
     fields = {}
     for name, value in values.items():
         if dataclasses.is_dataclass(hints.get(name)):
@@ -101,8 +114,8 @@ def configure(kind: type, values: dict) -> object:
     return kind(**fields)
 
 
-def fetch(repository: str, file: str | None = None, size: str | None = None) -> Path:
-    """Fetch a checkpoint from the hub, or find it in the hub's cache.
+def fetch(repository: str, file: str | None = None, size: str | None = None) -> tuple[Path, str]:
+    """Fetch a checkpoint from the hub, or find it in the hub's cache; return it with its SHA-256.
 
     Args:
         repository: `owner/name`.
@@ -117,24 +130,31 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
         published = {entry.rfilename: entry.lfs for entry in HfApi().model_info(repository, files_metadata=True, timeout=HUB_WAIT).siblings}
         file = file or pick_file(list(published), size, where)
         path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
+    except (RepositoryNotFoundError, EntryNotFoundError):
+        raise ValueError(f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling.") from None
     except HUB_ERRORS as error:
-        path = _in_hub_cache(repository, file, size, where)
+        path = _in_hub_cache(repository, file, size)
         if path is None:
             raise ValueError(_offline_message(where, file, error)) from None
-        return path
-    expected = published[file].sha256 if published.get(file) else None
-    if expected and file_checksum(path) != expected:
-        path.unlink()
+        return path, file_checksum(path)
+    checksum, expected = file_checksum(path), published[file].sha256 if published.get(file) else None
+    if expected and checksum != expected:
+        for damaged in {path.resolve(), path}:  # the hub's cache links to a file of its own
+            damaged.unlink(missing_ok=True)
         raise ValueError(f"{file!r} from {where} arrived damaged: its SHA-256 is not the published {expected}. Run the command again.")
-    return path
+    return path, checksum
 
 
 def pick_file(files: list[str], size: str | None, where: str) -> str:
-    """Pick a checkpoint by its name: one of ours first, else the only one, else the one that says `size` or its first letter."""
+    """Pick a checkpoint by its name: one that says `size` or its first letter, else the only one that says no other size.
+
+    Raises:
+        ValueError: There is none, or several.
+    """
     candidates = [file for file in files if file.endswith(CHECKPOINT_FILES)]
-    if len(candidates) > 1 and size:
-        pattern = re.compile(rf"(?:^|[^a-zA-Z0-9])(?:[a-z]*(?:seg|convnext|model))?(?:{size[0]}|{size})(?:[^a-zA-Z0-9]|$)", re.IGNORECASE)
-        candidates = [file for file in candidates if pattern.search(file)]
+    if size:
+        said = {file: _size_in_name(file) for file in candidates}
+        candidates = [file for file in candidates if said[file] == size] or [file for file in candidates if said[file] is None]
     for preferred in (".safetensors", ".pth"):
         matching = [file for file in candidates if file.endswith(preferred)]
         if len(matching) == 1:
@@ -145,6 +165,14 @@ def pick_file(files: list[str], size: str | None, where: str) -> str:
     raise ValueError(
         f"Expected {wanted} in the {where}; it holds {', '.join(files) or 'no files'}. Name the file: wordmask.load('owner/name/file.pth')."
     )
+
+
+def _size_in_name(file: str) -> str | None:
+    for size in SIZES:
+        pattern = rf"(?:^|[^a-z0-9])(?:[a-z]*(?:seg|convnext|model))?(?:{size[0]}|{size})(?:[^a-z0-9]|$)"
+        if re.search(pattern, file, re.IGNORECASE):
+            return size
+    return None
 
 
 def file_checksum(path: Path) -> str:
@@ -162,6 +190,11 @@ def converted_file(name: str) -> Path | None:
     return path if path.is_file() else None
 
 
+def forget(name: str) -> None:
+    """Undo `remember`."""
+    _note(name).unlink(missing_ok=True)
+
+
 def remember(name: str, file: Path, details: dict[str, str]) -> None:
     """Note which checkpoint serves a preset or hub id from now on, without asking the hub."""
     with atomic(_note(name)) as temporary:
@@ -173,13 +206,13 @@ def weights_folder() -> Path:
     return cache_folder() / "weights"
 
 
-def _in_hub_cache(repository: str, file: str | None, size: str | None, where: str) -> Path | None:
+def _in_hub_cache(repository: str, file: str | None, size: str | None) -> Path | None:
     try:
         folder = Path(snapshot_download(repository, local_files_only=True))
-    except HUB_ERRORS:
+        files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+        path = folder / (file or pick_file(files, size, repository))
+    except (*HUB_ERRORS, ValueError):
         return None
-    files = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
-    path = folder / (file or pick_file(files, size, where))
     return path if path.is_file() else None
 
 
@@ -198,7 +231,7 @@ def _offline_message(where: str, file: str | None, error: Exception) -> str:
 def _read_pickled(path: Path) -> dict[str, Tensor]:
     try:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except (pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError, KeyError, AttributeError) as error:
+    except Exception as error:  # a damaged file makes zipfile, pickle and torch raise almost anything
         code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
         if code:
             raise ValueError(

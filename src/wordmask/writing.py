@@ -15,12 +15,20 @@ def atomic(path: Path) -> Iterator[Path]:
     """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it doesn't."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary = path.with_name(f".{secrets.token_hex(4)}{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def at_home(path: str | Path) -> Path:
+    """Expand a leading `~`; one that names no user stays as it is."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError:
+        return Path(path)
 
 
 def cache_folder() -> Path:
@@ -40,4 +48,4 @@ def check_writable(folder: Path) -> None:
             probe.write(b"0")
     except OSError as error:
         reason = error.strerror or error
-        raise ValueError(f"The output folder {str(folder)!r} cannot be written to: {reason}. Choose another with --output.") from None
+        raise ValueError(f"The output folder {str(folder)!r} cannot be written to: {reason}. Choose another.") from None

@@ -6,7 +6,9 @@ A model is an `nn.Module` with
     image_input       what pixels it wants (`ImageInput`)
     default_keep      number of classes → how many it refines
     encode_text       phrases → unit vectors (S, D)
+    is_trained        parameter name → whether the recipe trains it
     forward           pixels, words → raw tensors
+and, in its file, a `loss` of those tensors against a target, and `PRESETS`. `postprocess` reads the raw tensors.
 """
 
 import difflib

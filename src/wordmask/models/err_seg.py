@@ -28,10 +28,10 @@ from wordmask.image import ImageInput
 from wordmask.text import Words, encode_phrases
 
 TEMPLATES = ("A photo of a {} in the scene",)
-GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:116
-RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:86
+GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:138
+RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:101
 CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
-DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:61
+DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:66
 LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
 
 
@@ -128,7 +128,7 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
 
 
 def choose_classes(
-    votes: Float[Tensor, "B T"], peaks: Float[Tensor, "B T"], keep: int, present: Bool[Tensor, "B T"] | None = None
+    votes: Float[Tensor, "B T"], peaks: Float[Tensor, "B T"], *, keep: int, present: Bool[Tensor, "B T"] | None = None
 ) -> Int[Tensor, "B K"]:
     """Choose the classes worth refining: those with the most votes; equal votes go to the higher peak.
 
@@ -310,10 +310,9 @@ class ClassBlock(nn.Module):
 class DecoderStep(nn.Module):
     """Upscale (or only project) the map of every class and refine it beside a map of the image."""
 
-    def __init__(self, width: int, guidance: tuple[int, int], out_width: int, upscale: bool):
+    def __init__(self, width: int, out_width: int, *, stage_channels: int, guidance_width: int, upscale: bool):
         super().__init__()
-        channels, guidance_width = guidance
-        self.guide = nn.Conv2d(channels, guidance_width, kernel_size=3, padding=1)
+        self.guide = nn.Conv2d(stage_channels, guidance_width, kernel_size=3, padding=1)
         self.up = nn.ConvTranspose2d(width, out_width, kernel_size=2, stride=2) if upscale else nn.Conv2d(width, out_width, kernel_size=1)
         self.conv1 = GuidedConv2d(out_width, guidance_width, out_width, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(out_width // 8, out_width)
@@ -349,11 +348,19 @@ class ErrSeg(nn.Module):
         depths = [DROP_PATH * layer for layer in range(config.layers)]
         self.spatial_blocks = nn.ModuleList(SpatialBlock(config.width, config.heads, depth) for depth in depths)
         self.class_blocks = nn.ModuleList(ClassBlock(config.width, config.heads, depth) for depth in depths)
-        widths, guides = (config.width, *config.decoder_widths), config.decoder_guidance_widths
+        widths, guidance_widths = (config.width, *config.decoder_widths), config.decoder_guidance_widths
         self.decoder = nn.ModuleList(
-            DecoderStep(widths[i], (stage, guides[i]), widths[i + 1], upscale=i > 0) for i, stage in enumerate((x16, x8, x4))
+            DecoderStep(widths[i], widths[i + 1], stage_channels=channels, guidance_width=guidance_widths[i], upscale=i > 0)
+            for i, channels in enumerate((x16, x8, x4))
         )
         self.head = nn.Conv2d(widths[-1], 1, kernel_size=1)
+        self.start_from_clip()
+
+    def start_from_clip(self) -> None:
+        """Start `middle_downsample`, which is never trained, as CLIP's own last downsampling. Call again once CLIP has its weights."""
+        norm, conv = clip.last_downsampling(self.clip)
+        self.middle_downsample.norm.load_state_dict(norm.state_dict())
+        self.middle_downsample.conv.load_state_dict(conv.state_dict())
 
     @property
     def image_input(self) -> ImageInput:
@@ -361,7 +368,7 @@ class ErrSeg(nn.Module):
 
     @staticmethod
     def default_keep(classes: int) -> int:
-        """K where the user names none: what the paper uses for a vocabulary of this size, at most all."""
+        """K where the user names none: the paper's for A-150, A-847 and PC-459 (it takes fewer for PC-59 and PAS-20), at most all."""
         return min(classes, 48 if classes >= LARGE_VOCABULARY else 32)
 
     @staticmethod
@@ -382,7 +389,7 @@ class ErrSeg(nn.Module):
         return Features(x4.detach(), x8.detach(), x16, x32, dense_x16, clip.project_pixels(self.clip, x32))
 
     def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], words: Words, keep: int | None = None, present: Bool[Tensor, "B T"] | None = None
+        self, pixels: Float[Tensor, "B 3 H W"], words: Words, *, keep: int | None = None, present: Bool[Tensor, "B T"] | None = None
     ) -> SemanticLogits:
         """Compute logit maps at stride 4 for the K classes that each picture needs.
 
@@ -396,14 +403,19 @@ class ErrSeg(nn.Module):
         pixels_x16, pixels_x32 = F.normalize(features.dense_x16, dim=1), F.normalize(features.dense_x32, dim=1)
         with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # a vote counts or doesn't: in full precision
             votes, peaks = count_votes(pixels_x16.float(), words.embeddings.float())
-            kept = choose_classes(votes, peaks, keep or self.default_keep(votes.shape[1]), present)
+            kept = choose_classes(votes, peaks, keep=keep or self.default_keep(votes.shape[1]), present=present)
         text = words.embeddings[kept]  # (B, K, D)
         cost_x16, cost_x32 = (torch.einsum("bdhw,bkd->bkhw", x, text) for x in (pixels_x16, pixels_x32))
-        x = self.aggregate(cost_x16, cost_x32, text, features)
+        x = self.aggregate(cost_x16, cost_x32, text=text, features=features)
         return SemanticLogits(self.decode(x, features), kept, votes)
 
     def aggregate(
-        self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"], text: Float[Tensor, "B K D"], features: Features
+        self,
+        cost_x16: Float[Tensor, "B K h w"],
+        cost_x32: Float[Tensor, "B K h32 w32"],
+        *,
+        text: Float[Tensor, "B K D"],
+        features: Features,
     ) -> Float[Tensor, "B K h w C"]:
         """Refine the cost maps of the kept classes, each beside its picture and its word."""
         x16, x32 = (x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))

@@ -9,8 +9,9 @@ from torch import nn
 from wordmask import weights
 from wordmask.models import MODELS, kind_of, preset_names
 from wordmask.models.convert import dropped_names, from_reference, guess_preset
+from wordmask.writing import at_home
 
-HUB_ID = re.compile(r"([\w.-]+/[\w.-]+)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
+HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
 
 
 @dataclass(frozen=True)
@@ -30,36 +31,42 @@ def load_model(name: str | Path) -> LoadedModel:
     Raises:
         ValueError: Unknown name, unreachable hub, or a file that is no checkpoint of ours.
     """
-    hub_id = HUB_ID.fullmatch(str(name))
-    if Path(name).expanduser().is_file():
-        return from_checkpoint(weights.read(Path(name)), str(name))
+    if at_home(name).is_file():
+        return from_checkpoint(weights.read(name), str(name))
     if name in preset_names():
         kind = kind_of(name)
         if name not in kind.released:
             return LoadedModel(kind.random(kind.presets[name]), name)
         repository, size = kind.released[name]
-        return _from_hub(name, repository, None, size)
-    if isinstance(name, Path) or (name.endswith(weights.CHECKPOINT_FILES) and not (hub_id and hub_id[2])):
+        return _from_hub(name, repository, size=size)
+    hub_id = HUB_ID.fullmatch(str(name))
+    if isinstance(name, str) and hub_id and (hub_id[2] or not name.endswith(weights.CHECKPOINT_FILES)):
+        try:
+            return _from_hub(name, hub_id[1], file=hub_id[2])
+        except ValueError as error:
+            raise ValueError(f"There is no file {name!r} here. {error}") from None
+    if isinstance(name, Path) or name.endswith(weights.CHECKPOINT_FILES) or "/" in name:
         raise ValueError(f"The checkpoint {str(name)!r} does not exist. Check the spelling, or give the name of a model or a hub id.")
-    if hub_id:
-        return _from_hub(name, hub_id[1], hub_id[2], None)
     kind_of(name)  # raises, with the near matches
     raise AssertionError(name)
 
 
-def convert_file(source: Path, target: Path, preset: str | None = None) -> tuple[str, list[str]]:
-    """Convert a reference checkpoint to our format, at `target`; return the preset it belongs to and the keys dropped on purpose.
+def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = None) -> tuple[str, list[str]]:
+    """Write a reference checkpoint in our format, at `target`; return the preset it belongs to and the keys dropped on purpose.
+
+    Args:
+        preset: Found by the shapes of the weights if None.
 
     Raises:
         ValueError: Not a reference checkpoint, or its keys don't fit.
     """
-    checkpoint = weights.read(source)
     if checkpoint.family:
-        raise ValueError(f"{str(source)!r} is in our format already (family {checkpoint.family}): there is nothing to convert.")
+        raise ValueError(f"The checkpoint is in our format already (family {checkpoint.family}): there is nothing to convert.")
     preset = preset or guess_preset(checkpoint.state)
     kind = kind_of(preset)
     state = from_reference(preset, checkpoint.state).state_dict()
-    weights.save(target, state, family=kind.family, configuration=kind.presets[preset], origin=Path(source).name)
+    origin = Path(checkpoint.origin).name
+    weights.save(target, state, family=kind.family, configuration=kind.presets[preset], origin=origin)
     return preset, dropped_names(kind.family, checkpoint.state)
 
 
@@ -74,14 +81,19 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
     return LoadedModel(kind.fill(model, checkpoint.state), name, checkpoint.text_tower)
 
 
-def _from_hub(name: str, repository: str, file: str | None, size: str | None) -> LoadedModel:
+def _from_hub(name: str, repository: str, *, file: str | None = None, size: str | None = None) -> LoadedModel:
     ready = weights.converted_file(name)
-    if ready is None:
-        source = weights.fetch(repository, file, size)
-        checksum = weights.file_checksum(source)
-        ready = source
-        if not weights.read(source).family:
-            ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
-            convert_file(source, ready, name if name in preset_names() else None)
-        weights.remember(name, ready, {"repository": repository, "source": source.name, "sha256": checksum})
-    return from_checkpoint(weights.read(ready), name)
+    if ready is not None:
+        try:
+            return from_checkpoint(weights.read(ready), name)
+        except ValueError:  # damaged since: fetch and convert it again
+            weights.forget(name)
+    source, checksum = weights.fetch(repository, file, size)
+    checkpoint = weights.read(source)
+    ready = source
+    if not checkpoint.family:
+        ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
+        convert(checkpoint, ready, name if name in preset_names() else None)
+        checkpoint = weights.read(ready)
+    weights.remember(name, ready, {"repository": repository, "source": source.name, "sha256": checksum})
+    return from_checkpoint(checkpoint, name)
