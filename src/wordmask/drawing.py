@@ -165,17 +165,18 @@ def deepest_point(mask: np.ndarray) -> tuple[float, float, float]:
 
 
 def choose_font(texts: list[str], *, size: int) -> ImageFont.FreeTypeFont:
-    """Pillow's own font, or one of the system's that has every character where it lacks some (it has little but ASCII)."""
+    """Pillow's own font, or the one of the system's that has more of the characters (Pillow's has little but ASCII)."""
     characters = set("".join(texts))
-    font = ImageFont.load_default(size)
-    for name in (None, *SYSTEM_FONTS):
+    best = ImageFont.load_default(size)
+    missing = sum(lacks(best, character) for character in characters)
+    for name in SYSTEM_FONTS if missing else ():
         try:
-            candidate = font if name is None else ImageFont.truetype(name, size)
+            font = ImageFont.truetype(name, size)
         except OSError:  # not installed
             continue
-        if not any(lacks(candidate, character) for character in characters):
-            return candidate
-    return font
+        lacking = sum(lacks(font, character) for character in characters)
+        best, missing = (font, lacking) if lacking < missing else (best, missing)
+    return best
 
 
 def lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
@@ -227,15 +228,17 @@ def _add_legend(picture: Image.Image, entries: list[Entry], font: ImageFont.Free
     widest = max(text_width(f"{name}  {entry.note}", font) for entry in entries for name in entry.lines)
     column = round(2.5 * line + widest)
     columns = max(1, min(len(entries), (picture.width - line) // column))
-    rows, lines = -(-len(entries) // columns), max(len(entry.lines) for entry in entries)
-    size = (max(picture.width, column + line), picture.height + (rows * lines + 1) * line)
-    sheet = Image.new("RGB", size, PAPER)
+    rows = -(-len(entries) // columns)
+    stacks = [entries[start : start + rows] for start in range(0, len(entries), rows)]
+    lines = max(sum(len(entry.lines) for entry in stack) for stack in stacks)
+    sheet = Image.new("RGB", (max(picture.width, column + line), picture.height + (lines + 1) * line), PAPER)
     sheet.paste(picture, ((sheet.width - picture.width) // 2, 0))
     pen = ImageDraw.Draw(sheet)
-    for number, entry in enumerate(entries):
-        x = line // 2 + number // rows * ((sheet.width - line) // columns)
-        y = picture.height + line // 2 + number % rows * lines * line
-        _draw_entry(pen, (x, y), entry, font)
+    for number, stack in enumerate(stacks):
+        x, y = line // 2 + number * ((sheet.width - line) // columns), picture.height + line // 2
+        for entry in stack:
+            _draw_entry(pen, (x, y), entry, font)
+            y += len(entry.lines) * line
     return sheet
 
 
