@@ -2,8 +2,10 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -161,6 +163,42 @@ def test_running_out_of_memory_stops_one_picture(run, photos, tmp_path, monkeypa
     assert len(list((tmp_path / "masks").iterdir())) == 6
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_an_interruption_leaves_whole_files(tmp_path, stop, status):
+    """Stopped in the middle of a folder: what is written is whole, what was begun is gone, and the count is told."""
+    (tmp_path / "photos").mkdir()
+    for number in range(200):
+        Image.fromarray(colourful(30, 40, number)).save(tmp_path / "photos" / f"{number:03}.png")
+    command = [sys.executable, "-m", "wordmask", "segment", "photos", "sky", "car", *SMALL]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    deadline = time.monotonic() + 60
+    while len(list((tmp_path / "masks").glob("*.json"))) < 5 and time.monotonic() < deadline:
+        time.sleep(0.05)
+    process.send_signal(stop)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == status, err
+    assert "Traceback" not in err
+    written = sorted(path.name for path in (tmp_path / "masks").iterdir())
+    stems = {name.split(".")[0] for name in written}
+    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("json", "labels.png", "masks.png"))
+    assert f"{len(stems)} of 200 pictures" in out
+
+
+def test_a_reader_who_leaves_stops_nothing(tmp_path, photos):
+    command = f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained | true"
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert "failed" not in done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(list((tmp_path / "masks").iterdir())) == 9
+
+
+def test_version(run):
+    import wordmask
+
+    assert run("--version")[1] == f"wordmask {wordmask.__version__}\n"
+
+
 def test_a_terminal_of_another_encoding(tmp_path, picture):
     command = [sys.executable, "-m", "wordmask", "segment", str(picture), "猫", *SMALL]
     environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
@@ -175,7 +213,7 @@ def test_a_bad_picture_alone(run, tmp_path, content):
     (tmp_path / "bad.jpg").write_bytes({"truncated": whole[: len(whole) // 2], "text": b"milk, bread", "empty": b""}[content])
     status, _, err = run("segment", "bad.jpg", "sky", *SMALL)
     assert status == 1
-    assert "1 of 1 pictures failed" in err
+    assert "The picture failed" in err
     assert not list((tmp_path / "masks").iterdir())
 
 

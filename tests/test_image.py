@@ -103,6 +103,8 @@ def test_exif_orientation_is_applied():
         (np.zeros(4, np.uint8), r"shape \(4,\)"),
         (torch.full((3, 5, 6), 200.0), r"expected \[0, 1\]"),
         (torch.zeros(4, 7, 3), "channels first or last"),
+        (np.full((4, 4, 3), 1.0000001), r"to 1\.0000001; expected"),
+        ("", "name of the picture is empty"),
         (b"", "empty"),
         (b"no picture at all", "not a picture"),
         (Image.new("RGB", (0, 5)), "0×5 pixels"),
@@ -138,6 +140,16 @@ def test_any_decoder_error_is_a_message(tmp_path, monkeypatch):
     Image.fromarray(RGB).save(tmp_path / "a.png")
     monkeypatch.setattr(Image.Image, "load", fail)
     with pytest.raises(ValueError, match="decoder exploded"):
+        read_picture(tmp_path / "a.png")
+
+
+def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise PermissionError(13, "Permission denied")
+
+    Image.fromarray(RGB).save(tmp_path / "a.png")
+    monkeypatch.setattr(Image, "open", refuse)  # the tests may run as root, who may read everything
+    with pytest.raises(ValueError, match="may not be read"):
         read_picture(tmp_path / "a.png")
 
 

@@ -83,6 +83,7 @@ def test_coco_reads_it_back(tmp_path):
     (tmp_path / "coco.json").write_text(json.dumps(result.to_coco(image_id=7, file_name="a.jpg")))
     coco = COCO(tmp_path / "coco.json")
     assert coco.getImgIds() == [7]
+    assert result.to_coco()["images"][0]["file_name"] == "a.jpg", "that of the picture"
     for annotation, region in zip(coco.loadAnns(coco.getAnnIds()), result.regions, strict=True):
         assert (coco.annToMask(annotation) == region.mask).all()
         assert coco.loadCats(annotation["category_id"])[0]["name"] == region.name
@@ -158,6 +159,12 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / "a")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_is_no_name(tmp_path):
+    for stem in (tmp_path, str(tmp_path) + "/"):
+        with pytest.raises(ValueError, match="give a name inside it"):
+            labelled(np.zeros((20, 30), int), numbered(3)).save(stem)
 
 
 def test_a_long_file_name_can_be_saved(tmp_path):

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import torch
@@ -108,7 +110,11 @@ def test_half_precision_runs(tiny, precision):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"keep": 0}, "expected at least 1"),
+        ({"keep": 0}, "at least 1"),
+        ({"keep": 2.5}, "at least 1"),
+        ({"keep": "2"}, "at least 1"),
+        ({"threshold": "0.5"}, "expected a probability"),
+        ({"threshold": None}, "expected a probability"),
         ({"threshold": 1.5}, "expected a probability"),
         ({"threshold": float("nan")}, "expected a probability"),
         ({"background": "sky"}, "expected 'other'"),
@@ -123,11 +129,18 @@ def test_settings_that_make_no_sense(segment, settings, message):
 def test_devices_and_precisions():
     assert choose_device("cpu") == torch.device("cpu")
     assert choose_precision("auto") == "float32"
-    for unusable in ("gpu", "cuda:99", "tpu"):
+    for unusable in ("gpu", "cuda:99", "tpu", "meta", "", None, 7.5):
         with pytest.raises(ValueError, match="cannot be used here"):
             choose_device(unusable)
     with pytest.raises(ValueError, match="expected one of auto"):
         choose_precision("float64")
+
+
+def test_settings_of_numpy_can_be_saved(segment, tmp_path):
+    result = segment(colourful(20, 30), "sky; car", threshold=np.float32(0.25), keep=np.int64(2))
+    result.save(tmp_path / "a")
+    assert json.loads((tmp_path / "a.json").read_text())["settings"]["threshold"] == 0.25
+    assert repr(result) == "Segmentation(20×30, 2 of 2 classes, model='tiny')"
 
 
 def test_labels_of_distractors_and_nothing_are_unlabelled():

@@ -26,8 +26,10 @@ def here(tmp_path, monkeypatch):
         (["sky", "street.jpg"], ["street.jpg"], ["sky"]),
         (["photos", "sky"], ["photos"], ["sky"]),
         (["road", "sky"], ["road"], ["sky"]),
-        (["street.jpg", "sky", "road"], ["street.jpg"], ["sky", "road"]),
-        (["./road", "sky", "road"], ["./road"], ["sky", "road"]),
+        (["street.jpg", "sky", "empty"], ["street.jpg"], ["sky", "empty"]),
+        (["./road", "sky", "empty"], ["./road"], ["sky", "empty"]),
+        (["road", "photos", "sky"], ["road", "photos"], ["sky"]),
+        (["", "street.jpg", " "], ["street.jpg"], ["", " "]),
         (["photos/*.jpg", "sky"], ["photos/*.jpg"], ["sky"]),
         (["street.jpg", "what is this?", "snow [stuff]", "tv/monitor"], ["street.jpg"], ["what is this?", "snow [stuff]", "tv/monitor"]),
         (["missing.jpg", "../gone", "sky"], ["missing.jpg", "../gone"], ["sky"]),
@@ -39,8 +41,9 @@ def test_pictures_are_told_from_words(here, arguments, pictures, words):
 
 
 def test_what_may_be_either_is_asked(here):
-    with pytest.raises(ValueError, match=r"Write \./road for the folder"):
-        split_pictures_and_words(["street.jpg", "road", "sky"])
+    for arguments in (["street.jpg", "road", "sky"], ["street.jpg", "sky", "road"], ["photos", "sky", "road"]):
+        with pytest.raises(ValueError, match=r"Write \./road for the folder"):
+            split_pictures_and_words(arguments)
 
 
 def test_results_may_lie_beside_their_pictures(here):
@@ -58,20 +61,23 @@ def test_folders_are_opened_and_names_are_unique(here):
     found = {source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "street.jpg", "street.jpg", "other"])}
     assert found == {
         "photos/a.jpg": "photos/a.jpg",
-        "photos/a.png": "a.png",
-        "photos/deep/b.JPG": "deep/b",
+        "photos/a.png": "photos/a.png",
+        "photos/deep/b.JPG": "photos/deep/b",
         "street.jpg": "street",
-        "other/a.jpg": "other/a.jpg",
+        "other/a.jpg": "other/a",
     }
+    alone = {source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "photos/../photos/a.jpg"])}
+    assert alone == {"photos/a.jpg": "a.jpg", "photos/a.png": "a.png", "photos/deep/b.JPG": "deep/b"}
 
 
 def test_many_equal_names_stay_apart(here):
     for folder in ("one/x", "two/x"):
         (here / folder).mkdir(parents=True)
         (here / folder / "a.jpg").write_bytes(b"x")
-    stems = [source.stem for source in find_pictures(["one/x/a.jpg", "two/x/a.jpg", "photos/a.jpg"])]
-    assert len(set(stems)) == 3
-    assert not any(stem.is_absolute() for stem in stems)
+    for arguments in (["one/x/a.jpg", "two/x/a.jpg", "photos/a.jpg"], ["one/x", "two/x", "photos"]):
+        stems = [source.stem.as_posix() for source in find_pictures(arguments)]
+        assert len(set(stems)) == len(stems)
+        assert {"one/x/a.jpg", "two/x/a.jpg"} <= set(stems)
 
 
 def test_the_output_folder_is_not_read(here):

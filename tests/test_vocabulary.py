@@ -10,12 +10,12 @@ from wordmask.vocabulary import DECLARE_KINDS, Vocabulary, builtin_names, is_thi
 def test_words_in_every_form(tmp_path):
     expected = [("road",), ("car", "automobile"), ("sky",)]
     text, listed, own = tmp_path / "words.txt", tmp_path / "list.json", tmp_path / "own.json"
-    text.write_text("# my words\nroad\n\ncar, automobile\nsky\n", encoding="utf-8-sig")
+    text.write_text("# my words\nroad  # asphalt\n\ncar, automobile,\nsky\n", encoding="utf-8-sig")
     listed.write_text(json.dumps(["road", "car, automobile", "sky"]))
     own.write_text(json.dumps({"classes": [{"names": names} for names in expected]}))
     forms = [
         ["road", "car,automobile", " sky "],
-        "road; car, automobile ;sky",
+        "road; car, automobile ;sky;",
         text,
         str(text),
         listed,
@@ -43,10 +43,13 @@ def test_a_user_may_say_the_kind():
         ([""], "word 1 of 1 is blank"),
         (["road", "  "], "word 2 of 2 is blank"),
         ("road;;sky", "word 2 of 3 is blank"),
+        (None, "expected a list of strings"),
+        (3, "expected a list of strings"),
+        ("a [thing], b", "in the middle"),
         (["car,,automobile"], "word 1 of 1 is blank"),
         (["car", "Car"], "given twice: as word 1 and as word 2"),
         (["car, automobile", "automobile"], "'automobile' is given twice"),
-        (["car, car"], "given twice"),
+        (["car, car"], "given twice: in word 1"),
         (["traffic  light", "traffic light"], "given twice"),
         ([3], "expected a string"),
         ("missing.txt", "does not exist"),
@@ -59,7 +62,12 @@ def test_what_makes_no_sense_is_refused(words, message):
 
 def test_a_json_file_is_held_to_the_same(tmp_path):
     path = tmp_path / "words.json"
-    for names, message in (('"car"', "not a vocabulary"), ('["car"]}, {"names": ["Car"]', "given twice"), ("[3]", "blank")):
+    for names, message in (
+        ('"car"', "not a vocabulary"),
+        ('["car"]}, {"names": ["Car"]', "given twice"),
+        ("[3]", "blank"),
+        ('["a"], "thing": "yes"', "neither true"),
+    ):
         path.write_text(f'{{"classes": [{{"names": {names}}}]}}')
         with pytest.raises(ValueError, match=message):
             Vocabulary.of(path)

@@ -158,6 +158,12 @@ def test_a_damaged_file_is_refused(tmp_path, name):
         load_model(tmp_path / name)
 
 
+def test_a_text_file_is_no_checkpoint(tmp_path):
+    (tmp_path / "notes.txt").write_text("cup, mug\nspoon\n")
+    with pytest.raises(ValueError, match="not a PyTorch file"):
+        load_model(tmp_path / "notes.txt")
+
+
 def test_a_truncated_file_is_refused(tmp_path, reference):
     for name, save in (("a.pth", torch.save), ("a.safetensors", save_file)):
         save(reference, tmp_path / name)
@@ -191,7 +197,7 @@ def test_an_unknown_model(name, message):
 
 def test_without_network_the_error_says_what_to_do():
     for name in ("err-seg-base", "someone/their-model", "someone/their-model/file.pth"):
-        with pytest.raises(ValueError, match=r"could not be reached.*nothing is cached.*--model FILE\.pth"):
+        with pytest.raises(ValueError, match=r"could not be reached.*nothing is cached.*give its path as the model"):
             load_model(name)
 
 

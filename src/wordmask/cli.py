@@ -1,5 +1,7 @@
 """The command line. Heavy imports happen inside the command that needs them."""
 
+import os
+import signal
 import sys
 from collections.abc import Iterator
 from enum import StrEnum
@@ -22,6 +24,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+REPORTED = 3  # up to so many pictures, each gets lines of its own; above, a progress bar
+
 Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 Background = StrEnum("Background", ["other"])
 Synonyms = StrEnum("Synonyms", ["first", "mean"])
@@ -29,6 +33,7 @@ Synonyms = StrEnum("Synonyms", ["first", "mean"])
 
 def main() -> None:
     """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that half-written files are removed
     for stream in (sys.stdout, sys.stderr):
         stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
     try:
@@ -36,6 +41,16 @@ def main() -> None:
     except (ValueError, OSError) as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+@app.callback(invoke_without_command=True)
+def common(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
+    """Hold the options of every command."""
+    if version:
+        from wordmask import __version__
+
+        typer.echo(f"wordmask {__version__}")
+        raise typer.Exit()
 
 
 @app.command(no_args_is_help=True)
@@ -74,16 +89,22 @@ def segment(
     asked = Vocabulary.of(wanted, segmenter.model.family)
     segmenter.encode_words(asked, str(synonyms))
     settings = {"keep": keep, "threshold": threshold, "background": background and str(background), "synonyms": str(synonyms)}
-    failures = {}
-    for source in with_progress(sources):
-        try:
-            result = segmenter(source.path, asked, **settings)
-            written = result.save(output / source.stem)
-            if len(sources) <= 3:
+    done, failures = 0, {}
+    try:
+        for source in with_progress(sources):
+            try:
+                result = segmenter(source.path, asked, **settings)
+                written = result.save(output / source.stem)
+            except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
+                failures[source.path] = error
+                continue
+            done += 1
+            if len(sources) <= REPORTED:
                 report(source, result, written)
-        except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
-            failures[source.path] = error
-    conclude(sources, failures, output)
+    finally:
+        conclude(len(sources), done, failures, output)
+    if failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -179,7 +200,7 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
     from rich.console import Console
     from rich.progress import track
 
-    if len(sources) == 1:
+    if len(sources) <= REPORTED:
         yield from sources
         return
     yield from track(sources, description="Segmenting", console=Console(stderr=True))
@@ -189,17 +210,25 @@ def report(source: "Source", result: "Segmentation", written: list[Path]) -> Non
     """Print what was found in one picture, and where it is."""
     pixels = result.labels.size
     found = [f"{region.name} {region.area / pixels:.0%} ({region.score:.2f})" for region in result.regions[:8]]
-    typer.echo(f"{source.path}: {' · '.join(found) or 'nothing'}{' · …' if len(result.regions) > 8 else ''}")
-    typer.echo("  " + "  ".join(str(path) for path in written))
+    say(f"{source.path}: {' · '.join(found) or 'nothing'}{' · …' if len(result.regions) > 8 else ''}")
+    say("  " + "  ".join(str(path) for path in written))
 
 
-def conclude(sources: "list[Source]", failures: dict[Path, Exception], output: Path) -> None:
-    """Count the results and list the failures; exit status 1 if there are any."""
-    if len(sources) > 3:
-        typer.echo(f"{len(sources) - len(failures)} of {len(sources)} pictures → {output}/")
+def conclude(total: int, done: int, failures: dict[Path, Exception], output: Path) -> None:
+    """Count the results and list the failures, also after an interruption."""
+    if total > REPORTED or done + len(failures) < total:
+        say(f"{done} of {total} pictures → {output}/")
     if failures:
-        typer.echo(f"{len(failures)} of {len(sources)} pictures failed:", err=True)
+        typer.echo(f"{len(failures)} of {total} pictures failed:" if total > 1 else "The picture failed:", err=True)
         for path, error in failures.items():
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
             typer.echo(f"  {path}: {kind}{error}", err=True)
-        raise typer.Exit(1)
+
+
+def say(line: str) -> None:
+    """Print a line; a reader who has left (`| head`) doesn't stop the work."""
+    try:
+        typer.echo(line)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

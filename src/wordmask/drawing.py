@@ -1,5 +1,6 @@
 """The picture people look at: regions tinted, outlined and named, with a legend of what is present."""
 
+import math
 import textwrap
 import unicodedata
 from functools import cache
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 COLOURS = 256
 FILL = 0.45  # opacity of a region's tint
 SIMILAR = 0.14  # distance in OKLab under which two colours of one picture are told apart with effort
+ROWS_AT_ONCE = 256  # of a picture that are blended in floating point
 SMALLEST_FONT = 13  # pixels
 PAPER, INK, FAINT, SHADE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (0, 0, 0, 150)
 WORD_SPACE = 0.33  # of the font's size
@@ -49,7 +51,7 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     """
     colours = choose_colours(result.regions)
     picture = tint(result, colours)
-    font = choose_font([region.name for region in result.regions], size=max(SMALLEST_FONT, round(max(result.size) / 46)))
+    font = choose_font([region.name for region in result.regions], size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
     _write_names(picture, result.regions, font)
     return _add_legend(picture, _legend_entries(result, colours, font), font) if legend else picture
 
@@ -61,9 +63,13 @@ def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:
     for label, colour in colours.items():
         table[label], opacity[label] = colour, FILL
     edge = outline(result.labels, max(1, round(min(result.size) / 300)))
-    strength = np.where(edge[..., None] & (opacity[result.labels] > 0), 1, opacity[result.labels])  # (H, W, 1)
-    blend = result.picture * (1 - strength) + table[result.labels] * strength
-    return Image.fromarray((blend + 0.5).astype(np.uint8))
+    tinted = np.empty_like(result.picture)
+    for start in range(0, len(edge), ROWS_AT_ONCE):
+        rows = slice(start, start + ROWS_AT_ONCE)
+        labels = result.labels[rows]
+        strength = np.where(edge[rows, :, None] & (opacity[labels] > 0), 1, opacity[labels])  # (rows, W, 1)
+        tinted[rows] = result.picture[rows] * (1 - strength) + table[labels] * strength + 0.5
+    return Image.fromarray(tinted)
 
 
 def outline(labels: np.ndarray, width: int) -> np.ndarray:
@@ -209,7 +215,7 @@ def write_text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fon
 
 def _legend_entries(result: "Segmentation", colours: dict[int, Colour], font: ImageFont.FreeTypeFont) -> list[Entry]:
     def share(area: int) -> str:
-        return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 200 else "<1%"
+        return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 100 else "<1%"
 
     entries = [
         Entry(

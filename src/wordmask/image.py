@@ -105,6 +105,8 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
         return _from_file(io.BytesIO(bytes(picture)), f"{len(picture)} bytes", len(picture))
     if not isinstance(picture, str | Path):
         raise ValueError(f"A picture came as {type(picture).__name__}; expected a path, bytes, a PIL image, an array or a tensor.")
+    if not str(picture).strip():
+        raise ValueError("The name of the picture is empty; expected a path.")
     path = at_home(picture)
     if path.is_dir():
         raise ValueError(f"{str(path)!r} is a folder; expected a picture file.")
@@ -126,14 +128,16 @@ def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name:
             with open_image() as image:
                 image.load()
                 upright = ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError as error:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+    except Image.DecompressionBombError:
+        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ValueError(
-            f"The {name} is too large: {error}. The limit is {limit / 1e6:.0f} million pixels, against files made to fill the memory; "
-            "shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
+            f"The {name} is too large: the limit is {limit:.0f} million pixels, against files made to fill the memory. Shrink it, or raise "
+            "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from None
     except UnidentifiedImageError:
         raise ValueError(f"The {name} is not a picture that can be read: its content is of no known picture format.") from None
+    except PermissionError:
+        raise ValueError(f"The {name} may not be read. Change its permissions, or ask its owner.") from None
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
@@ -163,7 +167,7 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in CHANNELS:
-        raise ValueError(f"The {name} has shape {array.shape}; expected H×W, H×W×3 or H×W×4.")
+        raise ValueError(f"The {name} has shape {array.shape}; expected H×W, H×W×3 or H×W×4 (tensors also 3×H×W), one picture at a time.")
     if 0 in array.shape:
         raise ValueError(f"The {name} is empty, of shape {array.shape}; expected at least 1×1 pixels.")
     array = _to_uint8(array, name)
@@ -183,7 +187,7 @@ def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"The {name} holds {array.dtype}; expected uint8, uint16, or floats in [0, 1].")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):  # also false for NaN
-        raise ValueError(f"The {name} holds floats from {low:g} to {high:g}; expected [0, 1]. Divide by 255, or pass uint8.")
+        raise ValueError(f"The {name} holds floats from {low:.9g} to {high:.9g}; expected [0, 1]. Clip them, divide by 255, or pass uint8.")
     return (array * 255 + 0.5).astype(np.uint8)
 
 

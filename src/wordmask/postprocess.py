@@ -28,14 +28,14 @@ def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame
         logits: Of one picture; the sigmoid is the probability.
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
-    strips = [_best_two(maps) for maps in frame.restore_strips(logits.float().sigmoid())]
-    best, place, rest, rest_place = (torch.cat(parts) for parts in zip(*strips, strict=True))  # (H, W) each
-    runner_up = kept[rest_place] if len(kept) > 1 else torch.full_like(place, -1)
-    return PixelReading(kept[place], best, runner_up, rest.clamp(min=0))
+    classes = kept.int()
+    strips = [_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())]
+    return PixelReading(*(torch.cat(parts) for parts in zip(*strips, strict=True)))
 
 
-def _best_two(maps: Float[Tensor, "K s W"]) -> tuple[Float[Tensor, "s W"], Int[Tensor, "s W"], Float[Tensor, "s W"], Int[Tensor, "s W"]]:
-    """The largest and the second largest of every pixel, and where they are; the first of equals first."""
+def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
+    """Rank the classes at the pixels of a strip; the first of equals comes first."""
     best, place = maps.max(dim=0)
-    rest, rest_place = maps.scatter(0, place[None], -1.0).max(dim=0)
-    return best, place, rest, rest_place
+    second, second_place = maps.scatter(0, place[None], -1.0).max(dim=0)
+    runner_up = classes[second_place] if len(maps) > 1 else torch.full_like(classes[place], -1)
+    return PixelReading(classes[place], best, runner_up, second.clamp(min=0))

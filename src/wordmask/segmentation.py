@@ -85,6 +85,10 @@ class Segmentation:
         assert self.labels.dtype == label_type(len(self.vocabulary)), self.labels.dtype
         assert self.labels.shape == self.picture.shape[:2], (self.labels.shape, self.picture.shape)
 
+    def __repr__(self) -> str:
+        height, width = self.size
+        return f"Segmentation({height}×{width}, {len(self.regions)} of {len(self.vocabulary)} classes, model={self.model!r})"
+
     @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the picture."""
@@ -112,9 +116,12 @@ class Segmentation:
         The files appear whole, and only when all three are written; the json comes last.
 
         Raises:
+            ValueError: `stem` is a folder.
             OSError: The folder cannot be written to.
         """
         stem = Path(stem)
+        if stem.is_dir():
+            raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(stem / 'street')!r}.")
         overlay, labels, description = (stem.with_name(stem.name + ending) for ending in (".masks.png", ".labels.png", ".json"))
         with atomic(description) as new_description, atomic(labels) as new_labels, atomic(overlay) as new_overlay:
             self.draw().save(new_overlay)
@@ -142,8 +149,8 @@ class Segmentation:
             "regions": regions,
         }
 
-    def to_coco(self, image_id: int = 1, file_name: str = "") -> dict[str, list[dict]]:
-        """Describe the result as a COCO detection data set of one image.
+    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
+        """Describe the result as a COCO detection data set of one image; its file's name is that of the picture if None.
 
         COCO counts categories from 1: `category_id` is the label plus 1. `bbox` is [left, top, width, height].
         """
@@ -162,6 +169,7 @@ class Segmentation:
             for number, region in enumerate(self.regions, 1)
         ]
         categories = [{"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(self.vocabulary)]
+        file_name = file_name if file_name is not None else Path(self.source or "").name
         image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
         return {"images": [image], "categories": categories, "annotations": annotations}
 

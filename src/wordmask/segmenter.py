@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -100,7 +101,8 @@ class Segmenter:
         settings = check_settings(keep=keep, threshold=threshold, background=background, synonyms=synonyms)
         competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
         encoded = self.encode_words(competing, synonyms)
-        settings |= {"keep": min(keep or self.model.default_keep(len(competing)), len(competing)), "precision": self.precision}
+        keep = min(settings["keep"] or self.model.default_keep(len(competing)), len(competing))
+        settings |= {"keep": keep, "precision": self.precision}
         many = isinstance(pictures, list | tuple)
         results = [
             self._segment(picture, vocabulary, words=encoded, settings=settings, per_pixel=per_pixel)
@@ -171,20 +173,21 @@ def printable(path: str | Path) -> str:
 
 
 def check_settings(*, keep: int | None, threshold: float, background: str | None, synonyms: str) -> dict[str, object]:
-    """Return the settings for the record.
+    """Return the settings in plain values, for the record.
 
     Raises:
         ValueError: One is out of range.
     """
-    if keep is not None and keep < 1:
-        raise ValueError(f"keep came as {keep}; expected at least 1 class, or nothing for the model's own choice.")
-    if not 0 <= threshold <= 1:
-        raise ValueError(f"threshold came as {threshold}; expected a probability in [0, 1].")
+    if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
+        raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
     if background not in (None, "other"):
         raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
     if synonyms not in get_args(Synonyms):
         raise ValueError(f"synonyms came as {synonyms!r}; expected 'first' or 'mean'.")
-    return {"threshold": threshold, "background": background, "synonyms": synonyms}
+    keep = None if keep is None else int(keep)
+    return {"keep": keep, "threshold": float(threshold), "background": background, "synonyms": synonyms}
 
 
 def choose_device(device: str) -> torch.device:
@@ -197,9 +200,9 @@ def choose_device(device: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
+        torch.ones(1, device=chosen).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].removesuffix(".")[:160]
         raise ValueError(f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps.") from None
     return chosen
 

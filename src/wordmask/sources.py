@@ -28,18 +28,21 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
     """Tell pictures from words, as a person would.
 
     A picture is what ends like a picture file, a path that exists, or a glob that matches. A bare name that is also a folder here is a
-    picture where nothing but such names stand before it, and a word after the first word. Everything else is a word.
+    picture where nothing but such names stand before it. Everything else is a word.
 
     Raises:
-        ValueError: A words file among them, or a name that may be either: a folder with pictures, between pictures and words.
+        ValueError: A words file among them, or a name that may be either: a folder with pictures, after files or words.
     """
     pictures, words = [], []
     for argument in arguments:
+        if not argument.strip():
+            words.append(argument)  # refused as a blank word, never taken for the current folder
+            continue
         if argument.lower().endswith(WORD_FILES) and _is(argument, Path.is_file):
             raise ValueError(f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}.")
         if _is(argument, Path.is_dir) and not _looks_like_path(argument):
             is_picture = not words and all(_is(picture, Path.is_dir) for picture in pictures)
-            if pictures and not words and not is_picture and any(_pictures_in(Path(argument), skip=None)):
+            if not is_picture and any(_pictures_in(Path(argument), skip=None)):
                 raise ValueError(
                     f"{argument!r} may be a word, or the folder here that holds pictures. Write ./{argument} for the folder, or give the "
                     "words in one string: --words."
@@ -53,7 +56,8 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
 def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[Source]:
     """Open folders (with those inside them) and globs; give every picture a name of its own.
 
-    Results of a folder keep its structure. Where two would get the same name, the file's ending or its folder is added.
+    Results of a folder keep its structure; of several folders, below each one's name. Where two would still get the same name, the
+    file's ending is added, and then its folders, as far as the pictures differ.
 
     Args:
         skip: A folder not to look into: the output's.
@@ -61,15 +65,18 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
     Raises:
         ValueError: A folder or glob with no picture in it, or none of the files exists.
     """
-    found: dict[Path, Path] = {}
+    arguments = list(arguments)
+    folders = sum(_is(argument, Path.is_dir) for argument in arguments)
+    found: dict[Path, Source] = {}
     for argument in arguments:
-        for path, stem in _expand(argument, skip):
-            found.setdefault(path, stem)
-    missing = [repr(str(path)) for path in found if not path.exists()]
-    if len(missing) == len(found):
-        raise ValueError(f"There is no picture {' or '.join(missing)}. Check the spelling and the current folder.")
-    stems = _make_unique(found)
-    return [Source(path, stem) for path, stem in stems.items()]
+        for source in _expand(argument, skip):
+            stem = Path(at_home(argument).resolve().name) / source.stem if folders > 1 and _is(argument, Path.is_dir) else source.stem
+            found.setdefault(source.path.resolve(), Source(source.path, stem))
+    sources = list(found.values())
+    if not any(source.path.exists() for source in sources):
+        names = " or ".join(repr(str(source.path)) for source in sources)
+        raise ValueError(f"There is no picture {names}. Check the spelling and the current folder.")
+    return _make_unique(sources)
 
 
 def _looks_like_path(argument: str) -> bool:
@@ -93,20 +100,20 @@ def _is(argument: str, test: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _expand(argument: str, skip: Path | None) -> list[tuple[Path, Path]]:
+def _expand(argument: str, skip: Path | None) -> list[Source]:
     path = at_home(argument)
     if path.is_dir():
         inside = sorted(_pictures_in(path, skip))
         if not inside:
             raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(PICTURE_FILES)}).")
-        return [(file, file.relative_to(path).with_suffix("")) for file in inside]
+        return [Source(file, file.relative_to(path).with_suffix("")) for file in inside]
     if path.exists() or not _is_glob(argument):
-        return [(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
+        return [Source(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
     files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
     if not files:
         raise ValueError(f"No picture matches {argument!r}.")
-    return [(file, Path(file.stem)) for file in files]
+    return [Source(file, Path(file.stem)) for file in files]
 
 
 def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
@@ -118,13 +125,12 @@ def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
             yield path
 
 
-def _make_unique(stems: dict[Path, Path]) -> dict[Path, Path]:
-    attempts = [
-        lambda path, stem: stem.with_name(path.name),  # a.jpg beside a.png
-        lambda path, stem: Path(path.resolve().parent.name) / path.name,  # one/a.jpg beside two/a.jpg
-        lambda path, stem: Path(*path.resolve().parts[1:]),
-    ]
-    for attempt in attempts:
-        count = Counter(stems.values())
-        stems = {path: stem if count[stem] == 1 else attempt(path, stem) for path, stem in stems.items()}
-    return stems
+def _make_unique(sources: list[Source]) -> list[Source]:
+    common = Path(os.path.commonpath([source.path.resolve().parent for source in sources]))
+    for rename in (
+        lambda source: source.stem.with_name(source.path.name),  # a.jpg beside a.png
+        lambda source: source.path.resolve().relative_to(common),  # one/a.jpg beside two/a.jpg
+    ):
+        count = Counter(source.stem for source in sources)
+        sources = [source if count[source.stem] == 1 else Source(source.path, rename(source)) for source in sources]
+    return sources

@@ -23,7 +23,7 @@ Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
 
 PROMPTS_AT_ONCE = 256  # bounds memory: an activation of 256 prompts with 77 tokens, 768 wide, takes 61 MB
-LOCK_SECONDS = 30.0  # how long one process waits while another writes
+LOCK_SECONDS = 3.0  # how long one process waits while another writes, which takes milliseconds
 ANOTHER_TIME = {  # what SQLite says of a file that is whole but can't be used now
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),

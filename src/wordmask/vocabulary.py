@@ -13,6 +13,7 @@ FAMILIES = ("err-seg", "eov-seg")  # the papers evaluate with different names; a
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")  # the benchmarks that tell stuff from things
 MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")
+COMMENT = re.compile(r"(?:^|\s)#.*$")
 KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]$", re.IGNORECASE)
 
 
@@ -80,6 +81,8 @@ class Vocabulary:
             if words.strip().lower().endswith(WORD_FILES):
                 return cls.from_file(Path(words.strip()))
             words = [words]
+        if not isinstance(words, Iterable):
+            raise ValueError(f"The words came as {words!r}; expected a list of strings, a string, or a file.")
         return cls(_parse(words))
 
     @classmethod
@@ -104,7 +107,8 @@ class Vocabulary:
             return vocabulary
         if not isinstance(content, list):
             raise ValueError(f"The words file {str(path)!r} holds {type(content).__name__}; expected a list of words or {{'classes': …}}.")
-        lines = [line for line in content if not (isinstance(line, str) and (not line.strip() or line.lstrip().startswith("#")))]
+        lines = [COMMENT.sub("", line) if isinstance(line, str) else line for line in content]
+        lines = [line for line in lines if not isinstance(line, str) or line.strip()]
         if not lines:
             raise ValueError(f"The words file {str(path)!r} holds no words. Write one class a line, synonyms separated by commas.")
         return cls(_parse(lines), title=Path(path).name)
@@ -166,6 +170,8 @@ def _from_json(content: dict, origin: str) -> Vocabulary:
         isinstance(entry, dict) and isinstance(entry.get("names"), list) and entry["names"] for entry in entries
     ):
         raise ValueError(f"{origin!r} is not a vocabulary: expected {{'classes': [{{'names': ['car', 'automobile']}}, …]}}.")
+    if not all(isinstance(entry.get("thing", True), bool) for entry in entries):
+        raise ValueError(f"{origin!r} has a class whose 'thing' is neither true nor false.")
     classes = []
     for entry in entries:
         names = tuple(_clean(name, f"class {len(classes) + 1} of {origin!r}") for name in entry["names"])
@@ -178,14 +184,22 @@ def _parse(words: Iterable[str]) -> tuple[WordClass, ...]:
     for word in words:
         if not isinstance(word, str):
             raise ValueError(f"Word {len(entries) + 1} is {word!r} ({type(word).__name__}); expected a string.")
-        entries.extend(word.split(";"))
+        entries.extend(_split(word, ";"))
     classes = []
     for number, entry in enumerate(entries, 1):
         kind = KIND_MARK.search(entry)
-        names = tuple(_clean(name, f"word {number} of {len(entries)}") for name in KIND_MARK.sub("", entry).split(","))
+        names = tuple(_clean(name, f"word {number} of {len(entries)}") for name in _split(KIND_MARK.sub("", entry), ","))
+        if any(KIND_MARK.search(name) for name in names):
+            raise ValueError(f"{entry.strip()!r} says its kind in the middle. Write [stuff] or [thing] after the last name.")
         classes.append(WordClass(names, kind.group(1).lower() == "thing" if kind else is_thing(names[0])))
     _check_distinct([entry.names for entry in classes])
     return tuple(classes)
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """Split, forgiving one separator at the end."""
+    parts = text.split(separator)
+    return parts[:-1] if len(parts) > 1 and not parts[-1].strip() else parts
 
 
 def _check_distinct(classes: list[tuple[str, ...]]) -> None:
@@ -194,10 +208,8 @@ def _check_distinct(classes: list[tuple[str, ...]]) -> None:
         for name in names:
             first = seen.setdefault(same_phrase(name), number)
             if first != number or sum(same_phrase(other) == same_phrase(name) for other in names) > 1:
-                raise ValueError(
-                    f"The word {name!r} is given twice: as word {first} and as word {number}. Leave one out; synonyms of one class are "
-                    "separated by commas."
-                )
+                places = f"as word {first} and as word {number}" if first != number else f"in word {number}"
+                raise ValueError(f"The word {name!r} is given twice: {places}. Leave one out; commas separate synonyms of one class.")
 
 
 def _clean(name: str, where: str) -> str:

@@ -23,6 +23,7 @@ CHECKPOINT_FILES = (".safetensors", *REFERENCE_FILES)
 TEXT_TOWER = ("clip.transformer.", "clip.token_embedding.", "clip.positional_embedding", "clip.ln_final.", "clip.text_projection")
 SIZES = ("base", "large")
 STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
+PICKLE_START = b"\x80"
 HUB_WAIT = 10  # seconds for an answer from the hub
 HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)  # the second is the HTTP library's own, whichever the hub's version uses
 
@@ -67,7 +68,7 @@ def read(path: Path) -> Checkpoint:
     """
     path = at_home(path)
     if not path.is_file():
-        raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling, or load a preset by name.")
+        raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling.")
     if path.suffix != ".safetensors":
         return Checkpoint(_read_pickled(path), "", {}, "", str(path))
     try:
@@ -224,7 +225,7 @@ def _offline_message(where: str, file: str | None, error: Exception) -> str:
     return (
         f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: {type(error).__name__}: "
         f"{str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no details'}. Tried the hub and {str(weights_folder())!r}. "
-        "Connect once, or download the file elsewhere and give its path: --model FILE.pth."
+        "Connect once; or download a checkpoint elsewhere, from its page on huggingface.co, and give its path as the model."
     )
 
 
@@ -233,7 +234,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged file makes zipfile, pickle and torch raise almost anything
         code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if code:
+        if code and (zipfile.is_zipfile(path) or path.read_bytes()[:1] == PICKLE_START):
             raise ValueError(
                 f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do anything. "
                 "Save its state dict alone with torch.save, or as safetensors."

@@ -33,7 +33,7 @@ def at_home(path: str | Path) -> Path:
 
 def cache_folder() -> Path:
     """The folder for converted weights and text embeddings; `WORDMASK_CACHE` moves it."""
-    return Path(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
+    return at_home(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
 
 
 def check_writable(folder: Path) -> None:
