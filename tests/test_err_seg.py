@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
 
+from conftest import noise_for
 from wordmask.models import err_seg
 from wordmask.models.err_seg import (
     PRESETS,
@@ -163,3 +164,14 @@ def test_the_middle_downsampling_starts_as_clips_own():
 @pytest.mark.parametrize(("classes", "keep"), [(1, 1), (20, 20), (150, 32), (399, 32), (459, 48), (847, 48), (20_000, 48)])
 def test_how_many_classes_are_kept(classes, keep):
     assert ErrSeg.default_keep(classes) == keep
+
+
+@pytest.mark.parametrize("projection", ["linear", "mlp"])
+@torch.inference_mode()
+def test_a_picture_of_one_pixel_is_what_clip_says(projection):
+    """At stride 32 a 32×32 picture is one pixel: our dense map is then open_clip's own embedding of the picture."""
+    config = PRESETS["err-seg-untrained"]
+    model = ErrSeg(replace(config, clip=replace(config.clip, projection=projection))).eval()
+    model.load_state_dict({name: noise_for(name, tensor) for name, tensor in model.state_dict().items()})
+    pixels = torch.randn(2, 3, 32, 32)
+    torch.testing.assert_close(model.encode_image(pixels).dense_x32[:, :, 0, 0], model.clip.visual(pixels), rtol=1e-4, atol=1e-4)
