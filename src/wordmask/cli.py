@@ -44,8 +44,8 @@ def main() -> None:
 
 
 @app.callback(invoke_without_command=True)
-def common(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
-    """Hold the options of every command."""
+def every_command(version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False) -> None:
+    """Hold the options that every command has."""
     if version:
         from wordmask import __version__
 
