@@ -231,6 +231,20 @@ def test_a_hub_checkpoint_is_fetched_and_converted_once(tmp_path, monkeypatch, r
     assert hub.asked == ["someone/their-model"], "the second time needs no network"
 
 
+@pytest.mark.parametrize(("preset", "file"), [("err-seg-base", "ERR-Seg_B.pth"), ("err-seg-large", "ERR-Seg_L.pth")])
+def test_a_preset_picks_its_file_from_the_released_repository(tmp_path, monkeypatch, reference, preset, file):
+    """The stand-in is a small model, so that converting it fails: by then it was picked."""
+    hub = Hub(tmp_path, monkeypatch)
+    for name in ("README.md", "ERR-Seg_B.pth", "ERR-Seg_L.pth"):
+        torch.save(reference, tmp_path / name)
+    picked, read = [], weights.read
+    monkeypatch.setattr(weights, "read", lambda path: picked.append(path.name) or read(path))
+    with pytest.raises(ValueError, match="do not fit the model"):
+        load_model(preset)
+    assert hub.asked == ["lchen1019/ERR-Seg"]
+    assert picked == [file]
+
+
 def test_a_checkpoint_in_our_format_is_used_as_it_is(tmp_path, monkeypatch, reference, tiny, own_cache):
     torch.save(reference, tmp_path / "in.pth")
     (tmp_path / "hub").mkdir()

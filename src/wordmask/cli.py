@@ -1,8 +1,10 @@
 """The command line. Heavy imports happen inside the command that needs them."""
 
+import io
 import os
 import signal
 import sys
+import threading
 from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
@@ -33,9 +35,11 @@ Synonyms = StrEnum("Synonyms", ["first", "mean"])
 
 def main() -> None:
     """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that half-written files are removed
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that half-written files are removed
     for stream in (sys.stdout, sys.stderr):
-        stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
     try:
         app()
     except (ValueError, OSError) as error:
