@@ -49,8 +49,8 @@ def test_one_picture(run, picture, tmp_path):
     assert "labels mean nothing" in err, "random weights are said to be random"
     assert "garden.masks.png" in out
     names = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert names == ["garden.json", "garden.labels.png", "garden.masks.png"]
-    content = json.loads((tmp_path / "masks" / "garden.json").read_text())
+    assert names == ["garden.labels.png", "garden.masks.json", "garden.masks.png"]
+    content = json.loads((tmp_path / "masks" / "garden.masks.json").read_text())
     assert [entry["names"] for entry in content["classes"]] == [["road"], ["car", "automobile"], ["sky"]]
     with Image.open(tmp_path / "masks" / "garden.labels.png") as labels:
         assert labels.size == (64, 48)
@@ -61,11 +61,11 @@ def test_words_in_other_ways(run, picture, tmp_path):
     (tmp_path / "w.txt").write_text("road\ncar\n")
     for way in (["--words", "road; car"], ["--words-file", "w.txt"]):
         assert run("segment", picture, *way, *SMALL)[0] == 0
-        assert len(json.loads((tmp_path / "masks" / "garden.json").read_text())["classes"]) == 2
+        assert len(json.loads((tmp_path / "masks" / "garden.masks.json").read_text())["classes"]) == 2
     assert run("segment", picture, "--vocabulary", "ade20k-847", *SMALL)[0] == 0
     with Image.open(tmp_path / "masks" / "garden.labels.png") as labels:
         assert labels.mode == "I;16"
-    content = json.loads((tmp_path / "masks" / "garden.json").read_text())
+    content = json.loads((tmp_path / "masks" / "garden.masks.json").read_text())
     assert content["settings"]["keep"] == 48
     assert content["unlabelled"] == 65535
 
@@ -86,7 +86,7 @@ def test_every_setting_is_recorded(run, picture, tmp_path):
         "cpu",
     ]
     assert run("segment", picture, "road", "sky", *settings, "--output", "out", *SMALL)[0] == 0
-    content = json.loads((tmp_path / "out" / "garden.json").read_text())
+    content = json.loads((tmp_path / "out" / "garden.masks.json").read_text())
     assert content["settings"] == {"keep": 2, "threshold": 0.1, "background": "other", "synonyms": "mean", "precision": "bfloat16"}
     assert content["model"] == "err-seg-untrained"
 
@@ -100,10 +100,11 @@ def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
     assert "1.jpg" in err
     assert "notes.png" in err
     written = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert written == [f"{number}.{ending}" for number in (0, 2) for ending in ("json", "labels.png", "masks.png")]
+    assert written == [f"{number}.{ending}" for number in (0, 2) for ending in ("labels.png", "masks.json", "masks.png")]
 
 
-def test_many_pictures_are_counted(run, photos, picture):
+def test_many_pictures_are_counted(run, photos, picture, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as on a terminal
     Image.fromarray(colourful(30, 40, 9)).save(photos / "deep.png")
     status, out, err = run("segment", photos, picture, "sky", *SMALL)
     assert status == 0
@@ -181,16 +182,17 @@ def test_an_interruption_leaves_whole_files(tmp_path, stop, status):
     assert "Traceback" not in err
     written = sorted(path.name for path in (tmp_path / "masks").iterdir())
     stems = {name.split(".")[0] for name in written}
-    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("json", "labels.png", "masks.png"))
+    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("labels.png", "masks.json", "masks.png"))
     assert f"{len(stems)} of 200 pictures" in out
 
 
 def test_a_reader_who_leaves_stops_nothing(tmp_path, photos):
-    command = f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained | true"
-    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert "failed" not in done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(list((tmp_path / "masks").iterdir())) == 9
+    for number, pipe in enumerate(("|", "2>&1 |")):
+        command = f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained -o out{number} {pipe} true"
+        done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+        assert "failed" not in done.stderr
+        assert "Traceback" not in done.stderr
+        assert len(list((tmp_path / f"out{number}").iterdir())) == 9
 
 
 def test_version(run):
@@ -201,8 +203,8 @@ def test_version(run):
 
 def test_a_terminal_of_another_encoding(tmp_path, picture):
     command = [sys.executable, "-m", "wordmask", "segment", str(picture), "猫", *SMALL]
-    environment = {**os.environ, "PYTHONIOENCODING": "ascii"}
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    environment = {**os.environ, "PYTHONIOENCODING": "latin-1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, encoding="latin-1", check=False)
     assert done.returncode == 0, done.stderr
 
 

@@ -49,7 +49,7 @@ def test_shell_commands(line, checkout, monkeypatch, capsys):
         cli.main()
     assert not stop.value.code, capsys.readouterr().err
     if words[3] == "segment":
-        assert {path.name for path in (checkout / "masks").iterdir()} >= {"coffee.masks.png", "coffee.labels.png", "coffee.json"}
+        assert {path.name for path in (checkout / "masks").iterdir()} >= {"coffee.masks.png", "coffee.labels.png", "coffee.masks.json"}
 
 
 def test_python(checkout):
@@ -58,7 +58,7 @@ def test_python(checkout):
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), names)
     assert (checkout / "coffee.masks.png").exists()
-    assert (checkout / "masks" / "coffee.json").exists()
+    assert (checkout / "masks" / "coffee.masks.json").exists()
 
 
 def test_parameters_and_links():

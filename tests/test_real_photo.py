@@ -19,7 +19,7 @@ def test_a_photograph_through_the_shell(parity, shared, tmp_path):
     command = [sys.executable, "-m", "wordmask", "segment", str(photo), "--vocabulary", "ade20k-150", "--model", "model_final.pth"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
-    content = json.loads((tmp_path / "masks" / "ADE_val_00000001.json").read_text())
+    content = json.loads((tmp_path / "masks" / "ADE_val_00000001.masks.json").read_text())
     with Image.open(photo) as image, Image.open(tmp_path / "masks" / "ADE_val_00000001.labels.png") as labels:
         assert labels.size == image.size == (content["size"]["width"], content["size"]["height"])
         values, areas = np.unique(labels, return_counts=True)

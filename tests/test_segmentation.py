@@ -62,7 +62,7 @@ def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
     labels[0, :5] = unlabelled
     result = labelled(labels, numbered(classes))
     overlay, label_file, description = result.save(tmp_path / "deep" / "a")
-    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.json", "a.labels.png", "a.masks.png"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.labels.png", "a.masks.json", "a.masks.png"]
     with Image.open(label_file) as image:
         assert image.mode == ("L" if bits == 8 else "I;16")
         np.testing.assert_array_equal(np.array(image), labels)
@@ -162,9 +162,26 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, monkeypatch):
 
 
 def test_a_folder_is_no_name(tmp_path):
-    for stem in (tmp_path, str(tmp_path) + "/"):
+    for stem in (str(tmp_path) + "/", "", "."):
         with pytest.raises(ValueError, match="give a name inside it"):
             labelled(np.zeros((20, 30), int), numbered(3)).save(stem)
+
+
+def test_a_folder_of_the_same_name_is_no_hindrance(tmp_path):
+    (tmp_path / "street").mkdir()
+    assert len(labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / "street")) == 3
+
+
+def test_names_are_written_over_their_own_regions_and_apart():
+    """A tall strip is deep enough for the letters but too narrow for the word; two names never cross."""
+    labels = np.zeros((200, 200), int)
+    labels[:, 90:120] = 1
+    vocabulary = Vocabulary.of("sky; a telegraph pole")
+    with_names = np.array(labelled(labels, vocabulary).draw(legend=False)).astype(int)
+    result = labelled(labels, vocabulary)
+    plain = np.array(tint(result, choose_colours(result.regions))).astype(int)
+    assert (with_names[:, :90] != plain[:, :90]).any(), "sky is named"
+    assert (with_names[:, 90:120] == plain[:, 90:120]).all(), "the pole isn't"
 
 
 def test_a_long_file_name_can_be_saved(tmp_path):

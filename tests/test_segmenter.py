@@ -139,7 +139,7 @@ def test_devices_and_precisions():
 def test_settings_of_numpy_can_be_saved(segment, tmp_path):
     result = segment(colourful(20, 30), "sky; car", threshold=np.float32(0.25), keep=np.int64(2))
     result.save(tmp_path / "a")
-    assert json.loads((tmp_path / "a.json").read_text())["settings"]["threshold"] == 0.25
+    assert json.loads((tmp_path / "a.masks.json").read_text())["settings"]["threshold"] == 0.25
     assert repr(result) == "Segmentation(20×30, 2 of 2 classes, model='tiny')"
 
 

@@ -52,6 +52,22 @@ def test_results_may_lie_beside_their_pictures(here):
     assert len(find_pictures(["photos"], skip=here)) == 3
 
 
+def test_own_results_are_not_read_again(here):
+    names = [source.path.name for source in find_pictures(["photos/a.png", "photos/a.masks.png", "photos/*.png"])]
+    assert names == ["a.png"]
+    assert len(find_pictures(["photos/a.masks.png"])) == 1, "but it may be asked for"
+
+
+def test_names_that_differ_in_case_stay_apart(here):
+    (here / "other" / "STREET.jpg").write_bytes(b"x")
+    stems = [source.stem.as_posix().casefold() for source in find_pictures(["street.jpg", "other/STREET.jpg"])]
+    assert len(set(stems)) == 2
+
+
+def test_a_name_too_long_is_left_to_the_reader(here):
+    assert len(find_pictures(["street.jpg", "x" * 300 + ".jpg"])) == 2
+
+
 def test_a_words_file_is_no_word(here):
     with pytest.raises(ValueError, match=r"--words-file words\.txt"):
         split_pictures_and_words(["street.jpg", "words.txt"])

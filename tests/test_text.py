@@ -2,6 +2,7 @@ import sqlite3
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 
 import pytest
 import torch
@@ -126,6 +127,20 @@ def test_a_flipped_bit_anywhere_is_harmless(tmp_path):
     for place in used[:: max(1, len(used) // 60)]:
         file.write_bytes(whole[:place] + bytes([whole[place] ^ 0x81]) + whole[place + 1 :])
         torch.testing.assert_close(TextCache("tower", ("{}",), tmp_path).encode(["sky", "car"], encode), expected)
+
+
+def test_a_locked_cache_is_kept(tmp_path, monkeypatch):
+    encode, calls = counting_encoder()
+    TextCache("tower", ("{}",), tmp_path).encode(["sky"], encode)
+    monkeypatch.setattr(text, "LOCK_SECONDS", 0.1)
+    file = next((tmp_path / "text").glob("*.sqlite"))
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        TextCache("tower", ("{}",), tmp_path).encode(["sky"], encode)
+        assert len(calls) == 2, "computed again"
+        other.execute("ROLLBACK")
+    TextCache("tower", ("{}",), tmp_path).encode(["sky"], encode)
+    assert len(calls) == 2, "and there again"
 
 
 def test_a_folder_that_cannot_be_written_costs_time_only(tmp_path):

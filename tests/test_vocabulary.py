@@ -34,6 +34,8 @@ def test_a_user_may_say_the_kind():
     assert (first.names, first.thing) == (("snow drift", "snow"), False)
     assert (second.names, second.thing) == (("sky",), True)
     assert third.thing
+    for words in ("snow [stuff] ; sky", ["snow [stuff] ", "sky"], "snow [stuff],; sky", "snow [Stuff]; sky"):
+        assert [(entry.name, entry.thing) for entry in Vocabulary.of(words)] == [("snow", False), ("sky", False)]
 
 
 @pytest.mark.parametrize(
@@ -46,6 +48,7 @@ def test_a_user_may_say_the_kind():
         (None, "expected a list of strings"),
         (3, "expected a list of strings"),
         ("a [thing], b", "in the middle"),
+        (["caf\udce9"], "no text that can be read"),
         (["car,,automobile"], "word 1 of 1 is blank"),
         (["car", "Car"], "given twice: as word 1 and as word 2"),
         (["car, automobile", "automobile"], "'automobile' is given twice"),

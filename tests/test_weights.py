@@ -1,13 +1,15 @@
 """Checkpoints: the reference's formats, ours, and the hub (a stand-in: there is no network here)."""
 
+import dataclasses
 import json
 from pathlib import Path
 from types import SimpleNamespace
 
 import httpx2 as httpx
 import pytest
+import safetensors
 import torch
-from huggingface_hub.errors import RepositoryNotFoundError
+from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -173,9 +175,10 @@ def test_a_truncated_file_is_refused(tmp_path, reference):
 
 
 def test_a_file_without_weights_is_refused(tmp_path):
-    torch.save({"epoch": 3}, tmp_path / "a.pth")
-    with pytest.raises(ValueError, match="holds no state dict"):
-        load_model(tmp_path / "a.pth")
+    for content in ({"epoch": 3}, {0: torch.zeros(1)}, [torch.zeros(1)], {}):
+        torch.save(content, tmp_path / "a.pth")
+        with pytest.raises(ValueError, match="holds no state dict"):
+            load_model(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize(
@@ -266,10 +269,55 @@ def test_a_damaged_conversion_is_made_again(tmp_path, monkeypatch, reference, ti
 
 def test_a_checkpoint_of_another_version_is_refused(tmp_path, tiny):
     metadata = {"format": weights.FORMAT, "family": "err-seg", "text_tower": "", "origin": ""}
-    for configuration, message in (('{"new": 1}', "another version"), (None, "unusable metadata"), ("{", "unusable metadata")):
+    good = dataclasses.asdict(tiny.config)
+    damaged = {
+        '{"new": 1}': "another version",
+        "[]": "another version",
+        "3": "another version",
+        json.dumps(good | {"clip": "abc"}): "another version",
+        json.dumps(good | {"resolution": "abc"}): "positive whole numbers",
+        json.dumps(good | {"heads": -1}): "positive whole numbers",
+        json.dumps(good | {"width": None}): "positive whole numbers",
+        "{": "unusable metadata",
+        None: "unusable metadata",
+    }
+    for configuration, message in damaged.items():
         save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata | ({"configuration": configuration} if configuration else {}))
         with pytest.raises(ValueError, match=message):
             load_model(tmp_path / "a.safetensors")
+
+
+def test_a_fingerprint_from_a_file_is_not_trusted_with_paths(tmp_path, tiny):
+    """It names a file of the cache: a checkpoint must not choose which."""
+    weights.save(tmp_path / "good.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+    with safe_open(tmp_path / "good.safetensors", "pt") as file:
+        metadata = file.metadata()
+    for evil in ("/tmp/victim", "../victim", ""):
+        save_file(tiny.state_dict(), tmp_path / "evil.safetensors", metadata | {"text_tower": evil})
+        assert load_model(tmp_path / "evil.safetensors").text_tower is None
+
+
+def test_a_full_disk_is_an_os_error(tmp_path, tiny, monkeypatch):
+    def fail(*_):
+        raise safetensors.SafetensorError("I/O error: File too large (os error 27)")
+
+    monkeypatch.setattr(weights, "save_file", fail)
+    with pytest.raises(OSError, match=r"a\.safetensors' could not be written"):
+        weights.save(tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_connection_lost_on_the_way(tmp_path, monkeypatch, reference):
+    torch.save(reference, tmp_path / "model.pth")
+    hub = Hub(tmp_path, monkeypatch)
+
+    def lose(*_, **__):
+        raise LocalEntryNotFoundError("connection lost")
+
+    monkeypatch.setattr(weights, "hf_hub_download", lose)
+    with pytest.raises(ValueError, match="could not be reached"):
+        load_model("someone/their-model")
+    assert hub.asked
 
 
 def test_a_damaged_download_is_refused_and_removed(tmp_path, monkeypatch, reference):

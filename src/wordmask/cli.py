@@ -43,7 +43,7 @@ def main() -> None:
     try:
         app()
     except (ValueError, OSError) as error:
-        typer.echo(f"error: {error}", err=True)
+        say(f"error: {error}", err=True)
         sys.exit(2)
 
 
@@ -53,7 +53,7 @@ def every_command(version: Annotated[bool, typer.Option("--version", help="Show 
     if version:
         from wordmask import __version__
 
-        typer.echo(f"wordmask {__version__}")
+        say(f"wordmask {__version__}")
         raise typer.Exit()
 
 
@@ -80,8 +80,9 @@ def segment(
     """
     from wordmask.sources import find_pictures
     from wordmask.vocabulary import Vocabulary
-    from wordmask.writing import check_writable
+    from wordmask.writing import at_home, check_writable
 
+    output = at_home(output)
     pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
     asked = Vocabulary.of(wanted)  # errors in the words come before anything is loaded
     sources = find_pictures(pictures, skip=output)
@@ -89,7 +90,7 @@ def segment(
     announce(sources, asked)
     segmenter = load_segmenter(model, device, str(precision))
     if model == "err-seg-untrained":
-        typer.echo("note: err-seg-untrained has random weights; its labels mean nothing.", err=True)
+        say("note: err-seg-untrained has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
     segmenter.encode_words(asked, str(synonyms))
     settings = {"keep": keep, "threshold": threshold, "background": background and str(background), "synonyms": str(synonyms)}
@@ -119,17 +120,19 @@ def convert(
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Turn a reference checkpoint into safetensors with the configuration inside."""
+    from wordmask.writing import at_home, check_writable
+
+    target = at_home(target)
     if target.suffix != ".safetensors":
         raise ValueError(f"OUT came as {str(target)!r}; expected a name that ends in .safetensors.")
     if target.exists() and not overwrite:
         raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
     from wordmask import weights
     from wordmask.models.load import convert as write_converted
-    from wordmask.writing import check_writable
 
     check_writable(target.parent)
     preset, dropped = write_converted(weights.read(source), target, model)
-    typer.echo(f"{source} → {target}: {preset}, every weight used{', dropped on purpose: ' + ', '.join(dropped) if dropped else ''}.")
+    say(f"{source} → {target}: {preset}, every weight used{', dropped on purpose: ' + ', '.join(dropped) if dropped else ''}.")
 
 
 @app.command()
@@ -140,10 +143,10 @@ def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the class
     if name is None:
         for builtin in (full for full in builtin_names() if "/" in full):
             shown = Vocabulary.builtin(builtin)
-            typer.echo(f"{builtin:30} {len(shown):5} classes   {shown.licence:10}  {shown.source}")
+            say(f"{builtin:30} {len(shown):5} classes   {shown.licence:10}  {shown.source}")
         return
     for label, entry in enumerate(Vocabulary.builtin(name)):
-        typer.echo(f"{label:5}  {'thing' if entry.thing else 'stuff'}  {', '.join(entry.names)}")
+        say(f"{label:5}  {'thing' if entry.thing else 'stuff'}  {', '.join(entry.names)}")
 
 
 def read_arguments(
@@ -196,7 +199,7 @@ def announce(sources: "list[Source]", vocabulary) -> None:
     names = vocabulary.names if len(vocabulary) <= 8 else [*vocabulary.names[:7], "…"]
     pictures = "1 picture" if len(sources) == 1 else f"{len(sources)} pictures"
     words = "1 word" if len(vocabulary) == 1 else f"{len(vocabulary)} words"
-    typer.echo(f"{pictures} · {words}: {', '.join(names)}", err=True)
+    say(f"{pictures} · {words}: {', '.join(names)}", err=True)
 
 
 def with_progress(sources: "list[Source]") -> "Iterator[Source]":
@@ -207,7 +210,8 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
     if len(sources) <= REPORTED:
         yield from sources
         return
-    yield from track(sources, description="Segmenting", console=Console(stderr=True))
+    console = Console(stderr=True)
+    yield from track(sources, description="Segmenting", console=console, disable=not console.is_terminal)
 
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:
@@ -223,16 +227,16 @@ def conclude(total: int, done: int, failures: dict[Path, Exception], output: Pat
     if total > REPORTED or done + len(failures) < total:
         say(f"{done} of {total} pictures → {output}/")
     if failures:
-        typer.echo(f"{len(failures)} of {total} pictures failed:" if total > 1 else "The picture failed:", err=True)
+        say(f"{len(failures)} of {total} pictures failed:" if total > 1 else "The picture failed:", err=True)
         for path, error in failures.items():
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            typer.echo(f"  {path}: {kind}{error}", err=True)
+            say(f"  {path}: {kind}{error}", err=True)
 
 
-def say(line: str) -> None:
-    """Print a line; a reader who has left (`| head`) doesn't stop the work."""
+def say(line: str, *, err: bool = False) -> None:
+    """Print a line, to standard error if `err`; a reader who has left (`| head`) doesn't stop the work."""
+    stream = sys.stderr if err else sys.stdout
     try:
-        typer.echo(line)
-        sys.stdout.flush()
+        typer.echo(line, file=stream)
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())

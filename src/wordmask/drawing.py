@@ -30,6 +30,7 @@ SYSTEM_FONTS = (
     "NotoSansCJK-Regular.ttc",
 )
 NO_CHARACTER = "\U0010fffe"  # no font has it: its picture is the font's box
+NAME_OVER_REGION = 0.6  # of a name's width must lie over its own region, or it stands in the legend only
 GRID = 96  # cells along the longer side, when a place for a name is looked for
 
 Colour = tuple[int, int, int]
@@ -144,6 +145,8 @@ def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.
             continue
         x = min(max(x - width / 2, pad), picture.width - width - pad)
         y = min(max(y, height / 2 + pad), picture.height - height / 2 - pad)
+        if region.mask[int(y), int(x) : int(x + width)].mean() < NAME_OVER_REGION:
+            continue
         box = (x - pad, y - height / 2 - pad, x + width + pad, y + height / 2 + pad)
         if any(box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken):
             continue

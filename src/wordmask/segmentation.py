@@ -1,6 +1,7 @@
 """What the user gets: a label map, scored regions, and the ways to keep them."""
 
 import json
+import os
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import atomic
+from wordmask.writing import at_home, atomic
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -111,18 +112,18 @@ class Segmentation:
         return draw(self, legend=legend)
 
     def save(self, stem: Path | str) -> list[Path]:
-        """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.json; return the paths.
+        """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
         The files appear whole, and only when all three are written; the json comes last.
 
         Raises:
-            ValueError: `stem` is a folder.
+            ValueError: `stem` names no file.
             OSError: The folder cannot be written to.
         """
-        stem = Path(stem)
-        if stem.is_dir():
-            raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(stem / 'street')!r}.")
-        overlay, labels, description = (stem.with_name(stem.name + ending) for ending in (".masks.png", ".labels.png", ".json"))
+        if not Path(stem).name or str(stem).endswith(("/", os.sep)):
+            raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(Path(stem) / 'street')!r}.")
+        stem = at_home(stem)
+        overlay, labels, description = (stem.with_name(stem.name + ending) for ending in (".masks.png", ".labels.png", ".masks.json"))
         with atomic(description) as new_description, atomic(labels) as new_labels, atomic(overlay) as new_overlay:
             self.draw().save(new_overlay)
             self.label_image().save(new_labels)

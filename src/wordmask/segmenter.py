@@ -17,7 +17,7 @@ from wordmask.segmentation import Segmentation, find_regions, label_type, unlabe
 from wordmask.text import Synonyms, TextCache, Words, encode_vocabulary
 from wordmask.vocabulary import Vocabulary, WordClass, same_phrase
 from wordmask.weights import text_tower_fingerprint
-from wordmask.writing import cache_folder
+from wordmask.writing import at_home, cache_folder
 
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DISTRACTORS = "eov-seg/coco-panoptic-133"  # everyday things and stuff that compete with the user's words under background="other"
@@ -40,7 +40,7 @@ def load(
     chosen_device, chosen_precision = choose_device(device), choose_precision(precision)
     loaded = load_model(name)
     model = loaded.model.to(chosen_device)
-    folder = cache_folder() if cache == "auto" else cache
+    folder = cache_folder() if cache == "auto" else cache and at_home(cache)
     return Segmenter(model, name=loaded.name, precision=chosen_precision, text_tower=loaded.text_tower, cache=folder)
 
 

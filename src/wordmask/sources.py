@@ -73,7 +73,8 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
             stem = Path(at_home(argument).resolve().name) / source.stem if folders > 1 and _is(argument, Path.is_dir) else source.stem
             found.setdefault(source.path.resolve(), Source(source.path, stem))
     sources = list(found.values())
-    if not any(source.path.exists() for source in sources):
+    sources = [source for source in sources if not source.path.name.endswith(OWN_FILES)] or sources  # a shell's *.png brings them too
+    if not any(_is(str(source.path), Path.exists) for source in sources):
         names = " or ".join(repr(str(source.path)) for source in sources)
         raise ValueError(f"There is no picture {names}. Check the spelling and the current folder.")
     return _make_unique(sources)
@@ -102,12 +103,12 @@ def _is(argument: str, test: Callable[[Path], bool]) -> bool:
 
 def _expand(argument: str, skip: Path | None) -> list[Source]:
     path = at_home(argument)
-    if path.is_dir():
+    if _is(argument, Path.is_dir):
         inside = sorted(_pictures_in(path, skip))
         if not inside:
             raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(PICTURE_FILES)}).")
         return [Source(file, file.relative_to(path).with_suffix("")) for file in inside]
-    if path.exists() or not _is_glob(argument):
+    if _is(argument, Path.exists) or not _is_glob(argument):
         return [Source(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
     files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
@@ -126,11 +127,20 @@ def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
 
 
 def _make_unique(sources: list[Source]) -> list[Source]:
-    common = Path(os.path.commonpath([source.path.resolve().parent for source in sources]))
     for rename in (
-        lambda source: source.stem.with_name(source.path.name),  # a.jpg beside a.png
-        lambda source: source.path.resolve().relative_to(common),  # one/a.jpg beside two/a.jpg
-    ):
-        count = Counter(source.stem for source in sources)
-        sources = [source if count[source.stem] == 1 else Source(source.path, rename(source)) for source in sources]
+        lambda source, _: source.stem.with_name(source.path.name),
+        _below_common_folder,
+    ):  # a.jpg beside a.png; x/a.jpg beside y/a.jpg
+        count = Counter(str(source.stem).casefold() for source in sources)  # some file systems ignore case
+        sources = [
+            source if count[str(source.stem).casefold()] == 1 else Source(source.path, rename(source, sources)) for source in sources
+        ]
     return sources
+
+
+def _below_common_folder(source: Source, sources: list[Source]) -> Path:
+    path = source.path.resolve()
+    try:
+        return path.relative_to(os.path.commonpath([other.path.resolve().parent for other in sources]))
+    except ValueError:  # on several drives
+        return Path(*path.parts[1:])

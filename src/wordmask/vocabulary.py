@@ -9,12 +9,14 @@ from functools import cache
 from importlib import resources
 from pathlib import Path
 
+from wordmask.writing import at_home
+
 FAMILIES = ("err-seg", "eov-seg")  # the papers evaluate with different names; a plain built-in name means the first that has it
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")  # the benchmarks that tell stuff from things
 MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")
 COMMENT = re.compile(r"(?:^|\s)#.*$")
-KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]$", re.IGNORECASE)
+KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]\s*,?\s*$", re.IGNORECASE)
 
 
 @dataclass(frozen=True)
@@ -93,7 +95,7 @@ class Vocabulary:
             ValueError: The file does not exist, is not text, or holds no words.
         """
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = at_home(path).read_text(encoding="utf-8-sig")
             content = json.loads(text) if Path(path).suffix.lower() == ".json" else text.splitlines()
         except FileNotFoundError:
             raise ValueError(
@@ -215,4 +217,8 @@ def _check_distinct(classes: list[tuple[str, ...]]) -> None:
 def _clean(name: str, where: str) -> str:
     if not isinstance(name, str) or not name.strip():
         raise ValueError(f"A name in {where} is blank ({name!r}). Leave it out, or write a word there.")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise ValueError(f"A name in {where} is no text that can be read ({name!r}). Write it in UTF-8.") from None
     return " ".join(name.split())

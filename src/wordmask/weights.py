@@ -11,7 +11,7 @@ from pathlib import Path
 import safetensors
 import torch
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, RepositoryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -23,6 +23,7 @@ CHECKPOINT_FILES = (".safetensors", *REFERENCE_FILES)
 TEXT_TOWER = ("clip.transformer.", "clip.token_embedding.", "clip.positional_embedding", "clip.ln_final.", "clip.text_projection")
 SIZES = ("base", "large")
 STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
+FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 PICKLE_START = b"\x80"
 HUB_WAIT = 10  # seconds for an answer from the hub
 HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)  # the second is the HTTP library's own, whichever the hub's version uses
@@ -35,7 +36,7 @@ class Checkpoint:
     Args:
         family: `err-seg` or `eov-seg`; empty for a reference file.
         configuration: As in the file; empty for a reference file.
-        text_tower: Fingerprint of the text tower, for the cache of text embeddings.
+        text_tower: Fingerprint of the text tower, for the cache of text embeddings; empty if not known.
         origin: Where it came from, for people.
     """
 
@@ -47,7 +48,11 @@ class Checkpoint:
 
 
 def save(path: Path, state: dict[str, Tensor], *, family: str, configuration: object, origin: str) -> None:
-    """Write a checkpoint as safetensors with its configuration in the metadata; it appears whole or not at all."""
+    """Write a checkpoint as safetensors with its configuration in the metadata; it appears whole or not at all.
+
+    Raises:
+        OSError: There is no space, or no permission.
+    """
     state = {name: tensor.detach().cpu().contiguous() for name, tensor in state.items()}
     metadata = {
         "format": FORMAT,
@@ -57,7 +62,10 @@ def save(path: Path, state: dict[str, Tensor], *, family: str, configuration: ob
         "origin": origin,
     }
     with atomic(path) as temporary:
-        save_file(state, temporary, metadata)
+        try:
+            save_file(state, temporary, metadata)
+        except safetensors.SafetensorError as error:
+            raise OSError(f"{str(path)!r} could not be written: {error}") from None
 
 
 def read(path: Path) -> Checkpoint:
@@ -81,7 +89,8 @@ def read(path: Path) -> Checkpoint:
         return Checkpoint(state, "", {}, "", str(path))
     try:
         configuration = json.loads(metadata["configuration"])
-        return Checkpoint(state, metadata["family"], configuration, metadata["text_tower"], metadata["origin"])
+        fingerprint = metadata["text_tower"] if FINGERPRINT.fullmatch(metadata["text_tower"]) else ""  # it names a file of the cache
+        return Checkpoint(state, metadata["family"], configuration, fingerprint, metadata["origin"])
     except (KeyError, ValueError) as error:
         raise ValueError(f"The checkpoint {str(path)!r} has unusable metadata ({error!r}). Fetch or convert it again.") from None
 
@@ -102,15 +111,19 @@ def configure(kind: type, values: dict) -> object:
         ValueError: A field is missing or unknown.
     """
     hints = typing.get_type_hints(kind)
-    if hints.keys() != values.keys():
-        odd = ", ".join(sorted(hints.keys() ^ values.keys()))
+    if not isinstance(values, dict) or hints.keys() != values.keys():
+        odd = ", ".join(sorted(hints.keys() ^ values.keys())) if isinstance(values, dict) else repr(values)
         raise ValueError(
             f"The checkpoint's configuration does not fit {kind.__name__}: {odd}. Was it written by another version of wordmask?"
         )
     fields = {}
     for name, value in values.items():
-        if dataclasses.is_dataclass(hints.get(name)):
-            value = configure(hints[name], value)
+        if dataclasses.is_dataclass(hints[name]):
+            fields[name] = configure(hints[name], value)
+            continue
+        numbers = value if isinstance(value, list) else [value]
+        if hints[name] is not str and not all(isinstance(number, int) and number > 0 for number in numbers):
+            raise ValueError(f"The checkpoint's configuration has {name} = {value!r}; expected positive whole numbers.")
         fields[name] = tuple(value) if isinstance(value, list) else value
     return kind(**fields)
 
@@ -131,9 +144,9 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
         published = {entry.rfilename: entry.lfs for entry in HfApi().model_info(repository, files_metadata=True, timeout=HUB_WAIT).siblings}
         file = file or pick_file(list(published), size, where)
         path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
-    except (RepositoryNotFoundError, EntryNotFoundError):
-        raise ValueError(f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling.") from None
     except HUB_ERRORS as error:
+        if isinstance(error, RepositoryNotFoundError | EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
+            raise ValueError(f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling.") from None
         path = _in_hub_cache(repository, file, size)
         if path is None:
             raise ValueError(_offline_message(where, file, error)) from None
@@ -246,6 +259,6 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(tensor, Tensor) for tensor in content.values()):
+    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
         raise ValueError(f"The checkpoint {str(path)!r} holds no state dict: expected {{name: tensor}} or {{'model': {{name: tensor}}}}.")
     return content

@@ -78,7 +78,7 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
         raise ValueError(f"{name!r} is of the family {checkpoint.family!r}; this version knows {', '.join(MODELS)}. Update wordmask.")
     kind = MODELS[checkpoint.family]
     model = kind.skeleton(weights.configure(kind.configuration, checkpoint.configuration))
-    return LoadedModel(kind.fill(model, checkpoint.state), name, checkpoint.text_tower)
+    return LoadedModel(kind.fill(model, checkpoint.state), name, checkpoint.text_tower or None)
 
 
 def _from_hub(name: str, repository: str, *, file: str | None = None, size: str | None = None) -> LoadedModel:
