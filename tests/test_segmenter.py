@@ -6,6 +6,7 @@ import torch
 
 import wordmask
 from conftest import colourful
+from wordmask import segmenter
 from wordmask.segmenter import DISTRACTORS, Segmenter, as_labels, choose_device, choose_precision, distractors
 from wordmask.vocabulary import Vocabulary
 
@@ -155,6 +156,17 @@ def test_words_are_encoded_once(tiny, own_cache, monkeypatch):
     monkeypatch.setattr(tiny, "encode_text", lambda phrases: pytest.fail(f"encoded again: {phrases}"))
     segment(colourful(10, 10), "sky; car")
     Segmenter(tiny, cache=own_cache)(colourful(10, 10), "car; sky")
+
+
+def test_the_background_is_gathered_once_for_many_pictures(tiny, monkeypatch):
+    segment = Segmenter(tiny)
+    calls = []
+    monkeypatch.setattr(segmenter, "distractors", lambda vocabulary: calls.append(vocabulary) or distractors(vocabulary))
+    for _ in range(3):
+        segment(colourful(10, 10), "sky; car", background="other")
+    assert len(calls) == 1
+    segment(colourful(10, 10), "sky; car")
+    assert len(calls) == 1
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (3, 5)])

@@ -1,4 +1,9 @@
+import tempfile
+from pathlib import Path
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from wordmask.sources import find_pictures, split_pictures_and_words
 
@@ -114,3 +119,37 @@ def test_nothing_there(here, argument, message):
 
 def test_one_missing_file_among_others_is_left_to_the_reader(here):
     assert len(find_pictures(["street.jpg", "gone.jpg"])) == 2
+
+
+def test_a_longer_name_does_not_take_anothers(here):
+    """a.jpg and a.png need their endings; a.jpg.png, called a.jpg, must then give way too."""
+    for name in ("p/a.jpg", "p/a.png", "p/a.jpg.png", "q/r/a.jpg.png"):
+        (here / name).parent.mkdir(parents=True, exist_ok=True)
+        (here / name).write_bytes(b"x")
+    stems = [source.stem.as_posix() for source in find_pictures(["p/a.jpg", "p/a.png", "p/a.jpg.png", "q/r/a.jpg.png"])]
+    assert len(set(stems)) == 4
+
+
+@given(st.data())
+@settings(deadline=None, max_examples=60)
+def test_no_two_pictures_share_a_name(data):
+    """Whatever files and folders are named: every picture once, every name once, none outside the output folder."""
+    names = st.sampled_from(["a.jpg", "a.png", "A.jpg", "a.jpg.png", "b.jpg", "x.jpg"])
+    folders = st.sampled_from([".", "x", "y", "x/x", "y/x", "x/a.jpg"])
+    files = data.draw(st.sets(st.tuples(folders, names), min_size=1, max_size=8))
+    with tempfile.TemporaryDirectory() as root, pytest.MonkeyPatch.context() as patch:
+        patch.chdir(root)
+        paths = []
+        for folder, name in files:
+            path = Path(root) / folder / name
+            if path.exists() or any(parent.is_file() for parent in path.parents):
+                continue
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(b"x")
+            paths.append(path)
+        places = sorted({str(path) for path in paths} | {str(path.parent) for path in paths})
+        arguments = data.draw(st.lists(st.sampled_from(places), min_size=1, max_size=4))
+        sources = find_pictures(arguments)
+        stems = [source.stem.as_posix() for source in sources]
+        assert len({source.path.resolve() for source in sources}) == len(sources) == len(set(stems))
+        assert not any(stem.startswith(("/", "..")) for stem in stems)

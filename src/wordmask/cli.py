@@ -92,8 +92,8 @@ def segment(
     if model == "err-seg-untrained":
         say("note: err-seg-untrained has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
-    segmenter.encode_words(asked, str(synonyms))
     settings = {"keep": keep, "threshold": threshold, "background": background and str(background), "synonyms": str(synonyms)}
+    segmenter.encode_words(asked, settings["synonyms"], settings["background"])
     done, failures = 0, {}
     try:
         for source in with_progress(sources):

@@ -10,6 +10,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
+Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 
 
@@ -34,14 +35,14 @@ class ClipConfig:
     text_layers: int
 
 
-def build(config: ClipConfig) -> open_clip.CLIP:
+def build(config: ClipConfig) -> Clip:
     """Build both towers with random weights, in evaluation mode."""
     vision = CLIPVisionCfg(timm_model_name=config.trunk, timm_pool="", timm_proj=config.projection, image_size=320)
     text = CLIPTextCfg(CONTEXT_LENGTH, width=config.text_width, heads=config.text_width // 64, layers=config.text_layers)
-    return open_clip.CLIP(config.width, vision, text).eval()
+    return Clip(config.width, vision, text).eval()
 
 
-def restore_buffers(clip: open_clip.CLIP) -> None:
+def restore_buffers(clip: Clip) -> None:
     """Compute what checkpoints don't hold: after building on the meta device, the causal mask has no values yet."""
     clip.register_buffer("attn_mask", causal_mask(CONTEXT_LENGTH, clip.positional_embedding), persistent=False)
 
@@ -51,7 +52,7 @@ def causal_mask(length: int, like: Tensor) -> Float[Tensor, "L L"]:
     return torch.full((length, length), float("-inf"), dtype=like.dtype, device=like.device).triu(1)
 
 
-def stage_maps(clip: open_clip.CLIP, pixels: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
+def stage_maps(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
     """Run the ConvNeXt trunk: its four stages, at strides 4, 8, 16 and 32."""
     trunk = clip.visual.trunk
     x, maps = trunk.stem(pixels), []
@@ -61,18 +62,18 @@ def stage_maps(clip: open_clip.CLIP, pixels: Float[Tensor, "B 3 H W"]) -> list[F
     return maps
 
 
-def last_stage_blocks(clip: open_clip.CLIP, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
+def last_stage_blocks(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """Run the blocks of the last stage alone, without its downsampling."""
     return clip.visual.trunk.stages[-1].blocks(x)
 
 
-def last_downsampling(clip: open_clip.CLIP) -> tuple[nn.Module, nn.Module]:
+def last_downsampling(clip: Clip) -> tuple[nn.Module, nn.Module]:
     """The norm and the 2×2 convolution of stride 2 between the third stage and the last."""
     norm, conv = clip.visual.trunk.stages[-1].downsample
     return norm, conv
 
 
-def project_pixels(clip: open_clip.CLIP, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
+def project_pixels(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
     """Bring every pixel of a last-stage map to the space shared with words, through CLIP's own norm and projection."""
     x = clip.visual.trunk.head.norm(clip.visual.trunk.norm_pre(x))
     return clip.visual.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, h, w)
@@ -95,7 +96,7 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
     return tokens
 
 
-def encode_tokens(clip: open_clip.CLIP, tokens: Int[Tensor, "S L"]) -> Float[Tensor, "S D"]:
+def encode_tokens(clip: Clip, tokens: Int[Tensor, "S L"]) -> Float[Tensor, "S D"]:
     """Encode prompts of L ≤ 77 tokens, zero-padded after their end token.
 
     Attention is causal and the end token is the last that counts, so cutting a batch to its longest prompt changes nothing.

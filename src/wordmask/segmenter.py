@@ -99,9 +99,9 @@ class Segmenter:
         """
         vocabulary = Vocabulary.of(words, self.model.family)
         settings = check_settings(keep=keep, threshold=threshold, background=background, synonyms=synonyms)
-        competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
-        encoded = self.encode_words(competing, synonyms)
-        keep = min(settings["keep"] or self.model.default_keep(len(competing)), len(competing))
+        encoded = self.encode_words(vocabulary, synonyms, background)
+        competing = len(encoded.owner)
+        keep = min(settings["keep"] or self.model.default_keep(competing), competing)
         settings |= {"keep": keep, "precision": self.precision}
         many = isinstance(pictures, list | tuple)
         results = [
@@ -111,11 +111,12 @@ class Segmenter:
         return results if many else results[0]
 
     @torch.inference_mode()
-    def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms = "first") -> Words:
-        """Encode words, remembered in memory and on disk, on the model's device."""
-        key = (vocabulary, synonyms)
+    def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms = "first", background: Literal["other"] | None = None) -> Words:
+        """Encode words on the model's device, those of the background after them; the last ones asked for are at hand at once."""
+        key = (vocabulary, synonyms, background)
         if self._last_words is None or self._last_words[0] != key:
-            words = encode_vocabulary(vocabulary, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text))
+            competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
+            words = encode_vocabulary(competing, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text))
             self._last_words = (key, Words(*(tensor.to(self.device) for tensor in words)))
         return self._last_words[1]
 

@@ -127,20 +127,28 @@ def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
 
 
 def _make_unique(sources: list[Source]) -> list[Source]:
-    for rename in (
-        lambda source, _: source.stem.with_name(source.path.name),
-        _below_common_folder,
-    ):  # a.jpg beside a.png; x/a.jpg beside y/a.jpg
-        count = Counter(str(source.stem).casefold() for source in sources)  # some file systems ignore case
-        sources = [
-            source if count[str(source.stem).casefold()] == 1 else Source(source.path, rename(source, sources)) for source in sources
-        ]
-    return sources
+    """Give longer names to those that clash, with each other or with a longer name, until none does.
+
+    Ends, as the longest are whole paths below the folder that all share. Case does not tell names apart: some file systems ignore it.
+    """
+    common = _common_folder([source.path.resolve() for source in sources])
+    choices = [  # a, then a.jpg beside a.png, then x/a.jpg beside y/a.jpg
+        (source.stem, source.stem.with_name(source.path.name), source.path.resolve().relative_to(common or source.path.resolve().anchor))
+        for source in sources
+    ]
+    level = [0] * len(sources)
+    while True:
+        stems = [names[number] for names, number in zip(choices, level, strict=True)]
+        count = Counter(str(stem).casefold() for stem in stems)
+        clashing = [place for place, stem in enumerate(stems) if count[str(stem).casefold()] > 1 and level[place] < 2]
+        if not clashing:
+            return [Source(source.path, stem) for source, stem in zip(sources, stems, strict=True)]
+        for place in clashing:
+            level[place] += 1
 
 
-def _below_common_folder(source: Source, sources: list[Source]) -> Path:
-    path = source.path.resolve()
+def _common_folder(paths: list[Path]) -> str | None:
     try:
-        return path.relative_to(os.path.commonpath([other.path.resolve().parent for other in sources]))
+        return os.path.commonpath([path.parent for path in paths])
     except ValueError:  # on several drives
-        return Path(*path.parts[1:])
+        return None

@@ -9,13 +9,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
-import open_clip
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from wordmask.clip import encode_tokens, tokenize
+from wordmask.clip import Clip, encode_tokens, tokenize
 from wordmask.vocabulary import Vocabulary, same_phrase
 
 Synonyms = Literal["first", "mean"]
@@ -41,7 +40,7 @@ class Words(NamedTuple):
     owner: Int[Tensor, " S"]
 
 
-def encode_phrases(clip: open_clip.CLIP, phrases: list[str], templates: tuple[str, ...]) -> Float[Tensor, "S D"]:
+def encode_phrases(clip: Clip, phrases: list[str], templates: tuple[str, ...]) -> Float[Tensor, "S D"]:
     """Encode phrases by a CLIP text tower: unit vectors, the mean over the templates.
 
     Prompts go through in order of length, each chunk cut to its longest.
