@@ -52,6 +52,12 @@ def tiny():
     return filled("err-seg-untrained")
 
 
+@pytest.fixture(scope="session")
+def tiny_eov():
+    """A small EOV-Seg, likewise."""
+    return filled("eov-seg-untrained")
+
+
 @pytest.fixture
 def picture(tmp_path) -> Path:
     """A small colourful picture file."""
@@ -74,8 +80,12 @@ def filled(preset: str) -> torch.nn.Module:
 def noise_for(name: str, tensor: torch.Tensor) -> torch.Tensor:
     """Draw a weight of the right scale, by its name alone."""
     noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(zlib.crc32(name.encode())))
+    if name.endswith("running_var"):
+        return 1 + 0.1 * noise.abs()
+    if name.endswith("selection.scale"):  # makes up for a near-uniform softmax
+        return 20 + noise
     if tensor.ndim == 0:
-        return torch.tensor(3.0)
+        return torch.tensor(3.0).to(tensor.dtype)
     if name.endswith("gamma"):
         return 0.3 + 0.03 * noise
     if tensor.ndim == 1:

@@ -10,8 +10,8 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "vocabulary", "segmentation", "drawing", "sources"},
-    {"image", "text", "clip", "weights", "postprocess"},
+    {"writing", "vocabulary", "regions", "coco", "segmentation", "drawing", "sources"},
+    {"image", "text", "clip", "weights", "postprocess", "settings", "results"},
     {"models"},
     {"segmenter", "data"},
     {"training", "evaluation", "export", "batch"},

@@ -11,7 +11,8 @@ from pycocotools.coco import COCO
 
 from conftest import colourful
 from wordmask.drawing import choose_colours, deepest_point, lacks, legible, outline, palette, tint
-from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
+from wordmask.regions import find_regions
+from wordmask.segmentation import Segmentation, label_type, unlabelled_value
 from wordmask.vocabulary import Vocabulary, WordClass
 
 
@@ -74,7 +75,7 @@ def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
     assert content["unlabelled"] == unlabelled
     assert (content["picture"], content["model"], content["settings"]) == ("a.jpg", "test", {"threshold": 0.0})
     assert len(content["classes"]) == classes
-    assert content["regions"][0].keys() == {"name", "label", "thing", "score", "area", "box", "runner_up", "segmentation"}
+    assert content["regions"][0].keys() == {"id", "name", "label", "thing", "score", "area", "box", "runner_up", "segmentation"}
     assert sum(region["area"] for region in content["regions"]) == 48 * 64 - 5
 
 
@@ -112,7 +113,7 @@ def test_regions_are_tinted_and_outlined():
     labels[10:30, 10:50] = 0
     result = labelled(labels, numbered(1))
     colours = choose_colours(result.regions)
-    drawn, colour = np.array(tint(result, colours)).astype(int), np.array(colours[0])
+    drawn, colour = np.array(tint(result, colours)).astype(int), np.array(colours[1])
     assert (drawn[labels == 255] == result.picture[labels == 255]).all(), "the unlabelled keeps its pixels"
     assert (drawn[10, 10:50] == colour).all(), "the outline has the full colour"
     inner = drawn[20, 45]

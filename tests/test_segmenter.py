@@ -7,7 +7,9 @@ import torch
 import wordmask
 from conftest import colourful
 from wordmask import segmenter
-from wordmask.segmenter import DISTRACTORS, Segmenter, as_labels, choose_device, choose_precision, distractors
+from wordmask.results import as_labels
+from wordmask.segmenter import DISTRACTORS, Segmenter, distractors
+from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
 
 
@@ -32,7 +34,8 @@ def test_three_lines_of_python(picture, tmp_path):
     assert result.labels.shape == (48, 64)
     assert {region.name for region in result.regions} <= {"road", "car", "sky"}
     assert all(0 < region.score <= 1 for region in result.regions)
-    assert result.settings == {"threshold": 0.0, "background": None, "synonyms": "first", "keep": 3, "precision": "float32"}
+    assert result.task == "semantic"
+    assert result.settings == {"keep": 3, "threshold": 0.0, "background": None, "synonyms": "first", "precision": "float32"}
 
 
 def test_one_word_takes_the_whole_picture(segment):
@@ -119,7 +122,12 @@ def test_half_precision_runs(tiny, precision):
         ({"threshold": 1.5}, "expected a probability"),
         ({"threshold": float("nan")}, "expected a probability"),
         ({"background": "sky"}, "expected 'other'"),
-        ({"synonyms": "last"}, "expected 'first' or 'mean'"),
+        ({"synonyms": "last"}, "expected 'first', 'mean' or 'each'"),
+        ({"synonyms": "each"}, "one vector per class"),
+        ({"overlap": -0.1}, "expected a share"),
+        ({"most": 0}, "at least 1"),
+        ({"task": "panoptic"}, "does semantic"),
+        ({"task": "depth"}, "does semantic"),
     ],
 )
 def test_settings_that_make_no_sense(segment, settings, message):

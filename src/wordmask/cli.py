@@ -30,7 +30,8 @@ REPORTED = 3  # up to so many pictures, each gets lines of its own; above, a pro
 
 Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 Background = StrEnum("Background", ["other"])
-Synonyms = StrEnum("Synonyms", ["first", "mean"])
+Synonyms = StrEnum("Synonyms", ["first", "mean", "each"])
+Task = StrEnum("Task", ["panoptic", "instance", "semantic"])
 
 
 def main() -> None:
@@ -65,12 +66,15 @@ def segment(
     vocabulary: Annotated[str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")] = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("masks"),
     model: Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")] = "err-seg-base",
+    task: Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[Precision, typer.Option(help="Of the image side; auto is float32.")] = Precision.auto,
-    keep: Annotated[int | None, typer.Option(min=1, help="How many classes the model refines for each picture.")] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave pixels unlabelled whose probability is below.")] = 0.0,
+    keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")] = 0.0,
+    overlap: Annotated[float, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels that a mask must win.")] = 0.8,
+    most: Annotated[int, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at.")] = 100,
     background: Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")] = None,
-    synonyms: Annotated[Synonyms, typer.Option(help="Encode a class by its first name, or the mean of all.")] = Synonyms.first,
+    synonyms: Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")] = None,
 ) -> None:
     """Outline the regions that words name: an overlay, a label map and a json file per picture.
 
@@ -89,10 +93,12 @@ def segment(
     check_writable(output)
     announce(sources, asked)
     segmenter = load_segmenter(model, device, str(precision))
-    if model == "err-seg-untrained":
-        say("note: err-seg-untrained has random weights; its labels mean nothing.", err=True)
+    if model.endswith("-untrained"):
+        say(f"note: {model} has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = {"keep": keep, "threshold": threshold, "background": background and str(background), "synonyms": str(synonyms)}
+    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
+    settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
+    segmenter.check(**settings)
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
     done, failures = 0, {}
     try:

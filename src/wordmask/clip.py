@@ -7,21 +7,25 @@ import open_clip
 import torch
 from jaxtyping import Float, Int
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
+from open_clip.modified_resnet import AttentionPool2d
 from open_clip.tokenizer import SimpleTokenizer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
+RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}  # OpenAI's: blocks per stage, side of the training pictures
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """A CLIP with a ConvNeXt image tower.
+    """A CLIP with a convolutional image tower.
 
     Args:
-        trunk: timm's name of the image tower.
+        trunk: timm's name of a ConvNeXt, or a row of `RESNETS`: OpenAI's, with QuickGELU in the text tower.
         channels: Of its four stages, at strides 4, 8, 16, 32.
-        projection: From the trunk to the shared space: `linear` or `mlp`.
+        projection: From the trunk to the shared space: `linear` or `mlp`, for a ResNet `attention`.
         width: D, of the space that pictures and words share.
         text_width: Of the text transformer; its heads are 64 wide.
         text_layers: Of the text transformer.
@@ -35,10 +39,33 @@ class ClipConfig:
     text_layers: int
 
 
+@dataclass(frozen=True)
+class VitConfig:
+    """The beginning of a CLIP vision transformer, as OpenAI trained it.
+
+    Args:
+        width: C, channels of a token.
+        heads: Of its attention.
+        patch: Side of a patch, in pixels: the stride of the map.
+        grid: Patches along the side of a training picture.
+        blocks: How many of its first residual blocks are there.
+    """
+
+    width: int
+    heads: int
+    patch: int
+    grid: int
+    blocks: int
+
+
 def build(config: ClipConfig) -> Clip:
     """Build both towers with random weights, in evaluation mode."""
-    vision = CLIPVisionCfg(timm_model_name=config.trunk, timm_pool="", timm_proj=config.projection, image_size=320)
     text = CLIPTextCfg(CONTEXT_LENGTH, width=config.text_width, heads=config.text_width // 64, layers=config.text_layers)
+    if config.trunk in RESNETS:
+        blocks, side = RESNETS[config.trunk]
+        vision = CLIPVisionCfg(layers=blocks, width=config.channels[0] // 4, image_size=side)
+        return Clip(config.width, vision, text, quick_gelu=True).eval()
+    vision = CLIPVisionCfg(timm_model_name=config.trunk, timm_pool="", timm_proj=config.projection, image_size=320)
     return Clip(config.width, vision, text).eval()
 
 
@@ -53,10 +80,15 @@ def causal_mask(length: int, like: Tensor) -> Float[Tensor, "L L"]:
 
 
 def stage_maps(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
-    """Run the ConvNeXt trunk: its four stages, at strides 4, 8, 16 and 32."""
-    trunk = clip.visual.trunk
-    x, maps = trunk.stem(pixels), []
-    for stage in trunk.stages:
+    """Run the trunk: its four stages, at strides 4, 8, 16 and 32."""
+    if has_attention_pool(clip):
+        resnet = clip.visual
+        x, stages = resnet.stem(pixels), (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
+    else:
+        trunk = clip.visual.trunk
+        x, stages = trunk.stem(pixels), trunk.stages
+    maps = []
+    for stage in stages:
         x = stage(x)
         maps.append(x)
     return maps
@@ -77,6 +109,77 @@ def project_pixels(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 
     """Bring every pixel of a last-stage map to the space shared with words, through CLIP's own norm and projection."""
     x = clip.visual.trunk.head.norm(clip.visual.trunk.norm_pre(x))
     return clip.visual.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, h, w)
+
+
+def has_attention_pool(clip: Clip) -> bool:
+    """Tell whether the image tower is a ResNet, which reaches the shared space by attention."""
+    return hasattr(clip.visual, "attnpool")
+
+
+def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q D"]:
+    """Bring each region of a last-stage map to the space shared with words, as CLIP's own head sees it.
+
+    A ConvNeXt averages the region; a ResNet attends to it.
+
+    Args:
+        masks: 1 inside, 0 outside. What an empty one gives has no meaning.
+    """
+    if has_attention_pool(clip):
+        return attend_regions(clip.visual.attnpool, x32, masks)
+    pooled = mean_inside(clip.visual.trunk.norm_pre(x32), masks)  # (B, Q, C)
+    pooled = clip.visual.trunk.head.norm(pooled.transpose(1, 2)[..., None])  # (B, C, Q, 1)
+    return clip.visual.head(pooled[..., 0].transpose(1, 2))
+
+
+def mean_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:
+    """Average a map over each mask of zeros and ones; zero for an empty mask."""
+    area = masks.sum(dim=(2, 3))[..., None]  # (B, Q, 1)
+    return torch.einsum("bchw,bqhw->bqc", x, masks) / (area + 1e-8)
+
+
+def attend_regions(pool: AttentionPool2d, x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q D"]:
+    """Pool by CLIP's attention with the mean of the picture as the one query, its keys limited to each mask.
+
+    The query is the same for every mask, so that it meets the keys once.
+    """
+    positions = resize_positions(pool.positional_embedding, x.shape[-2:])
+    pixels = x.flatten(2).transpose(1, 2)  # (B, h·w, C)
+    query = pool.q_proj(pixels.mean(dim=1) + positions[0]).unflatten(-1, (pool.num_heads, -1))  # (B, heads, C / heads)
+    placed = pixels + positions[1:]
+    key, value = (projection(placed).unflatten(-1, (pool.num_heads, -1)) for projection in (pool.k_proj, pool.v_proj))
+    logits = torch.einsum("bmc,bnmc->bmn", query, key) / query.shape[-1] ** 0.5
+    outside = masks.flatten(2)[:, None] < 0.5  # (B, 1, Q, h·w)
+    weights = logits[:, :, None].masked_fill(outside, torch.finfo(logits.dtype).min).softmax(dim=-1)  # (B, heads, Q, h·w)
+    return pool.c_proj(torch.einsum("bmqn,bnmc->bqmc", weights, value).flatten(2))
+
+
+def resize_positions(positions: Float[Tensor, "G C"], size: tuple[int, int]) -> Float[Tensor, "N C"]:
+    """Resize the position embeddings of a square grid, but the first (of the whole picture), bilinearly to another grid."""
+    side = round((len(positions) - 1) ** 0.5)
+    grid = positions[1:].T.unflatten(1, (side, side))[None]  # (1, C, side, side)
+    resized = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
+    return torch.cat([positions[:1], resized[0].flatten(1).T])
+
+
+class VitBeginning(nn.Module):
+    """The first blocks of a CLIP vision transformer: they know where things are, not yet what they mean."""
+
+    def __init__(self, config: VitConfig):
+        super().__init__()
+        self.channels = config.width
+        self.conv1 = nn.Conv2d(3, config.width, kernel_size=config.patch, stride=config.patch, bias=False)
+        self.class_embedding = nn.Parameter(torch.randn(config.width) / config.width**0.5)
+        self.positional_embedding = nn.Parameter(torch.randn(config.grid**2 + 1, config.width) / config.width**0.5)
+        self.ln_pre = nn.LayerNorm(config.width)
+        self.blocks = nn.ModuleList(ResidualAttentionBlock(config.width, config.heads, act_layer=QuickGELU) for _ in range(config.blocks))
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
+        patches = self.conv1(pixels)  # (B, C, h, w)
+        tokens = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+        tokens = self.ln_pre(tokens + resize_positions(self.positional_embedding, patches.shape[-2:]))  # (B, 1 + h·w, C)
+        for block in self.blocks:
+            tokens = block(tokens)
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, patches.shape[-2:])
 
 
 def tokenize(prompts: list[str]) -> list[list[int]]:

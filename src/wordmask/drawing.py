@@ -3,6 +3,7 @@
 import math
 import textwrap
 import unicodedata
+from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -10,7 +11,8 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 if TYPE_CHECKING:
-    from wordmask.segmentation import Region, Segmentation
+    from wordmask.regions import Region
+    from wordmask.segmentation import Segmentation
 
 COLOURS = 256
 FILL = 0.45  # opacity of a region's tint
@@ -32,6 +34,7 @@ SYSTEM_FONTS = (
 NO_CHARACTER = "\U0010fffe"  # no font has it: its picture is the font's box
 NAME_OVER_REGION = 0.6  # of a name's width must lie over its own region, or it stands in the legend only
 GRID = 96  # cells along the longer side, when a place for a name is looked for
+LEGEND_ENTRIES = 60  # further regions are counted
 
 Colour = tuple[int, int, int]
 
@@ -52,43 +55,57 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     """
     colours = choose_colours(result.regions)
     picture = tint(result, colours)
-    font = choose_font([region.name for region in result.regions], size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
-    _write_names(picture, result.regions, font)
-    return _add_legend(picture, _legend_entries(result, colours, font), font) if legend else picture
+    names = number_names(result.regions)
+    font = choose_font(names, size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
+    _write_names(picture, result.regions, names, font)
+    return _add_legend(picture, _legend_entries(result, names, colours, font), font) if legend else picture
+
+
+def number_names(regions: "list[Region]") -> list[str]:
+    """The name of every region; those that share a class are numbered: person 1, person 2."""
+    total, so_far = Counter(region.label for region in regions), Counter()
+    names = []
+    for region in regions:
+        so_far[region.label] += 1
+        names.append(f"{region.name} {so_far[region.label]}" if total[region.label] > 1 else region.name)
+    return names
 
 
 def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:
     """Tint every region and draw its outline in the full colour."""
-    table = np.zeros((result.unlabelled + 1, 3), np.float32)
-    opacity = np.zeros((result.unlabelled + 1, 1), np.float32)
-    for label, colour in colours.items():
-        table[label], opacity[label] = colour, FILL
-    edge = outline(result.labels, max(1, round(min(result.size) / 300)))
+    areas = result.labels if result.segments is None else result.segments
+    values = np.iinfo(areas.dtype).max + 1
+    table, opacity = np.zeros((values, 3), np.float32), np.zeros((values, 1), np.float32)
+    for region in result.regions:
+        value = region.label if result.segments is None else region.id
+        table[value], opacity[value] = colours[region.id], FILL
+    edge = outline(areas, max(1, round(min(result.size) / 300)))
     tinted = np.empty_like(result.picture)
     for start in range(0, len(edge), ROWS_AT_ONCE):
         rows = slice(start, start + ROWS_AT_ONCE)
-        labels = result.labels[rows]
-        strength = np.where(edge[rows, :, None] & (opacity[labels] > 0), 1, opacity[labels])  # (rows, W, 1)
-        tinted[rows] = result.picture[rows] * (1 - strength) + table[labels] * strength + 0.5
+        area = areas[rows]
+        strength = np.where(edge[rows, :, None] & (opacity[area] > 0), 1, opacity[area])  # (rows, W, 1)
+        tinted[rows] = result.picture[rows] * (1 - strength) + table[area] * strength + 0.5
     return Image.fromarray(tinted)
 
 
-def outline(labels: np.ndarray, width: int) -> np.ndarray:
-    """Find the pixels within `width` of another label, (H, W) bool."""
-    edge = np.zeros(labels.shape, bool)
+def outline(areas: np.ndarray, width: int) -> np.ndarray:
+    """Find the pixels within `width` of another value, (H, W) bool."""
+    edge = np.zeros(areas.shape, bool)
     for distance in range(1, width + 1):
         before, after = slice(None, -distance), slice(distance, None)
         for near, far in ((before, after), ((slice(None), before), (slice(None), after))):
-            differs = labels[near] != labels[far]
+            differs = areas[near] != areas[far]
             edge[near] |= differs
             edge[far] |= differs
     return edge
 
 
 def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
-    """Give every label present its own colour.
+    """Give every region its own colour, by its id.
 
-    It is the palette's, so that a class looks alike in all pictures, or the next that differs enough from those of larger regions.
+    It is the palette's for its label, so that a class looks alike in all pictures, or the next that differs enough from those of regions
+    before it: so instances of one class are told apart.
     """
     colours, taken = {}, np.empty((0, 3))
     oklab = _to_oklab(palette())
@@ -97,7 +114,7 @@ def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
         distance = np.linalg.norm(oklab[candidates, None] - taken[None], axis=-1).min(axis=1, initial=np.inf)
         free = np.flatnonzero(distance > SIMILAR)
         choice = candidates[free[0] if len(free) else distance.argmax()]
-        colours[region.label] = tuple(int(value) for value in palette()[choice])
+        colours[region.id] = tuple(int(value) for value in palette()[choice])
         taken = np.vstack([taken, oklab[choice]])
     return colours
 
@@ -134,18 +151,18 @@ def _to_oklab(colours: np.ndarray) -> np.ndarray:
     )
 
 
-def _write_names(picture: Image.Image, regions: "list[Region]", font: ImageFont.FreeTypeFont) -> None:
-    """Write each name inside its region, largest first, where there is room for it."""
+def _write_names(picture: Image.Image, regions: "list[Region]", names: list[str], font: ImageFont.FreeTypeFont) -> None:
+    """Write each name inside its region, the first first, where there is room for it."""
     pen, taken = ImageDraw.Draw(picture, "RGBA"), []
-    for region in regions:
-        x, y, radius = deepest_point(region.mask)
-        name = legible(region.name, font)
+    for region, name in zip(regions, names, strict=True):
+        mask, name = region.mask, legible(name, font)
+        x, y, radius = deepest_point(mask)
         width, height, pad = text_width(name, font), round(font.size * 0.8), round(font.size * 0.35)
         if radius < height / 2 + pad or width + 2 * pad > picture.width or len(name) > NAME_WIDTH:
             continue
         x = min(max(x - width / 2, pad), picture.width - width - pad)
         y = min(max(y, height / 2 + pad), picture.height - height / 2 - pad)
-        if region.mask[int(y), int(x) : int(x + width)].mean() < NAME_OVER_REGION:
+        if mask[int(y), int(x) : int(x + width)].mean() < NAME_OVER_REGION:
             continue
         box = (x - pad, y - height / 2 - pad, x + width + pad, y + height / 2 + pad)
         if any(box[0] < other[2] and other[0] < box[2] and box[1] < other[3] and other[1] < box[3] for other in taken):
@@ -216,16 +233,16 @@ def write_text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, fon
         x += font.getlength(word) + font.size * WORD_SPACE
 
 
-def _legend_entries(result: "Segmentation", colours: dict[int, Colour], font: ImageFont.FreeTypeFont) -> list[Entry]:
+def _legend_entries(result: "Segmentation", names: list[str], colours: dict[int, Colour], font: ImageFont.FreeTypeFont) -> list[Entry]:
     def share(area: int) -> str:
         return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 100 else "<1%"
 
     entries = [
-        Entry(
-            colours[region.label], textwrap.wrap(legible(region.name, font), NAME_WIDTH), f"{share(region.area)} · score {region.score:.2f}"
-        )
-        for region in result.regions
+        Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), f"{share(region.area)} · score {region.score:.2f}")
+        for region, name in list(zip(result.regions, names, strict=True))[:LEGEND_ENTRIES]
     ]
+    if len(names) > LEGEND_ENTRIES:
+        entries.append(Entry(None, [f"… and {len(names) - LEGEND_ENTRIES} more"], ""))
     if result.unlabelled_area:
         entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
     return entries

@@ -20,6 +20,7 @@ from wordmask.writing import at_home
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
+PADDING = 32  # pixels, the coarsest stride
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -31,45 +32,72 @@ class ImageInput:
     Args:
         shortest_edge: Pixels; the picture is first resized to this, antialiased, on 8 bits …
         longest_edge: … unless its longer edge would exceed this.
-        square: The normalised picture is then stretched to a square of this side, bilinearly, without antialiasing.
+        square: The normalised picture is then stretched to a square of this side, bilinearly, without antialiasing; None keeps its shape
+            and pads zeros at the right and the bottom to a multiple of 32.
         mean: Subtracted from RGB in 0–255.
         std: Divides the difference.
     """
 
     shortest_edge: int
     longest_edge: int
-    square: int
+    square: int | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class Frame:
-    """The sizes a picture had, (height, width): the only thing that knows how to get back to them."""
+    """The sizes a picture had, (height, width): the only thing that knows how to get back to them.
+
+    Args:
+        original: As it was read.
+        resized: Without padding; None if it was stretched over the whole input.
+        padded: The model's input; None likewise.
+    """
 
     original: tuple[int, int]
+    resized: tuple[int, int] | None = None
+    padded: tuple[int, int] | None = None
 
     def restore_strips(self, maps: Float[Tensor, "K h w"]) -> Iterator[Float[Tensor, "K s W"]]:
         """Bring maps on the model's grid back to the original picture, bilinearly, some rows at a time from top to bottom.
 
+        Where the picture was padded, maps are brought to the padded input, cropped, and brought to the original, as the references do.
         Bilinear resizing is separable: first all rows, still narrow; then strip by strip all columns.
         """
-        height, width = self.original
-        rows = max(1, STRIP_ENTRIES // (len(maps) * width))
-        narrow = F.interpolate(maps[None], size=(height, maps.shape[-1]), mode="bilinear", align_corners=False)  # (1, K, H, w)
+        width = self.original[1]
+        rows = max(1, STRIP_ENTRIES // (max(1, len(maps)) * max(width, self.padded[1] if self.padded else 0)))
+        narrow = self._restore(maps[None], axis=0)  # (1, K, H, w)
         for strip in narrow.split(rows, dim=2):
-            yield F.interpolate(strip, size=(strip.shape[2], width), mode="bilinear", align_corners=False)[0]
+            yield self._restore(strip, axis=1)[0]
+
+    def _restore(self, maps: Float[Tensor, "1 K h w"], axis: int) -> Float[Tensor, "1 K h2 w2"]:
+        """Restore the height (axis 0) or the width (axis 1) of maps."""
+        if self.padded is not None:
+            maps = _resize_axis(maps, self.padded[axis], axis).narrow(axis + 2, 0, self.resized[axis])
+        return _resize_axis(maps, self.original[axis], axis)
 
 
-def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 R R"], Frame]:
+def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 H W"], Frame]:
     """Resize and normalise an RGB picture as `wanted` says."""
     height, width = picture.shape[:2]
     new_height, new_width = shortest_edge_size(height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge)
     small = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
+    if wanted.square is None:
+        padded = (-(-new_height // PADDING) * PADDING, -(-new_width // PADDING) * PADDING)
+        pixels = F.pad(pixels, (0, padded[1] - new_width, 0, padded[0] - new_height))
+        return pixels, Frame((height, width), (new_height, new_width), padded)
     pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[0]  # (3, R, R)
     return pixels, Frame((height, width))
+
+
+def _resize_axis(maps: Float[Tensor, "1 K h w"], size: int, axis: int) -> Float[Tensor, "1 K h2 w2"]:
+    if maps.numel() == 0:  # interpolation refuses what has no maps
+        return maps.new_empty(*maps.shape[:2], *((size, maps.shape[3]) if axis == 0 else (maps.shape[2], size)))
+    whole = (size, maps.shape[3]) if axis == 0 else (maps.shape[2], size)
+    return F.interpolate(maps, size=whole, mode="bilinear", align_corners=False)
 
 
 def shortest_edge_size(height: int, width: int, *, shortest: int, longest: int) -> tuple[int, int]:

@@ -1,21 +1,55 @@
-"""Raw tensors + Frame → one label per pixel, with its confidence and the runner-up."""
+"""Raw tensors + Frame → what is seen: one label per pixel, panoptic segments, or instances; each with its confidence and the runner-up."""
 
 from typing import NamedTuple
 
+import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from wordmask.image import Frame
 
+CLASS_ENTRIES = 2**22  # of class maps, when they are summed over queries: 16 MB at a time
+EMPTY = 1e-6  # added to the area of an instance before dividing; reference segmentator.py
+
 
 class PixelReading(NamedTuple):
-    """The best and second-best class of every pixel, and their probabilities; class -1 where there is no second."""
+    """The best and second-best class of every pixel, and their probabilities; class -1 where there is none."""
 
     best: Int[Tensor, "H W"]
     confidence: Float[Tensor, "H W"]
     runner_up: Int[Tensor, "H W"]
     runner_up_confidence: Float[Tensor, "H W"]
+
+
+class Segments(NamedTuple):
+    """Panoptic segments: every pixel belongs to one at most. Ids count from 1; 0 is nothing. N segments in the order of their ids.
+
+    The score of a segment is the mean, over its pixels, of class probability × mask probability. Its runner-up is its second-best class, -1
+    if there is no other; the share is its probability over that of the best.
+    """
+
+    ids: Int[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"]
+    classes: list[int]
+    scores: list[float]
+    runners_up: list[int]
+    rival_shares: list[float]
+
+
+class Instances(NamedTuple):
+    """N instances, best first; they may overlap. Masks of equal queries are kept once, as bits."""
+
+    classes: list[int]
+    scores: list[float]
+    runners_up: list[int]
+    areas: list[int]
+    boxes: list[tuple[int, int, int, int]]
+    mask: list[int]
+    bits: UInt8[np.ndarray, "M H W8"]
+
+
+# Semantic ---------------------------------------------------------------------------------------------------------------------------
 
 
 def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame: Frame) -> PixelReading:
@@ -29,8 +63,33 @@ def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
     classes = kept.int()
-    strips = [_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())]
-    return PixelReading(*(torch.cat(parts) for parts in zip(*strips, strict=True)))
+    return _join(_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid()))
+
+
+def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], frame: Frame) -> PixelReading:
+    """Sum class probability × mask probability over the queries, and rank the classes at every pixel.
+
+    Equal to ranking T maps of the whole picture: some rows and some classes are seen at a time, and only the best two are remembered. The
+    sum can exceed 1, the confidence cannot.
+
+    Args:
+        class_logits: Of one picture, void last.
+        mask_logits: The sigmoid is the probability.
+    """
+    class_probs = class_logits.float().softmax(dim=-1)[:, :-1].T  # (T, Q)
+
+    def read(maps: Float[Tensor, "Q s W"]) -> PixelReading:
+        masks = maps.sigmoid()
+        many = max(1, CLASS_ENTRIES // masks[0].numel())
+        reading = None
+        for start in range(0, len(class_probs), many):
+            sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
+            part = _best_two(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
+            reading = part if reading is None else _better_two(reading, part)
+        return reading
+
+    found = _join(read(maps) for maps in frame.restore_strips(mask_logits.float()))
+    return found._replace(confidence=found.confidence.clamp(max=1), runner_up_confidence=found.runner_up_confidence.clamp(max=1))
 
 
 def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
@@ -39,3 +98,187 @@ def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> Pixel
     second, second_place = maps.scatter(0, place[None], -1.0).max(dim=0)
     runner_up = classes[second_place] if len(maps) > 1 else torch.full_like(classes[place], -1)
     return PixelReading(classes[place], best, runner_up, second.clamp(min=0))
+
+
+def _better_two(first: PixelReading, second: PixelReading) -> PixelReading:
+    """Rank two readings of the same pixels; of equals, a class of the first reading comes first."""
+    classes = torch.stack([first.best, first.runner_up, second.best, second.runner_up])
+    probs = torch.stack([first.confidence, first.runner_up_confidence, second.confidence, second.runner_up_confidence])
+    order = probs.masked_fill(classes < 0, -1.0).argsort(dim=0, descending=True, stable=True)[:2]
+    (best, runner_up), (confidence, runner_up_confidence) = classes.gather(0, order), probs.gather(0, order)
+    return PixelReading(best, confidence, runner_up, runner_up_confidence)
+
+
+def _join(strips) -> PixelReading:
+    return PixelReading(*(torch.cat(parts) for parts in zip(*strips, strict=True)))
+
+
+# Panoptic ---------------------------------------------------------------------------------------------------------------------------
+
+
+class _Claims(NamedTuple):
+    """What K queries claim of a picture, or of some rows of it."""
+
+    winner: Int[Tensor, "H W"]  # of every pixel
+    inside: Bool[Tensor, "H W"]  # whether the winner's own mask has the pixel
+    confidence: Float[Tensor, "H W"]  # the winner's class probability × mask probability
+    covered: Int[Tensor, " K"]  # pixels in the mask of each query
+    won: Int[Tensor, " K"]
+    taken: Int[Tensor, " K"]  # won and inside
+    evidence: Float[Tensor, " K"]  # sum of the confidence over what is taken
+
+
+def read_panoptic(
+    class_logits: Float[Tensor, "Q T1"],
+    mask_logits: Float[Tensor, "Q h w"],
+    *,
+    things: Bool[Tensor, " T"],
+    frame: Frame,
+    threshold: float = 0.0,
+    overlap: float = 0.8,
+) -> Segments:
+    """Give every pixel to the query that is surest of it, and keep the queries that win most of their masks.
+
+    Only queries whose best class is not void are brought to full resolution, some rows at a time. The device is asked once for all queries.
+
+    Args:
+        class_logits: Of one picture, void last.
+        things: Which classes are counted; segments of the others merge, class by class.
+        threshold: Queries whose class probability is not above are dropped; the paper's is 0.
+        overlap: A query survives if the pixels it won are at least this share of those its mask covers; the paper's is 0.8.
+    """
+    probs = class_logits.float().softmax(dim=-1)
+    scores, classes = probs.max(dim=-1)
+    kept = ((classes != len(things)) & (scores > threshold)).nonzero()[:, 0]
+    scores, classes = scores[kept], classes[kept]
+    claims = _claim(mask_logits[kept].float(), scores, frame)
+    rival_probs, rivals = second_best(probs[kept, :-1], classes)
+    counts = torch.stack([claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals]).T.tolist()
+    table, queries = number_segments(counts, overlap)
+    numbers = torch.tensor([*table, 0], dtype=torch.int32, device=claims.winner.device)  # the 0 is for no queries at all
+    ids = numbers[claims.winner] * claims.inside
+    evidence, shares = claims.evidence.tolist(), (rival_probs / scores).tolist()
+    segments = []
+    for members in queries:
+        area, total = sum(counts[k][2] for k in members), sum(evidence[k] for k in members)
+        largest = max(members, key=lambda k: counts[k][2])
+        segments.append((counts[largest][3], min(1.0, total / area), counts[largest][5], shares[largest]))
+    columns = zip(*segments, strict=True) if segments else ((), (), (), ())
+    return Segments(ids, claims.confidence, *(list(column) for column in columns))
+
+
+def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], frame: Frame) -> _Claims:
+    if len(mask_logits) == 0:
+        nothing = torch.zeros(frame.original, device=scores.device)
+        counts = torch.zeros(0, dtype=torch.long, device=scores.device)
+        return _Claims(nothing.int(), nothing.bool(), nothing, counts, counts, counts, scores)
+    strips = [_claim_strip(maps.sigmoid(), scores) for maps in frame.restore_strips(mask_logits)]
+    columns = list(zip(*strips, strict=True))
+    return _Claims(*(torch.cat(parts) for parts in columns[:3]), *(torch.stack(parts).sum(dim=0) for parts in columns[3:]))
+
+
+def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> _Claims:
+    covers = masks >= 0.5
+    masks = masks * scores[:, None, None]
+    winner = masks.argmax(dim=0)
+    inside = covers.gather(0, winner[None])[0]
+    confidence = masks.gather(0, winner[None])[0]
+    zeros = torch.zeros(len(scores), dtype=torch.long, device=winner.device)
+    chosen = winner.flatten()
+    won = zeros.scatter_add(0, chosen, torch.ones_like(chosen))
+    taken = zeros.scatter_add(0, chosen, inside.flatten().long())
+    evidence = torch.zeros_like(scores).scatter_add(0, chosen, (confidence * inside).flatten())
+    return _Claims(winner.int(), inside, confidence, covers.flatten(1).sum(dim=1), won, taken, evidence)
+
+
+def number_segments(counts: list[list[int]], overlap: float) -> tuple[list[int], list[list[int]]]:
+    """Decide which queries survive; stuff of one class shares an id.
+
+    Args:
+        counts: Of each query: pixels covered, won, taken; class; 1 for a thing; and whatever else.
+
+    Returns:
+        The id of each query, 0 if it doesn't survive; and the queries of each id, from 1.
+    """
+    table, queries, stuff = [], [], {}
+    for query, (covered, won, taken, label, thing, *_) in enumerate(counts):
+        if not taken or won / covered < overlap:
+            table.append(0)
+        elif not thing and label in stuff:
+            table.append(stuff[label])
+            queries[stuff[label] - 1].append(query)
+        else:
+            queries.append([query])
+            table.append(len(queries))
+            if not thing:
+                stuff[label] = len(queries)
+    return table, queries
+
+
+def second_best(probs: Float[Tensor, "N T"], classes: Int[Tensor, " N"]) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
+    """The best class but the given one, and its probability; -1 and 0 if there is no other."""
+    if probs.shape[1] < 2:
+        return torch.zeros_like(probs[:, 0]), torch.full_like(classes, -1)
+    return probs.scatter(1, classes[:, None], -1.0).max(dim=1)
+
+
+# Instances --------------------------------------------------------------------------------------------------------------------------
+
+
+def read_instances(
+    class_logits: Float[Tensor, "Q T1"],
+    mask_logits: Float[Tensor, "Q h w"],
+    *,
+    things: Bool[Tensor, " T"],
+    frame: Frame,
+    most: int = 100,
+) -> Instances:
+    """Take the most probable pairs of query and class, things only; score = class probability × mean mask probability inside.
+
+    Only the masks of those queries are brought to full resolution, each once, some rows at a time. Empty masks give no instance.
+
+    Args:
+        class_logits: Of one picture, void last.
+        things: Which classes are counted.
+        most: Pairs taken of all, before those that are no things go; the paper's is 100.
+    """
+    probs = class_logits.float().softmax(dim=-1)[:, :-1]  # (Q, T)
+    scores, pairs = probs.flatten().topk(min(most, probs.numel()))
+    counted = things[pairs % len(things)]
+    scores, pairs = scores[counted], pairs[counted]
+    classes = pairs % len(things)
+    queries, mask = (pairs // len(things)).unique(return_inverse=True)
+    areas, sums, boxes, bits = _measure(mask_logits[queries].float(), frame)
+    scores = scores * (sums / (areas + EMPTY))[mask]
+    rivals = second_best(probs[queries][mask], classes)[1]
+    order = scores.argsort(descending=True, stable=True)
+    order = order[areas[mask][order] > 0]
+    columns = (tensor[order].tolist() for tensor in (classes, scores, rivals, areas[mask], boxes[mask], mask))
+    classes, scores, rivals, areas, boxes, mask = columns
+    return Instances(classes, [min(1.0, score) for score in scores], rivals, areas, [tuple(box) for box in boxes], mask, bits)
+
+
+def _measure(
+    mask_logits: Float[Tensor, "M h w"], frame: Frame
+) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Int[Tensor, "M 4"], UInt8[np.ndarray, "M H W8"]]:
+    """Area, sum of probabilities inside, box (left, top, right, bottom; exclusive) and bits of every mask."""
+    height, width = frame.original
+    areas = torch.zeros(len(mask_logits), dtype=torch.long, device=mask_logits.device)
+    sums = torch.zeros(len(mask_logits), device=mask_logits.device)
+    rows, columns, bits = [], torch.zeros(len(mask_logits), width, dtype=torch.bool, device=mask_logits.device), []
+    for maps in frame.restore_strips(mask_logits) if len(mask_logits) else ():
+        inside = maps > 0
+        areas += inside.flatten(1).sum(dim=1)
+        sums += (maps.sigmoid() * inside).flatten(1).sum(dim=1)
+        rows.append(inside.any(dim=2))
+        columns |= inside.any(dim=1)
+        bits.append(np.packbits(inside.cpu().numpy(), axis=2))
+    if not bits:
+        return areas, sums, torch.zeros(0, 4, dtype=torch.long), np.zeros((0, height, -(-width // 8)), np.uint8)
+    (top, bottom), (left, right) = _extent(torch.cat(rows, dim=1)), _extent(columns)
+    return areas, sums, torch.stack([left, top, right, bottom], dim=1), np.concatenate(bits, axis=1)
+
+
+def _extent(present: Bool[Tensor, "M N"]) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:
+    """Index of the first True, and the one after the last."""
+    return present.int().argmax(dim=1), present.shape[1] - present.flip(1).int().argmax(dim=1)

@@ -2,13 +2,16 @@
 
 import json
 import os
-from dataclasses import dataclass, field
+from contextlib import ExitStack
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wordmask import coco
+from wordmask.regions import Region
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import at_home, atomic
 
@@ -19,49 +22,14 @@ EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 
 
 
 @dataclass(frozen=True, eq=False)
-class Region:
-    """The pixels of one class.
-
-    Args:
-        name: Of its class.
-        label: Of its class, an index into the vocabulary.
-        thing: Whether the class is countable.
-        score: Mean probability over its pixels, in [0, 1].
-        area: Pixels.
-        box: (left, top, right, bottom) in pixels, right and bottom exclusive.
-        runner_up: The class that most of its pixels would have had otherwise, if any.
-    """
-
-    name: str
-    label: int
-    thing: bool
-    score: float
-    area: int
-    box: tuple[int, int, int, int]
-    runner_up: str | None
-    _labels: np.ndarray = field(repr=False)
-
-    @property
-    def mask(self) -> np.ndarray:
-        """The pixels of this region, (H, W) bool."""
-        return self._labels == self.label
-
-    def to_rle(self) -> dict[str, object]:
-        """Return the mask as COCO's compressed run lengths: {'size': [height, width], 'counts': str}."""
-        from pycocotools import mask as coco_mask
-
-        rle = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
-        return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
-
-
-@dataclass(frozen=True, eq=False)
 class Segmentation:
     """A labelled picture.
 
     Args:
         labels: (H, W), uint8 for up to 254 classes, else uint16; 0-based indices into `vocabulary`, `unlabelled` (255 or 65535) elsewhere.
+            Where instances overlap, the best one's.
         vocabulary: The words asked for.
-        regions: One per class present, largest first.
+        regions: One per class present (semantic) or per segment (panoptic), largest first; or one per instance, best first.
         picture: (H, W, 3) uint8, as it was read: upright.
         model: Its name.
         settings: What it was asked with.
@@ -69,6 +37,8 @@ class Segmentation:
         confidence: Probability of every pixel's label, (H, W) float32; on request.
         runner_up: Second-best label of every pixel, coded as `labels`; on request.
         runner_up_confidence: Its probability, (H, W) float32; on request.
+        task: `semantic`, `panoptic` or `instance`.
+        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; the best one's where they overlap. None if semantic.
     """
 
     labels: np.ndarray
@@ -81,6 +51,8 @@ class Segmentation:
     confidence: np.ndarray | None = None
     runner_up: np.ndarray | None = None
     runner_up_confidence: np.ndarray | None = None
+    task: str = "semantic"
+    segments: np.ndarray | None = None
 
     def __post_init__(self):
         assert self.labels.dtype == label_type(len(self.vocabulary)), self.labels.dtype
@@ -88,7 +60,9 @@ class Segmentation:
 
     def __repr__(self) -> str:
         height, width = self.size
-        return f"Segmentation({height}×{width}, {len(self.regions)} of {len(self.vocabulary)} classes, model={self.model!r})"
+        found = f"{len({region.label for region in self.regions})} of {len(self.vocabulary)} classes"
+        regions = "" if self.task == "semantic" else f", {self.task}: {len(self.regions)} regions"
+        return f"Segmentation({height}×{width}, {found}{regions}, model={self.model!r})"
 
     @property
     def size(self) -> tuple[int, int]:
@@ -103,7 +77,7 @@ class Segmentation:
     @cached_property
     def unlabelled_area(self) -> int:
         """Pixels that no word took."""
-        return self.labels.size - sum(region.area for region in self.regions)
+        return int(np.count_nonzero(self.labels == self.unlabelled))
 
     def draw(self, legend: bool = True) -> "Image":
         """Draw the regions over the picture, outlined and named, with a legend below."""
@@ -114,7 +88,8 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
-        The files appear whole, and only when all three are written; the json comes last.
+        A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json: COCO's formats.
+        The files appear whole, and only when all are written; `stem`.masks.json comes last.
 
         Raises:
             ValueError: `stem` names no file.
@@ -123,12 +98,25 @@ class Segmentation:
         if not Path(stem).name or str(stem).endswith(("/", os.sep)):
             raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(Path(stem) / 'street')!r}.")
         stem = at_home(stem)
-        overlay, labels, description = (stem.with_name(stem.name + ending) for ending in (".masks.png", ".labels.png", ".masks.json"))
-        with atomic(description) as new_description, atomic(labels) as new_labels, atomic(overlay) as new_overlay:
-            self.draw().save(new_overlay)
-            self.label_image().save(new_labels)
-            new_description.write_text(json.dumps(self.to_dict(), indent=1, ensure_ascii=False), encoding="utf-8")
-        return [overlay, labels, description]
+        contents = {stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()}
+        with ExitStack() as files:
+            for path, content in reversed(contents.items()):
+                temporary = files.enter_context(atomic(path))
+                if isinstance(content, dict):
+                    temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+                else:
+                    content.save(temporary)
+        return list(contents)
+
+    def _contents(self, stem: str) -> "dict[str, Image | dict]":
+        """What is saved: the ending of each file → its content."""
+        contents = {".masks.png": self.draw(), ".labels.png": self.label_image()}
+        if self.task == "panoptic":
+            description = self.to_coco_panoptic(f"{stem}.panoptic.png")
+            contents |= {".panoptic.png": self.panoptic_image(), ".panoptic.json": description}
+        if self.task == "instance":
+            contents |= {".instances.json": self.to_coco()}
+        return contents | {".masks.json": self.to_dict()}
 
     def label_image(self) -> "Image":
         """Return the label map as a grey picture of 8 or 16 bits."""
@@ -138,11 +126,12 @@ class Segmentation:
 
     def to_dict(self) -> dict[str, object]:
         """Describe the result in plain values, as in the json file."""
-        regions = [_plain(region) | {"segmentation": region.to_rle()} for region in self.regions]
+        regions = [region.to_dict() | {"segmentation": region.to_rle()} for region in self.regions]
         return {
             "picture": self.source,
             "size": {"height": self.size[0], "width": self.size[1]},
             "model": self.model,
+            "task": self.task,
             "settings": self.settings,
             "unlabelled": self.unlabelled,
             "unlabelled_area": self.unlabelled_area,
@@ -151,28 +140,30 @@ class Segmentation:
         }
 
     def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
-        """Describe the result as a COCO detection data set of one image; its file's name is that of the picture if None.
+        """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if None.
 
         COCO counts categories from 1: `category_id` is the label plus 1. `bbox` is [left, top, width, height].
         """
-        height, width = self.size
-        annotations = [
-            {
-                "id": number,
-                "image_id": image_id,
-                "category_id": region.label + 1,
-                "segmentation": region.to_rle(),
-                "area": region.area,
-                "bbox": [region.box[0], region.box[1], region.box[2] - region.box[0], region.box[3] - region.box[1]],
-                "iscrowd": 0,
-                "score": region.score,
-            }
-            for number, region in enumerate(self.regions, 1)
-        ]
-        categories = [{"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(self.vocabulary)]
-        file_name = file_name if file_name is not None else Path(self.source or "").name
-        image = {"id": image_id, "file_name": file_name, "height": height, "width": width}
-        return {"images": [image], "categories": categories, "annotations": annotations}
+        return coco.to_detection(self, image_id, file_name)
+
+    def to_coco_panoptic(self, segments_file: str, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
+        """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
+
+        Args:
+            segments_file: Name of the file that `panoptic_image` is saved as.
+
+        Raises:
+            ValueError: The result is not panoptic.
+        """
+        return coco.to_panoptic(self, image_id, file_name, segments_file)
+
+    def panoptic_image(self) -> "Image":
+        """Return the ids of panoptic segments as COCO codes them in colours: red + 256 · green + 65536 · blue.
+
+        Raises:
+            ValueError: The result is not panoptic.
+        """
+        return coco.panoptic_image(self)
 
 
 def label_type(classes: int) -> np.dtype:
@@ -183,35 +174,3 @@ def label_type(classes: int) -> np.dtype:
 def unlabelled_value(classes: int) -> int:
     """The value of a pixel without a label: 255, or 65535 in 16 bits."""
     return int(np.iinfo(label_type(classes)).max)
-
-
-def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.ndarray, runner_up: np.ndarray) -> list[Region]:
-    """List the classes present, largest first, each with its score, box and most frequent runner-up.
-
-    Args:
-        labels: (H, W) with the unlabelled value where no word fits.
-        confidence: (H, W) probability of each pixel's label.
-        runner_up: (H, W) coded as `labels`.
-    """
-    flat = labels.ravel()
-    areas = np.bincount(flat, minlength=len(vocabulary))[: len(vocabulary)]
-    sums = np.bincount(flat, weights=confidence.ravel(), minlength=len(vocabulary))
-    regions = []
-    for label in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)].tolist():
-        entry, mask = vocabulary.classes[label], labels == label
-        rivals = np.bincount(runner_up[mask], minlength=len(vocabulary))[: len(vocabulary)]
-        rival = vocabulary.classes[int(rivals.argmax())].name if rivals.any() else None
-        score = min(1.0, float(sums[label] / areas[label]))
-        regions.append(Region(entry.name, label, entry.thing, score, int(areas[label]), _box(mask), rival, labels))
-    return regions
-
-
-def _plain(region: Region) -> dict[str, object]:
-    """The values of a region that json can hold."""
-    names = ("name", "label", "thing", "score", "area", "box", "runner_up")
-    return {name: getattr(region, name) for name in names} | {"box": list(region.box)}
-
-
-def _box(mask: np.ndarray) -> tuple[int, int, int, int]:
-    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
-    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

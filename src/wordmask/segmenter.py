@@ -2,46 +2,78 @@
 
 from collections.abc import Iterable
 from contextlib import nullcontext
-from numbers import Integral, Real
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-from wordmask.image import Picture, prepare, read_picture
+from wordmask.image import Frame, ImageInput, Picture, prepare, read_picture
 from wordmask.models.load import load_model
-from wordmask.postprocess import read_semantic
-from wordmask.segmentation import Segmentation, find_regions, label_type, unlabelled_value
+from wordmask.postprocess import read_instances, read_panoptic, read_query_semantic, read_semantic
+from wordmask.results import instance_result, panoptic_result, semantic_result
+from wordmask.segmentation import Segmentation
+from wordmask.settings import Precision, Task, check_settings, choose_device, choose_precision
 from wordmask.text import Synonyms, TextCache, Words, encode_vocabulary
 from wordmask.vocabulary import Vocabulary, WordClass, same_phrase
 from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import at_home, cache_folder
 
-Precision = Literal["auto", "float32", "bfloat16", "float16"]
 DISTRACTORS = "eov-seg/coco-panoptic-133"  # everyday things and stuff that compete with the user's words under background="other"
 
 
 def load(
-    name: str | Path = "err-seg-base", *, device: str = "auto", precision: Precision = "auto", cache: Path | Literal["auto"] | None = "auto"
+    name: str | Path = "err-seg-base",
+    *,
+    device: str = "auto",
+    precision: Precision = "auto",
+    cache: Path | Literal["auto"] | None = "auto",
+    batch: int = 1,
 ) -> "Segmenter":
     """Load a model, ready to segment.
 
     Args:
-        name: A preset (`err-seg-base`, `err-seg-large`), a checkpoint file (ours or the reference's), or a hub id `owner/name`.
+        name: A preset (`err-seg-base`, `err-seg-large`, `eov-seg-small`, `eov-seg-medium`, `eov-seg-large`), a checkpoint file (ours or
+            the reference's), or a hub id `owner/name`.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device such as `cuda:1`.
         precision: Of the image side: `float32`, `bfloat16`, `float16`; `auto` is float32.
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
+        batch: How many pictures of equal input size go through the model together, where many are asked for.
 
     Raises:
         ValueError: No such model, device or precision; weights that can't be fetched or don't fit.
     """
     chosen_device, chosen_precision = choose_device(device), choose_precision(precision)
     loaded = load_model(name)
-    model = loaded.model.to(chosen_device)
+    model = loaded.model.for_inference().to(chosen_device)
     folder = cache_folder() if cache == "auto" else cache and at_home(cache)
-    return Segmenter(model, name=loaded.name, precision=chosen_precision, text_tower=loaded.text_tower, cache=folder)
+    details = {"precision": chosen_precision, "text_tower": loaded.text_tower, "cache": folder, "batch": batch}
+    return Segmenter(model, name=loaded.name, **details)
+
+
+class Asked(NamedTuple):
+    """The words of a user, encoded with those of the background after them; and which of all these are things, (T,) bool."""
+
+    vocabulary: Vocabulary
+    words: Words
+    things: torch.Tensor
+
+
+class Prepared(NamedTuple):
+    """A picture that is ready for the model."""
+
+    place: int
+    source: str | None
+    rgb: np.ndarray
+    pixels: torch.Tensor
+    frame: Frame
+
+    @classmethod
+    def of(cls, place: int, picture: Picture, wanted: ImageInput) -> "Prepared":
+        rgb = read_picture(picture)
+        source = printable(picture) if isinstance(picture, str | Path) else None
+        return cls(place, source, rgb, *prepare(rgb, wanted))
 
 
 class Segmenter:
@@ -53,6 +85,7 @@ class Segmenter:
         precision: Of the image side; words are always encoded in float32.
         text_tower: Fingerprint of the text tower, computed if None.
         cache: Folder for text embeddings, or None.
+        batch: How many pictures of equal input size go through the model together.
     """
 
     def __init__(
@@ -63,95 +96,148 @@ class Segmenter:
         precision: Precision = "float32",
         text_tower: str | None = None,
         cache: Path | None = None,
+        batch: int = 1,
     ):
         self.model = model.eval()
         self.name = name
         self.device = next(model.parameters()).device
         self.precision = choose_precision(precision)
+        if not (isinstance(batch, int) and batch >= 1):
+            raise ValueError(f"batch came as {batch!r}; expected a number of pictures, at least 1.")
+        self.batch = batch
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
         self.text = TextCache(fingerprint, model.templates, cache)
-        self._last_words: tuple[object, Words] | None = None
+        trained_on = Vocabulary.of(model.training_vocabulary, model.family) if model.training_vocabulary else ()
+        self.training_names = frozenset(same_phrase(name) for entry in trained_on for name in entry.names)
+        self._last_asked: tuple[object, Asked] | None = None
 
     def __call__(
         self,
         pictures: Picture | list[Picture],
         words: Vocabulary | str | Path | Iterable[str],
         *,
+        task: Task | None = None,
         keep: int | None = None,
         threshold: float = 0.0,
+        overlap: float = 0.8,
+        most: int = 100,
         background: Literal["other"] | None = None,
-        synonyms: Synonyms = "first",
+        synonyms: Synonyms | None = None,
         per_pixel: bool = False,
     ) -> Segmentation | list[Segmentation]:
-        """Label every pixel of a picture, or of each picture of a list, with the word that fits best.
+        """Find what the words name in a picture, or in each picture of a list.
 
         Args:
             pictures: See `wordmask.image.read_picture`.
             words: See `Vocabulary.of`.
-            keep: How many classes the model refines; its own choice by default.
-            threshold: Pixels whose best probability is below stay unlabelled; in [0, 1].
+            task: `semantic` labels every pixel with the word that fits best; `panoptic` gives every pixel to one segment at most, and tells
+                things apart; `instance` finds things alone, and they may overlap. EOV-Seg does all three, panoptic if not told; ERR-Seg
+                the first.
+            keep: How many classes ERR-Seg refines; its own choice by default.
+            threshold: In [0, 1]. Semantic: pixels whose best probability is below stay unlabelled. Panoptic: masks whose class probability
+                is not above are left out. Instance: those whose score is below.
+            overlap: In [0, 1]. Panoptic: a mask survives if it wins at least this share of the pixels that it covers.
+            most: Instance: how many pairs of mask and class are looked at, the most probable ones.
             background: `"other"` lets everyday things and stuff compete with the words; what they win stays unlabelled.
-            synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names.
-            per_pixel: Also return every pixel's confidence, runner-up and the runner-up's confidence.
+            synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names; `each` takes the best of all its
+                names. By default what the paper does: `first` for ERR-Seg, which has no `each`, and `each` for EOV-Seg.
+            per_pixel: Also return every pixel's confidence, runner-up and the runner-up's confidence; not of instances.
 
         Raises:
             ValueError: A picture that can't be read, words or settings that make no sense.
         """
         vocabulary = Vocabulary.of(words, self.model.family)
-        settings = check_settings(keep=keep, threshold=threshold, background=background, synonyms=synonyms)
-        encoded = self.encode_words(vocabulary, synonyms, background)
-        competing = len(encoded.owner)
-        keep = min(settings["keep"] or self.model.default_keep(competing), competing)
-        settings |= {"keep": keep, "precision": self.precision}
+        settings = self.check(
+            task=task, keep=keep, threshold=threshold, overlap=overlap, most=most, background=background, synonyms=synonyms
+        )
+        asked = self._ask(vocabulary, settings["synonyms"], background)
+        if "keep" in settings:
+            competing = len(asked.things)
+            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
         many = isinstance(pictures, list | tuple)
-        results = [
-            self._segment(picture, vocabulary, words=encoded, settings=settings, per_pixel=per_pixel)
-            for picture in (pictures if many else [pictures])
-        ]
+        results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
         return results if many else results[0]
 
-    @torch.inference_mode()
-    def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms = "first", background: Literal["other"] | None = None) -> Words:
+    def check(self, *, task: Task | None = None, **settings) -> dict[str, object]:
+        """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
+
+        Raises:
+            ValueError: One makes no sense, or the model can't do it.
+        """
+        model, name, task = self.model, self.name or self.model.family, task or self.model.tasks[0]
+        if task not in model.tasks:
+            raise ValueError(f"task came as {task!r}; {name} does {', '.join(model.tasks)}. EOV-Seg models do all three.")
+        settings = check_settings(**settings)
+        settings["synonyms"] = settings["synonyms"] or model.synonyms
+        if settings["synonyms"] == "each" and model.synonyms != "each":
+            raise ValueError(f"synonyms came as 'each'; {name} takes one vector per class: expected 'first' or 'mean'.")
+        if settings["keep"] is not None and model.default_keep is None:
+            raise ValueError(f"keep came as {settings['keep']}; {name} looks at all classes and has no such choice. Leave it out.")
+        unused = {"panoptic": {"most"}, "instance": {"overlap"}, "semantic": {"most", "overlap"}}[task]
+        unused = unused if model.default_keep else {*unused, "keep"}
+        used = {name: value for name, value in settings.items() if name not in unused}
+        return {"task": task, **used, "precision": self.precision}
+
+    def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms | None = None, background: Literal["other"] | None = None) -> Words:
         """Encode words on the model's device, those of the background after them; the last ones asked for are at hand at once."""
-        key = (vocabulary, synonyms, background)
-        if self._last_words is None or self._last_words[0] != key:
-            competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
-            words = encode_vocabulary(competing, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text))
-            self._last_words = (key, Words(*(tensor.to(self.device) for tensor in words)))
-        return self._last_words[1]
+        return self._ask(vocabulary, synonyms or self.model.synonyms, background).words
 
     @torch.inference_mode()
-    def _segment(self, picture: Picture, vocabulary: Vocabulary, *, words: Words, settings: dict, per_pixel: bool) -> Segmentation:
-        rgb = read_picture(picture)
-        pixels, frame = prepare(rgb, self.model.image_input)
+    def _ask(self, vocabulary: Vocabulary, synonyms: Synonyms, background: Literal["other"] | None) -> Asked:
+        key = (vocabulary, synonyms, background)
+        if self._last_asked is None or self._last_asked[0] != key:
+            competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
+            words = encode_vocabulary(
+                competing, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text), training_names=self.training_names
+            )
+            things = torch.tensor([entry.thing for entry in competing], device=self.device)
+            self._last_asked = (key, Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things))
+        return self._last_asked[1]
+
+    def _segment_all(self, pictures: list[Picture], asked: Asked, *, settings: dict, per_pixel: bool) -> list[Segmentation]:
+        """Segment pictures in batches of equal input size: padding to a common size would change what a model sees."""
+        results: dict[int, Segmentation] = {}
+        waiting: dict[torch.Size, list[Prepared]] = {}
+        for place, picture in enumerate(pictures):
+            ready = Prepared.of(place, picture, self.model.image_input)
+            group = waiting.setdefault(ready.pixels.shape, [])
+            group.append(ready)
+            if len(group) == self.batch:
+                results |= self._segment(waiting.pop(ready.pixels.shape), asked, settings=settings, per_pixel=per_pixel)
+        for group in waiting.values():
+            results |= self._segment(group, asked, settings=settings, per_pixel=per_pixel)
+        return [results[place] for place in range(len(pictures))]
+
+    @torch.inference_mode()
+    def _segment(self, group: list[Prepared], asked: Asked, *, settings: dict, per_pixel: bool) -> dict[int, Segmentation]:
+        pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
+        choice = {"keep": settings["keep"]} if "keep" in settings else {}
         with self._autocast():
-            raw = self.model(pixels[None].to(self.device), words, keep=settings["keep"])
-        reading = read_semantic(raw.logits[0], raw.kept[0], frame)
-        best, confidence, second, second_confidence = (tensor.cpu().numpy() for tensor in reading)
-        labels, runner_up = as_labels(best, len(vocabulary)), as_labels(second, len(vocabulary))
-        labels[confidence < settings["threshold"]] = unlabelled_value(len(vocabulary))
-        return Segmentation(
-            labels=labels,
-            vocabulary=vocabulary,
-            regions=find_regions(labels, vocabulary, confidence=confidence, runner_up=runner_up),
-            picture=rgb,
-            model=self.name,
-            settings=dict(settings),
-            source=printable(picture) if isinstance(picture, str | Path) else None,
-            confidence=confidence if per_pixel else None,
-            runner_up=runner_up if per_pixel else None,
-            runner_up_confidence=second_confidence if per_pixel else None,
-        )
+            raw = self.model(pixels, asked.words, **choice)
+        results = {}
+        for number, ready in enumerate(group):
+            origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
+            origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
+            results[ready.place] = self._read(raw, number, ready.frame, things=asked.things, origin=origin, per_pixel=per_pixel)
+        return results
+
+    def _read(self, raw: tuple, number: int, frame: Frame, *, things: torch.Tensor, origin: dict, per_pixel: bool) -> Segmentation:
+        """Turn the raw output for one picture of a batch into a result."""
+        task, settings = origin["task"], origin["settings"]
+        if self.model.family == "err-seg":
+            return semantic_result(read_semantic(raw.logits[number], raw.kept[number], frame), origin, per_pixel=per_pixel)
+        masks = raw.class_logits[number], raw.mask_logits[number]
+        if task == "semantic":
+            return semantic_result(read_query_semantic(*masks, frame), origin, per_pixel=per_pixel)
+        if task == "instance":
+            return instance_result(read_instances(*masks, things=things, frame=frame, most=settings["most"]), origin)
+        limits = {name: settings[name] for name in ("threshold", "overlap")}
+        return panoptic_result(read_panoptic(*masks, things=things, frame=frame, **limits), origin, per_pixel=per_pixel)
 
     def _autocast(self):
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
-
-
-def as_labels(classes: np.ndarray, words: int) -> np.ndarray:
-    """Write class indices as labels: those beyond the user's words (distractors), and -1, become unlabelled."""
-    return np.where((classes >= 0) & (classes < words), classes, unlabelled_value(words)).astype(label_type(words))
 
 
 def distractors(vocabulary: Vocabulary) -> tuple[WordClass, ...]:
@@ -171,49 +257,3 @@ def _stems(phrase: str) -> set[str]:
 def printable(path: str | Path) -> str:
     """A path as text that can be written anywhere: bytes that are no UTF-8 become escapes."""
     return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
-
-
-def check_settings(*, keep: int | None, threshold: float, background: str | None, synonyms: str) -> dict[str, object]:
-    """Return the settings in plain values, for the record.
-
-    Raises:
-        ValueError: One is out of range.
-    """
-    if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
-        raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
-    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
-        raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
-    if background not in (None, "other"):
-        raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
-    if synonyms not in get_args(Synonyms):
-        raise ValueError(f"synonyms came as {synonyms!r}; expected 'first' or 'mean'.")
-    keep = None if keep is None else int(keep)
-    return {"keep": keep, "threshold": float(threshold), "background": background, "synonyms": synonyms}
-
-
-def choose_device(device: str) -> torch.device:
-    """Turn a device's name into a device that is there.
-
-    Raises:
-        ValueError: It is unknown, or this machine lacks it.
-    """
-    if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
-    try:
-        chosen = torch.device(device)
-        torch.ones(1, device=chosen).item()
-    except (RuntimeError, AssertionError, TypeError) as error:
-        reason = str(error).splitlines()[0].split(". ")[0].removesuffix(".")[:160]
-        raise ValueError(f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps.") from None
-    return chosen
-
-
-def choose_precision(precision: str) -> str:
-    """Resolve `auto`, which is float32: half precisions are not yet shown to give the same labels.
-
-    Raises:
-        ValueError: An unknown precision.
-    """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
-    return "float32" if precision == "auto" else precision

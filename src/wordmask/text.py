@@ -10,14 +10,14 @@ from typing import Literal, NamedTuple, TypeVar
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask.clip import Clip, encode_tokens, tokenize
 from wordmask.vocabulary import Vocabulary, same_phrase
 
-Synonyms = Literal["first", "mean"]
+Synonyms = Literal["first", "mean", "each"]
 Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
 
@@ -34,10 +34,11 @@ CREATE_TABLE = (
 
 
 class Words(NamedTuple):
-    """What a model knows of the words: one vector per phrase, and the class that owns it."""
+    """What a model knows of the words: one vector per phrase, the class that owns it, and which classes its training saw."""
 
     embeddings: Float[Tensor, "S D"]
     owner: Int[Tensor, " S"]
+    seen: Bool[Tensor, " T"]
 
 
 def encode_phrases(clip: Clip, phrases: list[str], templates: tuple[str, ...]) -> Float[Tensor, "S D"]:
@@ -59,23 +60,27 @@ def encode_phrases(clip: Clip, phrases: list[str], templates: tuple[str, ...]) -
     return F.normalize(vectors.unflatten(0, (len(phrases), len(templates))).mean(dim=1), dim=-1)
 
 
-def encode_vocabulary(vocabulary: Vocabulary, synonyms: Synonyms, encode: Encoder) -> Words:
-    """Give every class one unit vector: its first name's, or the mean over all its names.
+def encode_vocabulary(
+    vocabulary: Vocabulary, synonyms: Synonyms, encode: Encoder, *, training_names: frozenset[str] = frozenset()
+) -> Words:
+    """Give every class its unit vectors: its first name's, the mean over all its names, or one for each name.
 
     Args:
-        synonyms: `first` is what ERR-Seg's published numbers use.
+        synonyms: `first` is what ERR-Seg's published numbers use, `each` what EOV-Seg's do.
         encode: Phrases → unit vectors (S, D), usually `TextCache.encode`.
+        training_names: What the model was trained to segment, as `same_phrase` writes it. A class that has one of these names is seen.
 
     Raises:
         ValueError: A phrase is too long for CLIP.
     """
+    seen = torch.tensor([any(same_phrase(name) in training_names for name in entry.names) for entry in vocabulary])
     names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
     phrases = encode([name for group in names for name in group])  # (S, D)
     owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(phrases.device)
-    if len(phrases) > len(names):
+    if synonyms == "mean" and len(phrases) > len(names):
         sums = phrases.new_zeros(len(names), phrases.shape[1]).index_add(0, owner, phrases)
         phrases, owner = F.normalize(sums, dim=-1), torch.arange(len(names), device=phrases.device)
-    return Words(phrases, owner)
+    return Words(phrases, owner, seen.to(owner.device))
 
 
 class TextCache:

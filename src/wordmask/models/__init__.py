@@ -1,14 +1,19 @@
 """The models: one table of presets, and what every model offers the rest of the project.
 
 A model is an `nn.Module` with
-    family            whose names a plain vocabulary means, and which reading its raw output takes: `err-seg`
+    family            whose names a plain vocabulary means: `err-seg` or `eov-seg`
+    tasks             what it can be asked for; the first is its own
     templates         the prompts a phrase is put into
+    synonyms          how a class with several names is encoded where the user doesn't say
+    training_vocabulary   which classes it was trained to segment, if that matters: what `Vocabulary.of` reads
     image_input       what pixels it wants (`ImageInput`)
-    default_keep      number of classes → how many it refines
+    default_keep      number of classes → how many it refines; None: it has no such choice
     encode_text       phrases → unit vectors (S, D)
     is_trained        parameter name → whether the recipe trains it
+    for_inference     leaves out, for good, what only training needs
     forward           pixels, words → raw tensors
-and, in its file, a `loss` of those tensors against a target, and `PRESETS`. `postprocess` reads the raw tensors.
+and, in its file, `PRESETS`. `postprocess` reads the raw tensors. ERR-Seg's loss stands in its file, that of EOV-Seg's sets of masks in
+`training.set_loss`.
 """
 
 import difflib
@@ -19,7 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from wordmask import clip
-from wordmask.models import err_seg
+from wordmask.models import eov_seg, err_seg
 
 UNTRAINED_SEED = 0
 LISTED = 5  # names given in an error; the rest are counted
@@ -71,6 +76,7 @@ MODELS = {
         err_seg.PRESETS,
         released={"err-seg-base": ("lchen1019/ERR-Seg", "base"), "err-seg-large": ("lchen1019/ERR-Seg", "large")},
     ),
+    "eov-seg": ModelKind("eov-seg", eov_seg.EovSeg, eov_seg.EovSegConfig, eov_seg.PRESETS, released={}),
 }
 
 

@@ -41,13 +41,83 @@ ERR_SEG_NAMES = [  # our name → the reference's (lchen1019/ERR-Seg @ 6e79c0d);
     (r"(up_decoder\d)\.norm2\.", r"\1.textual_fusion.4."),
     (r"^head\.", "sem_seg_head.decoder.head."),
 ]
-ERR_SEG_DROPPED = {  # reference keys that are not weights → why they are not needed
+EOV_SEG_NAMES = [  # the same for nhw649/EOV-Seg @ 6f5e93e
+    (r"^clip\.", "cnn_backbone.clip_model."),
+    (r"^spatial\.blocks\.", "vit_backbone.clip_model.visual.transformer.resblocks."),
+    (r"^spatial\.", "vit_backbone.clip_model.visual."),
+    *((rf"^aggregator\.laterals\.{i}\.", f"lite_aggr.deconv.lateral_conv{3 - i}.") for i in range(4)),
+    *((rf"^aggregator\.ups\.{i}\.", f"lite_aggr.deconv.deform_conv{3 - i}.") for i in range(3)),
+    *((rf"^aggregator\.reduce\.{i}\.", f"lite_aggr.deconv.conv_a{i + 2}.") for i in range(4)),
+    (r"(deform_conv\d)\.offsets\.", r"\1.dcn_offset."),
+    (r"(deform_conv\d)\.deformable\.", r"\1.dcn."),
+    (r"(deform_conv\d)\.norm1\.", r"\1.dcn_bn."),
+    (r"(deform_conv\d)\.up\.", r"\1.up_sample."),
+    (r"(deform_conv\d)\.norm2\.", r"\1.up_bn."),
+    (r"^aggregator\.bias$", "lite_aggr.deconv.bias"),
+    (r"^aggregator\.smooth\.", "lite_aggr.deconv.output_conv."),
+    (r"^aggregator\.locate\.", "lite_aggr.loc_conv."),
+    (r"^selection\.depthwise\.", "light_weight_decoder.vas.embed_conv.depthwise."),
+    (r"^selection\.pointwise\.", "light_weight_decoder.vas.embed_conv.pointwise."),
+    (r"^selection\.norm1\.", "light_weight_decoder.vas.embed_conv.depthwise.norm."),
+    (r"^selection\.norm2\.", "light_weight_decoder.vas.embed_conv.pointwise.norm."),
+    (r"^selection\.guide\.", "light_weight_decoder.vas.guide_fc."),
+    (r"^selection\.", "light_weight_decoder.vas."),
+    (r"^kernels\.", "light_weight_decoder.object_kernels."),
+    (r"^spatial_upscale\.up1\.", "light_weight_decoder.output_upscaling.0."),
+    (r"^spatial_upscale\.norm\.", "light_weight_decoder.output_upscaling.1."),
+    (r"^spatial_upscale\.up2\.", "light_weight_decoder.output_upscaling.3."),
+    (r"^void\.", "void_embedding."),
+    (r"^layers\.", "light_weight_decoder.mask_heads."),
+    (r"\.interaction\.feature_attention\.taps\.", ".f_atten.weight_linear."),
+    (r"\.interaction\.feature_attention\.", ".f_atten."),
+    (r"\.interaction\.feature_norm\.", ".f_atten_norm."),
+    (r"\.interaction\.kernel_attention\.taps\.", ".k_atten.weight_linear."),
+    (r"\.interaction\.kernel_attention\.", ".k_atten."),
+    (r"\.interaction\.kernel_norm\.", ".k_atten_norm."),
+    (r"(mask_heads\.\d)\.attention\.", r"\1.s_atten."),
+    (r"(mask_heads\.\d)\.attention_norm\.", r"\1.s_atten_norm."),
+    (r"\.feed_forward\.0\.", ".ffn.layers.0.0."),
+    (r"\.feed_forward\.2\.", ".ffn.layers.1."),
+    (r"\.feed_forward_norm\.", ".ffn_norm."),
+    (r"\.mask_kernel\.3\.", ".fc_mask."),
+    (r"\.mask_kernel\.", ".mask_fcs."),
+    (r"(mask_heads\.\d)\.semantic\.", r"\1._mask_pooling_proj."),
+    (r"(mask_heads\.\d)\.spatial\.", r"\1._spatial_mask_pooling_proj."),
+    (r"\.fusion\.semantic\.", ".tdee.dynamic_layer."),
+    (r"\.fusion\.spatial\.", ".tdee.input_layer."),
+    (r"\.fusion\.semantic_gate\.", ".tdee.update_router."),
+    (r"\.fusion\.spatial_gate\.", ".tdee.input_router."),
+    (r"\.fusion\.semantic_gate_norm\.", ".tdee.norm_in."),
+    (r"\.fusion\.spatial_gate_norm\.", ".tdee.input_norm_in."),
+    (r"\.fusion\.semantic_norm\.", ".tdee.norm_out."),
+    (r"\.fusion\.spatial_norm\.", ".tdee.input_norm_out."),
+    (r"\.fusion\.out\.", ".tdee.fc_layer."),
+    (r"\.fusion\.out_norm\.", ".tdee.fc_norm."),
+    (r"\.class_vector\.0\.", ".class_embed.layers.0."),
+    (r"\.class_vector\.2\.", ".class_embed.layers.1."),
+    (r"\.class_vector\.4\.", ".class_embed.layers.2."),
+    (r"\.log_temperature$", ".logit_scale"),
+]
+ERR_SEG_DROPPED = {  # what reference keys begin with → why they are not needed
     "clip_pixel_mean": "a constant, see ErrSeg.image_input",
     "clip_pixel_std": "a constant, see ErrSeg.image_input",
     "sem_seg_head.clip_model.attn_mask": "computed, see clip.causal_mask",
 }
-NAMES = {"err-seg": ERR_SEG_NAMES}
-DROPPED = {"err-seg": ERR_SEG_DROPPED}
+EOV_SEG_DROPPED = {
+    "pixel_mean": "a constant, see EovSeg.image_input",
+    "pixel_std": "a constant, see EovSeg.image_input",
+    "cnn_backbone.clip_model.attn_mask": "computed, see clip.causal_mask",
+    "light_weight_decoder.criterion.": "weights of the loss, see training.set_loss",
+    **{f"vit_backbone.clip_model.visual.transformer.resblocks.{block}.": "only the first block runs" for block in range(1, 12)},
+    "vit_backbone.clip_model.visual.ln_post.": "comes after the last block",
+    "vit_backbone.clip_model.visual.proj": "comes after the last block",
+    **{
+        f"vit_backbone.clip_model.{name}": "the text tower of the ViT's CLIP, never run"
+        for name in ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask", "logit_scale")
+    },
+}
+NAMES = {"err-seg": ERR_SEG_NAMES, "eov-seg": EOV_SEG_NAMES}
+DROPPED = {"err-seg": ERR_SEG_DROPPED, "eov-seg": EOV_SEG_DROPPED}
 
 
 def reference_name(family: str, name: str) -> str:
@@ -59,7 +129,7 @@ def reference_name(family: str, name: str) -> str:
 
 def dropped_names(family: str, state: Mapping[str, object]) -> list[str]:
     """List the keys of a reference state dict that are dropped on purpose; `DROPPED` has the reasons."""
-    return [name for name in state if name.removeprefix("module.") in DROPPED[family]]
+    return [name for name in state if name.removeprefix("module.").startswith(tuple(DROPPED[family]))]
 
 
 def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.Module:
@@ -75,7 +145,7 @@ def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.
     kind = kind_of(preset)
     model = kind.skeleton(kind.presets[preset])
     names = {reference_name(kind.family, name): name for name in model.state_dict()}
-    dropped = dropped_names(kind.family, state)
+    dropped = set(dropped_names(kind.family, state))
     weights = {name.removeprefix("module."): torch.as_tensor(tensor).float() for name, tensor in state.items() if name not in dropped}
     return kind.fill(model, {names.get(name, name): tensor for name, tensor in weights.items()}, in_file=names)
 

@@ -335,6 +335,9 @@ class ErrSeg(nn.Module):
 
     family = "err-seg"
     templates = TEMPLATES
+    tasks = ("semantic",)
+    synonyms = "first"
+    training_vocabulary = ""  # it makes no difference between classes
 
     def __init__(self, config: ErrSegConfig):
         super().__init__()
@@ -377,6 +380,10 @@ class ErrSeg(nn.Module):
         if name.startswith("clip."):
             return clip.is_finetuned(name.removeprefix("clip."))
         return not name.startswith("middle_downsample.")
+
+    def for_inference(self) -> "ErrSeg":
+        """Leave out what only training needs: nothing."""
+        return self
 
     def encode_text(self, phrases: list[str]) -> Float[Tensor, "S D"]:
         """Encode phrases in ERR-Seg's one prompt; unit vectors."""

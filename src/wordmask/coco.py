@@ -1,0 +1,87 @@
+"""Results in COCO's formats: detection (instances) and panoptic."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+    from wordmask.segmentation import Segmentation
+
+
+def to_detection(result: "Segmentation", image_id: int, file_name: str | None) -> dict[str, list[dict]]:
+    """Describe regions as a COCO detection data set of one image."""
+    annotations = [
+        {
+            "id": region.id,
+            "image_id": image_id,
+            "category_id": region.label + 1,
+            "segmentation": region.to_rle(),
+            "area": region.area,
+            "bbox": _corner_and_size(region.box),
+            "iscrowd": 0,
+            "score": region.score,
+        }
+        for region in result.regions
+    ]
+    return {"images": [_image(result, image_id, file_name)], "categories": _categories(result), "annotations": annotations}
+
+
+def to_panoptic(result: "Segmentation", image_id: int, file_name: str | None, segments_file: str) -> dict[str, list[dict]]:
+    """Describe panoptic segments as a COCO panoptic data set of one image, whose ids lie in the picture `segments_file`.
+
+    Raises:
+        ValueError: The result is not panoptic.
+    """
+    _check_panoptic(result)
+    segments = [
+        {
+            "id": region.id,
+            "category_id": region.label + 1,
+            "area": region.area,
+            "bbox": _corner_and_size(region.box),
+            "iscrowd": 0,
+            "score": region.score,
+            "runner_up": region.runner_up,
+        }
+        for region in result.regions
+    ]
+    annotation = {"image_id": image_id, "file_name": segments_file, "segments_info": segments}
+    return {"images": [_image(result, image_id, file_name)], "categories": _categories(result), "annotations": [annotation]}
+
+
+def panoptic_image(result: "Segmentation") -> "Image":
+    """Return segment ids as COCO codes them in colours: red + 256 · green + 65536 · blue; black is nothing.
+
+    Raises:
+        ValueError: The result is not panoptic.
+    """
+    from PIL import Image
+
+    _check_panoptic(result)
+    ids = result.segments.astype(np.uint32)
+    return Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8))
+
+
+def _check_panoptic(result: "Segmentation") -> None:
+    if result.task != "panoptic":
+        raise ValueError(
+            f"The panoptic format needs a panoptic result; this one is {result.task}. Ask an EOV-Seg model for task='panoptic'."
+        )
+
+
+def _image(result: "Segmentation", image_id: int, file_name: str | None) -> dict[str, object]:
+    height, width = result.size
+    name = file_name if file_name is not None else Path(result.source or "").name
+    return {"id": image_id, "file_name": name, "height": height, "width": width}
+
+
+def _categories(result: "Segmentation") -> list[dict]:
+    return [{"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(result.vocabulary)]
+
+
+def _corner_and_size(box: tuple[int, int, int, int]) -> list[int]:
+    left, top, right, bottom = box
+    return [left, top, right - left, bottom - top]

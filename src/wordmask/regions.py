@@ -1,0 +1,157 @@
+"""What is found in a picture: scored regions, each with its pixels."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from wordmask.vocabulary import Vocabulary
+
+Box = tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, eq=False)
+class Painted:
+    """Pixels that have one value in a map shared by all regions of a picture."""
+
+    values: np.ndarray
+    value: int
+
+    def to_mask(self) -> np.ndarray:
+        return self.values == self.value
+
+
+@dataclass(frozen=True, eq=False)
+class Packed:
+    """Pixels as bits, (H, W / 8) uint8: for masks that may overlap."""
+
+    bits: np.ndarray
+    width: int
+
+    def to_mask(self) -> np.ndarray:
+        return np.unpackbits(self.bits, axis=1, count=self.width).view(bool)
+
+
+@dataclass(frozen=True, eq=False)
+class Region:
+    """The pixels of one class, or of one of its instances.
+
+    Args:
+        id: Counts from 1; the value in `Segmentation.segments`.
+        name: Of its class.
+        label: Of its class, an index into the vocabulary.
+        thing: Whether the class is countable.
+        score: In [0, 1]: the mean probability over its pixels; of an instance class probability × mean mask probability.
+        area: Pixels.
+        box: (left, top, right, bottom) in pixels, right and bottom exclusive.
+        runner_up: The class that it, or most of its pixels, would have had otherwise, if any.
+    """
+
+    id: int
+    name: str
+    label: int
+    thing: bool
+    score: float
+    area: int
+    box: Box
+    runner_up: str | None
+    _pixels: Painted | Packed = field(repr=False)
+
+    @property
+    def mask(self) -> np.ndarray:
+        """The pixels of this region, (H, W) bool."""
+        return self._pixels.to_mask()
+
+    def to_rle(self) -> dict[str, object]:
+        """Return the mask as COCO's compressed run lengths: {'size': [height, width], 'counts': str}."""
+        from pycocotools import mask as coco_mask
+
+        rle = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
+        return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+
+    def to_dict(self) -> dict[str, object]:
+        """The values that json can hold, but the pixels."""
+        names = ("id", "name", "label", "thing", "score", "area", "box", "runner_up")
+        return {name: getattr(self, name) for name in names} | {"box": list(self.box)}
+
+
+def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.ndarray, runner_up: np.ndarray) -> list[Region]:
+    """List the classes present, largest first, each with its score, box and most frequent runner-up.
+
+    Args:
+        labels: (H, W) with the unlabelled value where no word fits.
+        confidence: (H, W) probability of each pixel's label.
+        runner_up: (H, W) coded as `labels`.
+    """
+    flat = labels.ravel()
+    areas = np.bincount(flat, minlength=len(vocabulary))[: len(vocabulary)]
+    sums = np.bincount(flat, weights=confidence.ravel(), minlength=len(vocabulary))
+    regions = []
+    for label in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)].tolist():
+        entry, mask = vocabulary.classes[label], labels == label
+        rivals = np.bincount(runner_up[mask], minlength=len(vocabulary))[: len(vocabulary)]
+        rival = vocabulary.classes[int(rivals.argmax())].name if rivals.any() else None
+        score = min(1.0, float(sums[label] / areas[label]))
+        pixels = Painted(labels, label)
+        regions.append(Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), _box(mask), rival, pixels))
+    return regions
+
+
+def find_segments(
+    ids: np.ndarray, vocabulary: Vocabulary, *, classes: list[int], scores: list[float], runners_up: list[int]
+) -> tuple[np.ndarray, list[Region]]:
+    """List panoptic segments, largest first; return the map with their new ids, and them.
+
+    Args:
+        ids: (H, W), 0 is nothing, n the nth entry of the lists.
+        classes: Those beyond the vocabulary (distractors) are dropped.
+        runners_up: A class, or beyond the vocabulary or negative: none.
+    """
+    areas = np.bincount(ids.ravel(), minlength=len(classes) + 1)
+    wanted = [number for number in range(1, len(classes) + 1) if classes[number - 1] < len(vocabulary)]
+    order = sorted(wanted, key=lambda number: -areas[number])
+    table = np.zeros(len(classes) + 1, np.uint16)
+    table[order] = np.arange(1, len(order) + 1)
+    segments, regions = table[ids], []
+    for new, old in enumerate(order, 1):
+        label, pixels = classes[old - 1], Painted(segments, new)
+        entry, rival = vocabulary.classes[label], _name(vocabulary, runners_up[old - 1])
+        box = _box(pixels.to_mask())
+        regions.append(Region(new, entry.name, label, entry.thing, scores[old - 1], int(areas[old]), box, rival, pixels))
+    return segments, regions
+
+
+def find_instances(
+    vocabulary: Vocabulary,
+    *,
+    classes: list[int],
+    scores: list[float],
+    runners_up: list[int],
+    areas: list[int],
+    boxes: list[Box],
+    pixels: list[Packed],
+) -> list[Region]:
+    """List instances in the order given, but those of classes beyond the vocabulary (distractors)."""
+    regions = []
+    for label, score, rival, area, box, mask in zip(classes, scores, runners_up, areas, boxes, pixels, strict=True):
+        if label < len(vocabulary):
+            entry, rival = vocabulary.classes[label], _name(vocabulary, rival)
+            regions.append(Region(len(regions) + 1, entry.name, label, entry.thing, score, area, box, rival, mask))
+    return regions
+
+
+def paint_instances(regions: list[Region], size: tuple[int, int]) -> np.ndarray:
+    """Lay instances over each other, the best on top: (H, W) uint16 of ids, 0 where there is none."""
+    segments = np.zeros(size, np.uint16)
+    for region in reversed(regions):
+        left, top, right, bottom = region.box
+        segments[top:bottom, left:right][region.mask[top:bottom, left:right]] = region.id
+    return segments
+
+
+def _name(vocabulary: Vocabulary, label: int) -> str | None:
+    return vocabulary.classes[label].name if 0 <= label < len(vocabulary) else None
+
+
+def _box(mask: np.ndarray) -> Box:
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1

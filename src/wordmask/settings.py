@@ -1,0 +1,63 @@
+"""What a user may ask for: settings, device and precision, checked before anything runs."""
+
+from numbers import Integral, Real
+from typing import Literal, get_args
+
+import torch
+
+from wordmask.text import Synonyms
+
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Task = Literal["semantic", "panoptic", "instance"]
+
+
+def check_settings(
+    *, keep: int | None, threshold: float, overlap: float, most: int, background: str | None, synonyms: str | None
+) -> dict[str, object]:
+    """Return the settings in plain values, for the record.
+
+    Raises:
+        ValueError: One is out of range.
+    """
+    if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
+        raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
+    if not (isinstance(most, Integral) and most >= 1):
+        raise ValueError(f"most came as {most!r}; expected a number of instances, at least 1.")
+    if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
+        raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
+    if not (isinstance(overlap, Real) and 0 <= overlap <= 1):
+        raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
+    if background not in (None, "other"):
+        raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
+    if synonyms is not None and synonyms not in get_args(Synonyms):
+        raise ValueError(f"synonyms came as {synonyms!r}; expected 'first', 'mean' or 'each'.")
+    numbers = {"keep": None if keep is None else int(keep), "threshold": float(threshold), "overlap": float(overlap), "most": int(most)}
+    return numbers | {"background": background, "synonyms": synonyms}
+
+
+def choose_device(device: str) -> torch.device:
+    """Turn a device's name into a device that is there.
+
+    Raises:
+        ValueError: It is unknown, or this machine lacks it.
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+        torch.ones(1, device=chosen).item()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        reason = str(error).splitlines()[0].split(". ")[0].removesuffix(".")[:160]
+        raise ValueError(f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps.") from None
+    return chosen
+
+
+def choose_precision(precision: str) -> str:
+    """Resolve `auto`, which is float32: half precisions are not yet shown to give the same labels.
+
+    Raises:
+        ValueError: An unknown precision.
+    """
+    if precision not in get_args(Precision):
+        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
+    return "float32" if precision == "auto" else precision

@@ -1,0 +1,135 @@
+"""The set loss of EOV-Seg: match queries with targets, then compare classes, and masks at sampled points.
+
+Reference: nhw649/EOV-Seg @ 6f5e93e, modeling/loss.py, after Mask2Former (Cheng et al., CVPR 2022) and PointRend (Kirillov et al., 2020).
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float, Int
+from scipy.optimize import linear_sum_assignment
+from torch import Tensor
+from torch.nn import functional as F
+
+from wordmask.models.eov_seg import MaskLogits
+
+CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0  # of the matching and of the losses alike; reference config.py
+VOID_WEIGHT = 0.1  # of queries that match nothing, in the loss of classes
+POINTS = 112 * 112  # at which masks are compared
+OVERSAMPLING = 3  # points drawn for each that is looked for where a mask is uncertain
+UNCERTAIN = 0.75  # share of the points that lie where the mask is most uncertain
+
+Draw = Callable[[int, int, Tensor], Tensor]
+
+
+class Target(NamedTuple):
+    """What is to be found in a picture: N classes with their masks, on the padded input's grid."""
+
+    labels: Int[Tensor, " N"]
+    masks: Tensor  # (N, H, W), ones and zeros of any type
+
+
+class LayerLoss(NamedTuple):
+    """The three losses of one layer, weighted."""
+
+    classes: Float[Tensor, ""]
+    masks: Float[Tensor, ""]
+    dice: Float[Tensor, ""]
+
+
+def random_points(masks: int, points: int, like: Tensor) -> Float[Tensor, "N P 2"]:
+    """Draw points uniformly in [0, 1)², x first."""
+    return torch.rand(masks, points, 2, device=like.device)
+
+
+def set_loss(raw: MaskLogits, targets: list[Target], draw: Draw = random_points) -> Float[Tensor, ""]:
+    """Sum the losses of all decoder layers, each matched for itself.
+
+    Args:
+        raw: Of a model in training mode.
+        targets: One per picture.
+        draw: How points are drawn.
+    """
+    layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
+    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw)]).sum()
+
+
+def layer_loss(
+    class_logits: Float[Tensor, "B Q T1"], mask_logits: Float[Tensor, "B Q h w"], targets: list[Target], draw: Draw = random_points
+) -> LayerLoss:
+    """Match the queries of one layer with the targets and compute its losses.
+
+    Args:
+        class_logits: Before the ensemble, void last.
+    """
+    class_logits, mask_logits = class_logits.float(), mask_logits.float()
+    matches = [match(*predicted, target, draw) for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)]
+    of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
+    queries = torch.cat([queries for queries, _ in matches])
+    wanted = torch.full(class_logits.shape[:2], class_logits.shape[2] - 1, device=class_logits.device)
+    wanted[of_picture, queries] = torch.cat([target.labels[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)])
+    weight = torch.ones_like(class_logits[0, 0])
+    weight[-1] = VOID_WEIGHT
+    classes = CLASS_WEIGHT * F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
+    masks = torch.cat([target.masks[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)])
+    return LayerLoss(classes, *_mask_losses(mask_logits[of_picture, queries], masks, _mean_count(targets, class_logits), draw))
+
+
+@torch.no_grad()
+def match(
+    class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], target: Target, draw: Draw = random_points
+) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
+    """Assign targets to queries at the least total cost; return the queries, ascending, and the target of each.
+
+    The cost of a pair is weighted: minus the class's probability, cross-entropy and dice of the masks at points that all pairs share.
+    """
+    points = draw(1, POINTS, mask_logits)
+    predicted = sample(mask_logits, points.expand(len(mask_logits), -1, -1))  # (Q, P)
+    wanted = sample(target.masks.to(predicted), points.expand(len(target.masks), -1, -1))  # (N, P)
+    inside, outside = F.softplus(-predicted), F.softplus(predicted)  # cross-entropy with one, with zero
+    cross_entropy = (inside @ wanted.T + outside @ (1 - wanted).T) / POINTS  # (Q, N)
+    probs = predicted.sigmoid()
+    dice = 1 - (2 * probs @ wanted.T + 1) / (probs.sum(dim=1)[:, None] + wanted.sum(dim=1) + 1)
+    cost = MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
+    queries, chosen = linear_sum_assignment(cost.cpu().numpy())
+    return torch.as_tensor(queries).to(target.labels.device), torch.as_tensor(chosen).to(target.labels.device)
+
+
+def _mask_losses(
+    mask_logits: Float[Tensor, "N h w"], masks: Tensor, count: Float[Tensor, ""], draw: Draw
+) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
+    """Cross-entropy and dice of matched masks, at points most of which lie where the prediction is uncertain."""
+    with torch.no_grad():
+        points = uncertain_points(mask_logits, draw)
+        wanted = sample(masks.to(mask_logits), points)  # (N, P)
+    logits = sample(mask_logits, points)
+    cross_entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1).sum() / count
+    probs = logits.sigmoid()
+    dice = 1 - (2 * (probs * wanted).sum(dim=1) + 1) / (probs.sum(dim=1) + wanted.sum(dim=1) + 1)
+    return MASK_WEIGHT * cross_entropy, DICE_WEIGHT * dice.sum() / count
+
+
+def uncertain_points(mask_logits: Float[Tensor, "N h w"], draw: Draw) -> Float[Tensor, "N P 2"]:
+    """Draw more points than needed and keep those where the logit is nearest to 0; the rest are drawn anew."""
+    drawn = draw(len(mask_logits), OVERSAMPLING * POINTS, mask_logits)
+    certainty = sample(mask_logits, drawn).abs()
+    nearest = certainty.topk(int(UNCERTAIN * POINTS), dim=1, largest=False).indices
+    kept = drawn.gather(1, nearest[..., None].expand(-1, -1, 2))
+    return torch.cat([kept, draw(len(mask_logits), POINTS - kept.shape[1], mask_logits)], dim=1)
+
+
+def sample(maps: Float[Tensor, "N h w"], points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N P"]:
+    """Read maps bilinearly at points in [0, 1]², x first; outside of the pixels' centres they fade to zero."""
+    if len(maps) == 0:
+        return maps.new_zeros(0, points.shape[1]) + maps.sum()  # keeps the graph
+    return F.grid_sample(maps[:, None], 2 * points[:, None] - 1, mode="bilinear", align_corners=False)[:, 0, 0]
+
+
+def _mean_count(targets: list[Target], like: Tensor) -> Float[Tensor, ""]:
+    """Targets per process, at least 1."""
+    count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=like.device)
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.all_reduce(count)
+        count = count / torch.distributed.get_world_size()
+    return count.clamp(min=1)
