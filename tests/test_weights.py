@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -16,6 +17,8 @@ from wordmask import weights
 from wordmask.models import MODELS, kind_of
 from wordmask.models.convert import dropped_names, from_reference, guess_preset, reference_name
 from wordmask.models.load import convert, load_model
+from wordmask.segmenter import Segmenter
+from wordmask.vocabulary import Vocabulary
 
 PRESET = "err-seg-untrained"
 
@@ -375,3 +378,113 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, tiny, monkeypatch):
     with pytest.raises(OSError, match="no space"):
         weights.save(tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
     assert list(tmp_path.iterdir()) == []
+
+
+# EOV-Seg: Google Drive, and towers that are carried whole --------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def eov_reference(tiny_eov):
+    """The small EOV-Seg's weights under the reference's names, with what a reference file carries beyond them."""
+    state = {reference_name("eov-seg", name): tensor for name, tensor in tiny_eov.state_dict().items()}
+    return state | {
+        "vit_backbone.clip_model.visual.transformer.resblocks.1.ln_1.weight": torch.zeros(64),
+        "vit_backbone.clip_model.visual.transformer.resblocks.11.ln_1.weight": torch.zeros(64),
+        "vit_backbone.clip_model.visual.ln_post.bias": torch.zeros(64),
+        "vit_backbone.clip_model.visual.proj": torch.zeros(64, 64),
+        "vit_backbone.clip_model.transformer.resblocks.0.ln_1.weight": torch.zeros(64),
+        "vit_backbone.clip_model.positional_embedding": torch.zeros(77, 64),
+        "vit_backbone.clip_model.logit_scale": torch.zeros(()),
+        "light_weight_decoder.criterion.empty_weight": torch.ones(134),
+    }
+
+
+def test_towers_are_cut_and_the_cut_keys_listed(tmp_path, eov_reference, tiny_eov):
+    torch.save({"model": eov_reference}, tmp_path / "model_final.pth")
+    preset, dropped = convert(weights.read(tmp_path / "model_final.pth"), tmp_path / "eov.safetensors")
+    assert preset == "eov-seg-untrained"
+    assert set(dropped) == eov_reference.keys() - {reference_name("eov-seg", name) for name in tiny_eov.state_dict()}
+    assert len(dropped) == 8
+    loaded = load_model(tmp_path / "eov.safetensors").model
+    assert same_weights(loaded, tiny_eov)
+    assert {tensor.dtype for name, tensor in loaded.state_dict().items() if name.endswith("num_batches_tracked")} == {torch.int64}
+    with safe_open(tmp_path / "eov.safetensors", "pt") as file:
+        assert json.loads(file.metadata()["configuration"])["training_vocabulary"] == "eov-seg/coco-panoptic-133"
+        names = file.keys()
+    assert not any(name.startswith("spatial.blocks.1") for name in names)
+
+
+def test_a_training_vocabulary_of_ones_own_is_kept(tmp_path, tiny_eov):
+    configuration = dataclasses.replace(tiny_eov.config, training_vocabulary="oak, oaks; birch; beech")
+    weights.save(tmp_path / "trees.safetensors", tiny_eov.state_dict(), family="eov-seg", configuration=configuration, origin="test")
+    segment = Segmenter(load_model(tmp_path / "trees.safetensors").model)
+    assert segment.encode_words(Vocabulary.of("tree; Oaks; elm, birch; sky")).seen.tolist() == [False, True, True, False]
+
+
+@pytest.mark.parametrize("size", ["small", "medium", "large"])
+def test_eov_presets_are_told_apart_by_shapes(size):
+    kind = MODELS["eov-seg"]
+    state = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()
+    assert guess_preset({reference_name("eov-seg", name): tensor for name, tensor in state.items()}) == f"eov-seg-{size}"
+
+
+class Drive:
+    """A stand-in for gdown: gives a file for each id, or fails."""
+
+    def __init__(self, files: dict[str, bytes | Exception | None]):
+        self.files, self.asked = files, []
+
+    def download(self, *, id, output, quiet):
+        self.asked.append(id)
+        content = self.files[id]
+        if isinstance(content, Exception):
+            raise content
+        if content is None:
+            return None
+        Path(output).write_bytes(content)
+        return output
+
+
+@pytest.fixture
+def drive(monkeypatch):
+    def install(content) -> Drive:
+        stand_in = Drive({"1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2": content})
+        monkeypatch.setitem(sys.modules, "gdown", stand_in)
+        return stand_in
+
+    return install
+
+
+def test_released_weights_come_from_drive_once(tmp_path, drive, eov_reference, tiny_eov, own_cache, monkeypatch):
+    monkeypatch.setitem(MODELS["eov-seg"].presets, "eov-seg-large", MODELS["eov-seg"].presets["eov-seg-untrained"])
+    torch.save({"model": eov_reference}, tmp_path / "model_final.pth")
+    stand_in = drive((tmp_path / "model_final.pth").read_bytes())
+    for _ in range(2):
+        assert same_weights(load_model("eov-seg-large").model, tiny_eov)
+    assert stand_in.asked == ["1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"]
+    note = json.loads((own_cache / "weights" / "eov-seg-large.json").read_text())
+    assert note["drive"] == "1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"
+    assert sorted(path.suffix for path in (own_cache / "weights").iterdir()) == [".json", ".safetensors"], "the original is not kept"
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (OSError("no such host"), "OSError: no such host"),
+        (RuntimeError("Too many users have viewed this file\nmore"), "RuntimeError: Too many users"),
+        (None, "Drive gave no file"),
+        (b"<html>Google Drive - Virus scan warning</html>", "no checkpoint: Drive may ask for a confirmation"),
+    ],
+)
+def test_what_drive_may_do(drive, own_cache, content, message):
+    drive(content)
+    with pytest.raises(ValueError, match=message) as caught:
+        load_model("eov-seg-large")
+    assert "drive.google.com/file/d/1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2" in str(caught.value)
+    assert list((own_cache / "weights").iterdir()) == []
+
+
+def test_without_gdown_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "gdown", None)
+    with pytest.raises(ValueError, match=r"pip install 'wordmask\[drive\]'.*in a browser"):
+        load_model("eov-seg-small")

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from wordmask.segmentation import LEAST_SHOWN
+
 if TYPE_CHECKING:
     from wordmask.regions import Region
     from wordmask.segmentation import Segmentation
@@ -53,11 +55,11 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     Args:
         legend: Add, below the picture, the name, score and share of every class present.
     """
-    colours = choose_colours(result.regions)
+    colours = choose_colours(result.shown)
     picture = tint(result, colours)
-    names = number_names(result.regions)
+    names = number_names(result.shown)
     font = choose_font(names, size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
-    _write_names(picture, result.regions, names, font)
+    _write_names(picture, result.shown, names, font)
     return _add_legend(picture, _legend_entries(result, names, colours, font), font) if legend else picture
 
 
@@ -76,7 +78,7 @@ def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:
     areas = result.labels if result.segments is None else result.segments
     values = np.iinfo(areas.dtype).max + 1
     table, opacity = np.zeros((values, 3), np.float32), np.zeros((values, 1), np.float32)
-    for region in result.regions:
+    for region in result.shown:
         value = region.label if result.segments is None else region.id
         table[value], opacity[value] = colours[region.id], FILL
     edge = outline(areas, max(1, round(min(result.size) / 300)))
@@ -239,10 +241,12 @@ def _legend_entries(result: "Segmentation", names: list[str], colours: dict[int,
 
     entries = [
         Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), f"{share(region.area)} · score {region.score:.2f}")
-        for region, name in list(zip(result.regions, names, strict=True))[:LEGEND_ENTRIES]
+        for region, name in list(zip(result.shown, names, strict=True))[:LEGEND_ENTRIES]
     ]
     if len(names) > LEGEND_ENTRIES:
         entries.append(Entry(None, [f"… and {len(names) - LEGEND_ENTRIES} more"], ""))
+    if len(result.regions) > len(names):
+        entries.append(Entry(None, [f"{len(result.regions) - len(names)} with a score below {LEAST_SHOWN}"], "not drawn"))
     if result.unlabelled_area:
         entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
     return entries

@@ -4,7 +4,7 @@ import numpy as np
 
 from wordmask.postprocess import Instances, PixelReading, Segments
 from wordmask.regions import Packed, find_instances, find_regions, find_segments, paint_instances
-from wordmask.segmentation import Segmentation, label_type, unlabelled_value
+from wordmask.segmentation import LEAST_SHOWN, Segmentation, label_type, unlabelled_value
 
 
 def semantic_result(reading: PixelReading, origin: dict, *, per_pixel: bool) -> Segmentation:
@@ -40,7 +40,7 @@ def instance_result(found: Instances, origin: dict) -> Segmentation:
     masks = [Packed(found.bits[number], size[1]) for number in found.mask[:sure]]
     lists = {name: getattr(found, name)[:sure] for name in ("classes", "scores", "runners_up", "areas", "boxes")}
     regions = find_instances(vocabulary, **lists, pixels=masks)
-    segments = paint_instances(regions, size)
+    segments = paint_instances([region for region in regions if region.score >= LEAST_SHOWN], size)
     labels = as_labels(np.array([-1, *(region.label for region in regions)])[segments], len(vocabulary))
     return Segmentation(labels=labels, regions=regions, segments=segments, **origin)
 

@@ -18,6 +18,7 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
 
 
@@ -27,7 +28,7 @@ class Segmentation:
 
     Args:
         labels: (H, W), uint8 for up to 254 classes, else uint16; 0-based indices into `vocabulary`, `unlabelled` (255 or 65535) elsewhere.
-            Where instances overlap, the best one's.
+            Where instances overlap, the best one's; those with a score below 0.1 don't count.
         vocabulary: The words asked for.
         regions: One per class present (semantic) or per segment (panoptic), largest first; or one per instance, best first.
         picture: (H, W, 3) uint8, as it was read: upright.
@@ -38,7 +39,7 @@ class Segmentation:
         runner_up: Second-best label of every pixel, coded as `labels`; on request.
         runner_up_confidence: Its probability, (H, W) float32; on request.
         task: `semantic`, `panoptic` or `instance`.
-        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; the best one's where they overlap. None if semantic.
+        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; of instances as `labels`. None if semantic.
     """
 
     labels: np.ndarray
@@ -78,6 +79,11 @@ class Segmentation:
     def unlabelled_area(self) -> int:
         """Pixels that no word took."""
         return int(np.count_nonzero(self.labels == self.unlabelled))
+
+    @property
+    def shown(self) -> list[Region]:
+        """The regions that are painted and drawn: all but faint instances."""
+        return [region for region in self.regions if self.task != "instance" or region.score >= LEAST_SHOWN]
 
     def draw(self, legend: bool = True) -> "Image":
         """Draw the regions over the picture, outlined and named, with a legend below."""

@@ -154,6 +154,9 @@ class Segmenter:
         if "keep" in settings:
             competing = len(asked.things)
             settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
+        if settings["task"] == "instance" and not any(entry.thing for entry in vocabulary):
+            first = vocabulary.names[0]
+            raise ValueError(f"task 'instance' finds things, and none of the words is one: {first} … Write '{first} [thing]' if it is.")
         many = isinstance(pictures, list | tuple)
         results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
         return results if many else results[0]

@@ -7,6 +7,7 @@ import torch
 
 from wordmask.text import Synonyms
 
+MOST_INSTANCES = 65535  # their ids fill 16 bits
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Task = Literal["semantic", "panoptic", "instance"]
 
@@ -21,8 +22,8 @@ def check_settings(
     """
     if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
         raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
-    if not (isinstance(most, Integral) and most >= 1):
-        raise ValueError(f"most came as {most!r}; expected a number of instances, at least 1.")
+    if not (isinstance(most, Integral) and 1 <= most <= MOST_INSTANCES):
+        raise ValueError(f"most came as {most!r}; expected a number of instances, at least 1 and at most {MOST_INSTANCES}.")
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
     if not (isinstance(overlap, Real) and 0 <= overlap <= 1):

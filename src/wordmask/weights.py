@@ -159,6 +159,39 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
     return path, checksum
 
 
+def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
+    """Fetch a checkpoint from Google Drive, or find it where it was fetched before; return it with its SHA-256.
+
+    Args:
+        file_id: What Drive calls it.
+        name: What we call it.
+
+    Raises:
+        ValueError: gdown is not installed, no network, or Drive refuses.
+    """
+    path = weights_folder() / f"{name}.pth"
+    if path.is_file():
+        return path, file_checksum(path)
+    page = f"https://drive.google.com/file/d/{file_id}"
+    by_hand = f"Or download {page} in a browser and give the file as the model."
+    try:
+        import gdown
+    except ImportError:
+        raise ValueError(
+            f"The weights of {name!r} lie on Google Drive, and fetching them needs gdown: pip install 'wordmask[drive]'. {by_hand}"
+        ) from None
+    with atomic(path) as temporary:
+        try:
+            done, reason = gdown.download(id=file_id, output=str(temporary), quiet=True), "Drive gave no file"
+        except Exception as error:  # gdown's own errors share no base with those of its HTTP library
+            done, reason = None, _first_line(error)
+        if not done or not temporary.is_file():
+            raise ValueError(f"The weights of {name!r} could not be fetched from {page}: {reason}. Try again later. {by_hand}")
+        if not zipfile.is_zipfile(temporary) and not _starts_as_pickle(temporary):
+            raise ValueError(f"What {page} gave for {name!r} is no checkpoint: Drive may ask for a confirmation. {by_hand}")
+    return path, file_checksum(path)
+
+
 def pick_file(files: list[str], size: str | None, where: str) -> str:
     """Pick a checkpoint by its name: one that says `size` or its first letter, else the only one that says no other size.
 
@@ -236,10 +269,20 @@ def _note(name: str) -> Path:
 
 def _offline_message(where: str, file: str | None, error: Exception) -> str:
     return (
-        f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: {type(error).__name__}: "
-        f"{str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no details'}. Tried the hub and {str(weights_folder())!r}. "
+        f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: {_first_line(error)}. "
+        f"Tried the hub and {str(weights_folder())!r}. "
         "Connect once; or download a checkpoint elsewhere, from its page on huggingface.co, and give its path as the model."
     )
+
+
+def _first_line(error: Exception) -> str:
+    """The kind of an error and the beginning of what it says."""
+    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no details'}"
+
+
+def _starts_as_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == PICKLE_START
 
 
 def _read_pickled(path: Path) -> dict[str, Tensor]:
@@ -247,7 +290,7 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
     except Exception as error:  # a damaged file makes zipfile, pickle and torch raise almost anything
         code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if code and (zipfile.is_zipfile(path) or path.read_bytes()[:1] == PICKLE_START):
+        if code and (zipfile.is_zipfile(path) or _starts_as_pickle(path)):
             raise ValueError(
                 f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do anything. "
                 "Save its state dict alone with torch.save, or as safetensors."

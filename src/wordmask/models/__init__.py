@@ -31,6 +31,21 @@ LISTED = 5  # names given in an error; the rest are counted
 
 
 @dataclass(frozen=True)
+class OnHub:
+    """Released weights in a hub repository: the file whose name says the size."""
+
+    repository: str
+    size: str
+
+
+@dataclass(frozen=True)
+class OnDrive:
+    """Released weights on Google Drive."""
+
+    file_id: str
+
+
+@dataclass(frozen=True)
 class ModelKind:
     """A family of models: how to build one, its presets, and where their released weights are."""
 
@@ -38,7 +53,7 @@ class ModelKind:
     model: Callable[..., nn.Module]
     configuration: type
     presets: dict[str, object]
-    released: dict[str, tuple[str, str]]  # preset → hub repository, size
+    released: dict[str, OnHub | OnDrive]
 
     def skeleton(self, configuration: object) -> nn.Module:
         """Build without values: shapes only, in a fraction of a second."""
@@ -74,9 +89,19 @@ MODELS = {
         err_seg.ErrSeg,
         err_seg.ErrSegConfig,
         err_seg.PRESETS,
-        released={"err-seg-base": ("lchen1019/ERR-Seg", "base"), "err-seg-large": ("lchen1019/ERR-Seg", "large")},
+        released={"err-seg-base": OnHub("lchen1019/ERR-Seg", "base"), "err-seg-large": OnHub("lchen1019/ERR-Seg", "large")},
     ),
-    "eov-seg": ModelKind("eov-seg", eov_seg.EovSeg, eov_seg.EovSegConfig, eov_seg.PRESETS, released={}),
+    "eov-seg": ModelKind(
+        "eov-seg",
+        eov_seg.EovSeg,
+        eov_seg.EovSegConfig,
+        eov_seg.PRESETS,
+        released={  # linked from the reference's README
+            "eov-seg-small": OnDrive("1UgLrRxpi4l30F8zTqhEv7cEW23TCGv3h"),
+            "eov-seg-medium": OnDrive("1--SYgaWs8_Ry2ouXBJO8FfSWH7D-Pejk"),
+            "eov-seg-large": OnDrive("1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"),
+        },
+    ),
 }
 
 

@@ -137,17 +137,24 @@ def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.
 
     Args:
         preset: Such as `err-seg-large`.
-        state: Reference name → tensor (or array); float16 and bfloat16 become float32. A leading `module.` is ignored.
+        state: Reference name → tensor (or array); float16 and bfloat16 become float32. A leading `module.` is ignored, and so are the keys
+            that `dropped_names` lists.
 
     Raises:
         ValueError: A key is missing, unknown or of another shape; the message names it.
     """
     kind = kind_of(preset)
     model = kind.skeleton(kind.presets[preset])
-    names = {reference_name(kind.family, name): name for name in model.state_dict()}
+    expected = model.state_dict()
+    names = {reference_name(kind.family, name): name for name in expected}
     dropped = set(dropped_names(kind.family, state))
-    weights = {name.removeprefix("module."): torch.as_tensor(tensor).float() for name, tensor in state.items() if name not in dropped}
-    return kind.fill(model, {names.get(name, name): tensor for name, tensor in weights.items()}, in_file=names)
+    weights = {}
+    for name, tensor in state.items():
+        if name not in dropped:
+            ours = names.get(name.removeprefix("module."), name.removeprefix("module."))
+            dtype = expected[ours].dtype if ours in expected else torch.float32
+            weights[ours] = torch.as_tensor(tensor).to(dtype)
+    return kind.fill(model, weights, in_file=names)
 
 
 def guess_preset(state: Mapping[str, Tensor]) -> str:

@@ -410,11 +410,11 @@ class Parts:
     """What the paper varies: hand in another part to try it; each is built from the configuration.
 
     Args:
-        spatial: Pixels → a map at stride 16, with its `channels`; frozen. None: the CNN alone, and no fusion.
+        spatial: Pixels → a map at stride 16, with its `channels`; frozen. None: the CNN alone.
         join: (aggregated map at stride 4, spatial map) → aggregated map. None: nothing is joined early.
         selection: (aggregated map, text) → map of the same shape. None: none is made.
         interaction: (kernels, features, mask logits) → kernels; one is built per layer.
-        fusion: (semantic, spatial) embeddings of regions → one embedding; one is built per layer.
+        fusion: (semantic, spatial) embeddings of regions → one embedding; one is built per layer. None: the semantic one alone.
         ensemble: See `geometric_ensemble`.
     """
 
@@ -442,7 +442,7 @@ class EovSeg(nn.Module):
         super().__init__()
         self.config = config
         self.clip = clip.build(config.clip)
-        self.spatial = parts.spatial and parts.spatial(config)
+        self.spatial = parts.spatial(config) if parts.spatial and (parts.fusion or parts.join) else None
         self.aggregator = LiteAggregator(config)
         self.join = parts.join and parts.join(config)
         self.selection = parts.selection and parts.selection(config)

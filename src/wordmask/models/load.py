@@ -1,13 +1,14 @@
 """A name, a file or a hub id → a model with its weights."""
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from torch import nn
 
 from wordmask import weights
-from wordmask.models import MODELS, kind_of, preset_names
+from wordmask.models import MODELS, OnDrive, kind_of, preset_names
 from wordmask.models.convert import dropped_names, from_reference, guess_preset
 from wordmask.writing import at_home
 
@@ -37,8 +38,10 @@ def load_model(name: str | Path) -> LoadedModel:
         kind = kind_of(name)
         if name not in kind.released:
             return LoadedModel(kind.random(kind.presets[name]), name)
-        repository, size = kind.released[name]
-        return _from_hub(name, repository, size=size)
+        place = kind.released[name]
+        if isinstance(place, OnDrive):
+            return _fetched_once(name, lambda: weights.fetch_from_drive(place.file_id, name), {"drive": place.file_id})
+        return _from_hub(name, place.repository, size=place.size)
     hub_id = HUB_ID.fullmatch(str(name))
     if isinstance(name, str) and hub_id and (hub_id[2] or not name.endswith(weights.CHECKPOINT_FILES)):
         try:
@@ -82,18 +85,29 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
 
 
 def _from_hub(name: str, repository: str, *, file: str | None = None, size: str | None = None) -> LoadedModel:
+    return _fetched_once(name, lambda: weights.fetch(repository, file, size), {"repository": repository})
+
+
+def _fetched_once(name: str, fetch: Callable[[], tuple[Path, str]], origin: dict[str, str]) -> LoadedModel:
+    """Load what a name was converted to before; or fetch a checkpoint, convert it if it is a reference's, and note it for the next time.
+
+    Args:
+        fetch: Gives the file and its SHA-256.
+    """
     ready = weights.converted_file(name)
     if ready is not None:
         try:
             return from_checkpoint(weights.read(ready), name)
         except ValueError:  # damaged since: fetch and convert it again
             weights.forget(name)
-    source, checksum = weights.fetch(repository, file, size)
+    source, checksum = fetch()
     checkpoint = weights.read(source)
     ready = source
     if not checkpoint.family:
         ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
         convert(checkpoint, ready, name if name in preset_names() else None)
         checkpoint = weights.read(ready)
-    weights.remember(name, ready, {"repository": repository, "source": source.name, "sha256": checksum})
+        if source.parent == weights.weights_folder():  # fetched for this alone; the hub keeps its own
+            source.unlink()
+    weights.remember(name, ready, {**origin, "source": source.name, "sha256": checksum})
     return from_checkpoint(checkpoint, name)
