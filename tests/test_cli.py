@@ -91,6 +91,31 @@ def test_every_setting_is_recorded(run, picture, tmp_path):
     assert content["model"] == "err-seg-untrained"
 
 
+def test_tasks(run, picture, tmp_path):
+    words, model = ["person", "sky", "car", "grass"], ["--model", "eov-seg-untrained"]
+    endings = {"panoptic": ["panoptic.json", "panoptic.png"], "instance": ["instances.json"], "semantic": []}
+    for task, own in endings.items():
+        status, out, err = run("segment", picture, *words, *model, "--task", task, "--output", task)
+        assert status == 0, err
+        names = sorted(path.name.removeprefix("garden.") for path in (tmp_path / task).iterdir())
+        assert names == sorted(["labels.png", "masks.json", "masks.png", *own])
+        assert all(f"garden.{name}" in out for name in names)
+        assert json.loads((tmp_path / task / "garden.masks.json").read_text())["task"] == task
+    assert run("segment", picture, *words, *model, "--output", "default")[0] == 0
+    assert (tmp_path / "default" / "garden.panoptic.png").read_bytes() == (tmp_path / "panoptic" / "garden.panoptic.png").read_bytes()
+    for bad, message in (
+        (["sky", *model, "--task", "instance"], "no word is one"),
+        (["sky", *SMALL, "--task", "panoptic"], "does semantic"),
+    ):
+        status, _, err = run("segment", picture, *bad, "--output", "bad")
+        assert status == 2
+        assert message in err
+    assert run("segment", picture, *words, *model, "--task", "instance", "--threshold", 1, "--most", 7, "--output", "none")[0] == 0
+    content = json.loads((tmp_path / "none" / "garden.masks.json").read_text())
+    assert content["regions"] == []
+    assert content["settings"]["most"] == 7
+
+
 def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
     (photos / "1.jpg").write_bytes((photos / "0.jpg").read_bytes()[:300])
     (photos / "notes.png").write_text("no picture")

@@ -3,6 +3,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image, ImageFont
@@ -10,8 +11,10 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from conftest import colourful
-from wordmask.drawing import choose_colours, deepest_point, lacks, legible, outline, palette, tint
+from wordmask.drawing import choose_colours, deepest_point, lacks, legible, number_names, outline, palette, tint
+from wordmask.postprocess import Instances, Segments
 from wordmask.regions import find_regions
+from wordmask.results import instance_result, panoptic_result
 from wordmask.segmentation import Segmentation, label_type, unlabelled_value
 from wordmask.vocabulary import Vocabulary, WordClass
 
@@ -196,3 +199,137 @@ def test_names_beyond_ascii_are_drawn_or_replaced():
     assert legible("crème brûlée, 猫", font) == "creme brulee, ?"
     for name in ("crème brûlée", "кошка", "猫", "🐈"):
         labelled(np.zeros((60, 200), int), Vocabulary.of([name])).draw()
+
+
+# Segments and instances ------------------------------------------------------------------------------------------------------------
+
+
+def segmented() -> Segmentation:
+    """Two persons, grass, and a dog among the distractors, which is dropped."""
+    vocabulary = Vocabulary.of("person; grass; sky")
+    ids = np.zeros((40, 60), np.int32)
+    ids[20:], ids[5:30, 10:20], ids[8:35, 40:50], ids[:4, :9] = 1, 2, 3, 4
+    reading = Segments(
+        ids=torch.from_numpy(ids),
+        confidence=torch.full((40, 60), 0.75),
+        classes=[1, 0, 0, 3],
+        scores=[0.5, 0.9, 0.7, 0.8],
+        runners_up=[2, 1, -1, 0],
+        rival_shares=[0.5, 0.25, 0.0, 0.5],
+    )
+    origin = {
+        "picture": colourful(40, 60),
+        "vocabulary": vocabulary,
+        "model": "test",
+        "settings": {},
+        "task": "panoptic",
+        "source": "a.jpg",
+    }
+    return panoptic_result(reading, origin, per_pixel=True)
+
+
+def test_segments_become_regions():
+    result = segmented()
+    assert [(region.id, region.name, region.thing, region.score, region.runner_up) for region in result.regions] == [
+        (1, "grass", False, 0.5, "sky"),
+        (2, "person", True, 0.7, None),
+        (3, "person", True, 0.9, "grass"),
+    ]
+    for region in result.regions:
+        assert (region.mask == (result.segments == region.id)).all()
+        assert region.area == region.mask.sum()
+        assert (result.labels[region.mask] == region.label).all()
+    assert (result.labels[:4, :9] == 255).all(), "a distractor"
+    assert result.unlabelled_area == 2400 - sum(region.area for region in result.regions)
+    assert result.confidence[25, 15] == 0.75
+    assert (result.runner_up[25, 15], result.runner_up_confidence[25, 15]) == (1, 0.75 * 0.25)
+    assert (result.runner_up[10, 45], result.runner_up_confidence[10, 45]) == (255, 0)
+    assert repr(result) == "Segmentation(40×60, 2 of 3 classes, panoptic: 3 regions, model='test')"
+
+
+def test_the_panoptic_format_is_read_back(tmp_path):
+    """As the COCO panoptic API reads it: colours to ids, and every id of the picture has its segment, with the same area."""
+    result = segmented()
+    written = {path.name: path for path in result.save(tmp_path / "a")}
+    assert list(written) == ["a.masks.png", "a.labels.png", "a.panoptic.png", "a.panoptic.json", "a.masks.json"]
+    content = json.loads(written["a.panoptic.json"].read_text())
+    categories = {entry["id"]: entry for entry in content["categories"]}
+    (annotation,) = content["annotations"]
+    assert annotation["image_id"] == content["images"][0]["id"]
+    with Image.open(tmp_path / annotation["file_name"]) as image:
+        colours = np.array(image, dtype=np.uint32)
+    ids = colours[..., 0] + 256 * colours[..., 1] + 256**2 * colours[..., 2]
+    areas = dict(zip(*(values.tolist() for values in np.unique(ids, return_counts=True)), strict=True))
+    areas.pop(0)
+    assert areas == {segment["id"]: segment["area"] for segment in annotation["segments_info"]}
+    for segment in annotation["segments_info"]:
+        region = result.regions[segment["id"] - 1]
+        assert categories[segment["category_id"]]["name"] == region.name
+        assert categories[segment["category_id"]]["isthing"] == region.thing
+        left, top, width, height = segment["bbox"]
+        assert (left, top, left + width, top + height) == region.box
+        assert (ids == segment["id"])[top : top + height, left : left + width].sum() == segment["area"]
+
+
+def test_ids_beyond_a_byte_are_coded_in_three_colours():
+    ids = np.arange(300 * 4).reshape(300, 4) // 4 + 1
+    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [-1] * 300, [0.0] * 300)
+    origin = {"picture": colourful(300, 4), "vocabulary": Vocabulary.of("person"), "model": "", "settings": {}, "task": "panoptic"}
+    colours = np.array(panoptic_result(reading, origin, per_pixel=False).panoptic_image(), dtype=int)
+    assert sorted(set((colours @ [1, 256, 65536]).ravel().tolist())) == list(range(1, 301))
+
+
+def instances(scores=(0.9, 0.6, 0.05)) -> Segmentation:
+    """Two persons that overlap, and a faint one."""
+    masks = np.zeros((3, 40, 61), bool)
+    masks[0, 5:30, 10:30], masks[1, 10:35, 20:50], masks[2] = True, True, True
+    boxes = [(10, 5, 30, 30), (20, 10, 50, 35), (0, 0, 61, 40)]
+    areas = [int(mask.sum()) for mask in masks]
+    found = Instances([0, 0, 1], list(scores), [1, -1, 0], areas, boxes, [2, 0, 1], np.packbits(masks[[1, 2, 0]], axis=2))
+    origin = {"picture": colourful(40, 61), "vocabulary": Vocabulary.of("person; dog"), "model": "test", "source": "a.jpg"}
+    return instance_result(found, origin | {"settings": {"threshold": 0.02}, "task": "instance"})
+
+
+def test_instances_overlap_and_the_best_is_on_top():
+    result = instances()
+    assert [(region.name, region.area, region.runner_up) for region in result.regions] == [
+        ("person", 500, "dog"),
+        ("person", 750, None),
+        ("dog", 2440, "person"),
+    ]
+    assert (result.regions[0].mask & result.regions[1].mask).sum() == 200
+    assert (result.segments == 1).sum() == 500
+    assert (result.segments == 2).sum() == 550
+    assert result.shown == result.regions[:2], "a faint one is listed, not painted"
+    assert (result.labels[result.segments == 0] == 255).all()
+    assert len(instances(scores=(0.9, 0.01, 0.001)).regions) == 1, "threshold"
+
+
+def test_instances_are_read_back_by_coco(tmp_path):
+    result = instances()
+    written = {path.name: path for path in result.save(tmp_path / "a")}
+    assert list(written) == ["a.masks.png", "a.labels.png", "a.instances.json", "a.masks.json"]
+    coco = COCO(written["a.instances.json"])
+    for annotation, region in zip(coco.loadAnns(coco.getAnnIds()), result.regions, strict=True):
+        assert (coco.annToMask(annotation) == region.mask).all()
+        assert annotation["score"] == region.score
+        assert coco.loadCats(annotation["category_id"])[0]["name"] == region.name
+    with pytest.raises(ValueError, match="this one is instance"):
+        result.panoptic_image()
+    with pytest.raises(ValueError, match="this one is instance"):
+        result.to_coco_panoptic("a.png")
+
+
+def test_the_overlay_tells_instances_apart():
+    result = segmented()
+    colours = choose_colours(result.regions)
+    assert len(set(colours.values())) == 3
+    assert number_names(result.regions) == ["grass", "person 1", "person 2"]
+    drawn = np.array(tint(result, colours)).astype(int)
+    left, right = drawn[12, 15], drawn[12, 45]
+    assert np.abs(left - right).sum() > 60
+    assert (drawn[5, 10:20] == colours[3]).all(), "outlined in its own colour"
+    touching = Segmentation(**{**vars(result), "segments": np.where(result.segments > 0, result.segments, 3).astype(np.uint16)})
+    assert touching.draw().height > 40
+    many = instances(scores=(0.9, 0.6, 0.05)).draw()
+    assert many.height > 40

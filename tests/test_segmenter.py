@@ -182,3 +182,96 @@ def test_strange_sizes(segment, size):
     result = segment(colourful(*size), "sky; car; sea")
     assert result.size == size
     assert result.draw().width >= size[1]
+
+
+# EOV-Seg ----------------------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def segment_eov(tiny_eov):
+    return Segmenter(tiny_eov, name="tiny eov")
+
+
+def test_three_tasks_of_one_model(segment_eov):
+    """The same words and picture: a pixel's semantic label needs no segment, segments don't overlap, instances are things."""
+    picture, words = colourful(60, 90), "person; sky; car; grass; dog"
+    panoptic, instance, semantic = (segment_eov(picture, words, task=task) for task in ("panoptic", "instance", "semantic"))
+    assert segment_eov(picture, words).task == panoptic.task == "panoptic", "its own task"
+    assert panoptic.settings.keys() == {"threshold", "overlap", "background", "synonyms", "precision"}
+    assert instance.settings.keys() == {"threshold", "most", "background", "synonyms", "precision"}
+    assert semantic.settings.keys() == {"threshold", "background", "synonyms", "precision"}
+    assert panoptic.settings["synonyms"] == "each"
+    assert semantic.unlabelled_area == 0
+    assert panoptic.regions
+    assert sum(region.area for region in panoptic.regions) + panoptic.unlabelled_area == 60 * 90
+    stuff = [region.label for region in panoptic.regions if not region.thing]
+    assert len(stuff) == len(set(stuff)), "stuff is merged"
+    assert instance.regions
+    assert all(region.thing for region in instance.regions)
+    assert [region.score for region in instance.regions] == sorted((region.score for region in instance.regions), reverse=True)
+    for result in (panoptic, instance, semantic):
+        assert all(0 < region.score <= 1 and region.runner_up != region.name for region in result.regions)
+
+
+def test_thresholds_of_eov(segment_eov):
+    picture, words = colourful(60, 90), "person; sky; car; grass; dog"
+    few = segment_eov(picture, words, task="instance", most=5)
+    assert len(few.regions) <= 5
+    every = segment_eov(picture, words, task="instance")
+    middle = every.regions[len(every.regions) // 2].score
+    assert len(segment_eov(picture, words, task="instance", threshold=middle).regions) == len(
+        [region for region in every.regions if region.score >= middle]
+    )
+    assert segment_eov(picture, words, threshold=1.0).regions == []
+    loose, strict = (len(segment_eov(picture, words, overlap=overlap).regions) for overlap in (0.0, 1.0))
+    assert loose >= len(segment_eov(picture, words).regions) >= strict
+
+
+def test_background_competes_for_segments_and_instances(segment_eov):
+    for task in ("panoptic", "instance", "semantic"):
+        alone = segment_eov(colourful(40, 50), "qwerty; asdf", task=task)
+        against = segment_eov(colourful(40, 50), "qwerty; asdf", task=task, background="other")
+        assert {region.name for region in against.regions} <= {"qwerty", "asdf"}
+        assert len(against.regions) <= len(alone.regions)
+        assert all(region.runner_up in (None, "qwerty", "asdf") for region in against.regions)
+
+
+def test_synonyms_of_eov(segment_eov):
+    """Another name can only raise a class's logits under `each`; `mean` and `first` are one vector."""
+    vocabulary = Vocabulary.of("sky, heaven; car, automobile, motor car")
+    assert segment_eov.encode_words(vocabulary).owner.tolist() == [0, 0, 1, 1, 1]
+    for synonyms in ("first", "mean"):
+        assert segment_eov.encode_words(vocabulary, synonyms).owner.tolist() == [0, 1]
+
+
+def test_seen_classes_follow_from_their_names(segment_eov, segment):
+    vocabulary = Vocabulary.of("Dog; telescope; plane, airplanes; sky")
+    assert segment_eov.encode_words(vocabulary).seen.tolist() == [True, False, True, True]
+    assert segment.encode_words(vocabulary).seen.tolist() == [False] * 4, "makes no difference to ERR-Seg"
+
+
+@pytest.mark.parametrize(
+    ("words", "settings", "message"),
+    [
+        ("person", {"task": "depth"}, "does panoptic, instance, semantic"),
+        ("person", {"keep": 3}, "looks at all classes"),
+        ("sky; grass", {"task": "instance"}, r"no word is one: sky, grass. Write 'sky \[thing\]'"),
+    ],
+)
+def test_what_eov_cannot_do(segment_eov, words, settings, message):
+    with pytest.raises(ValueError, match=message):
+        segment_eov(colourful(20, 20), words, **settings)
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 300), (300, 2), (3, 5)])
+def test_strange_sizes_of_eov(segment_eov, size):
+    for task in ("panoptic", "instance", "semantic"):
+        result = segment_eov(colourful(*size), "sky; car; sea", task=task)
+        assert result.size == size
+        assert result.draw().width >= size[1]
+
+
+def test_a_batch_is_a_number_of_pictures(tiny):
+    for batch in (0, -1, 2.5, "4"):
+        with pytest.raises(ValueError, match="expected a number of pictures"):
+            Segmenter(tiny, batch=batch)

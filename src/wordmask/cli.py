@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from wordmask.regions import Region
     from wordmask.segmentation import Segmentation
     from wordmask.segmenter import Segmenter
     from wordmask.sources import Source
@@ -98,7 +99,7 @@ def segment(
     asked = Vocabulary.of(wanted, segmenter.model.family)
     settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
     settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
-    segmenter.check(**settings)
+    segmenter.check(asked, **settings)
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
     done, failures = 0, {}
     try:
@@ -222,10 +223,20 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:
     """Print what was found in one picture, and where it is."""
-    pixels = result.labels.size
-    found = [f"{region.name} {region.area / pixels:.0%} ({region.score:.2f})" for region in result.regions[:8]]
-    say(f"{source.path}: {' · '.join(found) or 'nothing'}{' · …' if len(result.regions) > 8 else ''}")
+    found: dict[str, list[Region]] = {}
+    for region in result.shown:
+        found.setdefault(region.name, []).append(region)
+    lines = [describe(name, regions, result.labels.size) for name, regions in list(found.items())[:8]]
+    faint = len(result.regions) - len(result.shown)
+    more = [*(["…"] if len(found) > 8 else []), *([f"{faint} faint ones"] if faint else [])]
+    say(f"{source.path}: {' · '.join([*lines, *more]) or 'nothing'}")
     say("  " + "  ".join(str(path) for path in written))
+
+
+def describe(name: str, regions: "list[Region]", pixels: int) -> str:
+    """Sum up the regions of one name: how many, their share of the picture, and the best score."""
+    count = f" ×{len(regions)}" if len(regions) > 1 else ""
+    return f"{name}{count} {sum(region.area for region in regions) / pixels:.0%} ({max(region.score for region in regions):.2f})"
 
 
 def conclude(total: int, done: int, failures: dict[Path, Exception], output: Path) -> None:

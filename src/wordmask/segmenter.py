@@ -147,21 +147,17 @@ class Segmenter:
             ValueError: A picture that can't be read, words or settings that make no sense.
         """
         vocabulary = Vocabulary.of(words, self.model.family)
-        settings = self.check(
-            task=task, keep=keep, threshold=threshold, overlap=overlap, most=most, background=background, synonyms=synonyms
-        )
+        choices = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "background": background, "synonyms": synonyms}
+        settings = self.check(vocabulary, task=task, **choices)
         asked = self._ask(vocabulary, settings["synonyms"], background)
         if "keep" in settings:
             competing = len(asked.things)
             settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
-        if settings["task"] == "instance" and not any(entry.thing for entry in vocabulary):
-            first = vocabulary.names[0]
-            raise ValueError(f"task 'instance' finds things, and none of the words is one: {first} … Write '{first} [thing]' if it is.")
         many = isinstance(pictures, list | tuple)
         results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
         return results if many else results[0]
 
-    def check(self, *, task: Task | None = None, **settings) -> dict[str, object]:
+    def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
         """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
 
         Raises:
@@ -170,6 +166,9 @@ class Segmenter:
         model, name, task = self.model, self.name or self.model.family, task or self.model.tasks[0]
         if task not in model.tasks:
             raise ValueError(f"task came as {task!r}; {name} does {', '.join(model.tasks)}. EOV-Seg models do all three.")
+        if task == "instance" and not any(entry.thing for entry in vocabulary):
+            words = ", ".join(vocabulary.names[:3])
+            raise ValueError(f"task 'instance' finds things, and no word is one: {words}. Write '{vocabulary.names[0]} [thing]' if it is.")
         settings = check_settings(**settings)
         settings["synonyms"] = settings["synonyms"] or model.synonyms
         if settings["synonyms"] == "each" and model.synonyms != "each":
