@@ -222,20 +222,21 @@ class VocabularyAwareSelection(nn.Module):
 
     def clarity(self, x: Float[Tensor, "B C h w"], text: Float[Tensor, "S D"]) -> Float[Tensor, "B h w"]:
         """The largest probability that a softmax over the words gives at each pixel, in (0, 1]."""
-        pixels = F.gelu(self.norm2(self.pointwise(F.gelu(self.norm1(self.depthwise(x))))))
-        pixels = pixels.permute(0, 2, 3, 1)  # (B, h, w, D)
+        pixels = F.gelu(self.norm2(self.pointwise(F.gelu(self.norm1(self.depthwise(x))))))  # (B, D, h, w)
         guide = self.guide(text) / text.shape[-1] ** 0.5
-        return largest_probability(pixels.flatten(0, 2), guide).view(pixels.shape[:3])
+        return largest_probability(pixels.flatten(2), guide).unflatten(1, x.shape[-2:])
 
 
-def largest_probability(pixels: Float[Tensor, "N D"], words: Float[Tensor, "S D"]) -> Float[Tensor, " N"]:
-    """max softmax(pixels · words) = 1 / Σ exp(logit − max), for some pixels at a time: memory does not grow with N · S."""
-    rows = max(1, SIMILARITIES_AT_ONCE // len(words))
-    found = []
-    for part in pixels.split(rows):
-        logits = part @ words.T  # (rows, S)
-        found.append((logits - logits.amax(dim=1, keepdim=True)).exp().sum(dim=1).reciprocal())
-    return torch.cat(found)
+def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
+    """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N."""
+    top, total = None, None
+    for part in words.split(max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())):
+        logits = part @ pixels  # (B, some of S, N)
+        highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
+        added = (logits - highest[:, None]).exp().sum(dim=1)
+        total = added if total is None else total * (top - highest).exp() + added
+        top = highest
+    return total.reciprocal()
 
 
 # Decoder ----------------------------------------------------------------------------------------------------------------------------
