@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from wordmask import cli, weights
-from wordmask.models import MODELS
+from wordmask.models import MODELS, kind_of, preset_names
 from wordmask.models.convert import reference_name
 from wordmask.models.load import convert
 
@@ -21,14 +21,16 @@ PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 @pytest.fixture
-def checkout(tmp_path, monkeypatch, own_cache, tiny):
-    """A folder with the README's pictures, and a cache in which a tiny model stands for the released ones."""
+def checkout(tmp_path, monkeypatch, own_cache, tiny, tiny_eov):
+    """A folder with the README's pictures, and a cache in which tiny models stand for the released ones."""
     shutil.copytree(ROOT / "docs" / "pictures", tmp_path / "docs" / "pictures")
     monkeypatch.chdir(tmp_path)
-    torch.save({reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}, tmp_path / "model_final.pth")
-    convert(weights.read(tmp_path / "model_final.pth"), own_cache / "weights" / "stand-in.safetensors")
-    for preset in MODELS["err-seg"].released:
-        weights.remember(preset, own_cache / "weights" / "stand-in.safetensors", {})
+    for family, model in (("err-seg", tiny), ("eov-seg", tiny_eov)):
+        stand_in = own_cache / "weights" / f"{family}.safetensors"
+        torch.save({reference_name(family, name): tensor for name, tensor in model.state_dict().items()}, tmp_path / "model_final.pth")
+        convert(weights.read(tmp_path / "model_final.pth"), stand_in)
+        for preset in MODELS[family].released:
+            weights.remember(preset, stand_in, {})
     return tmp_path
 
 
@@ -53,7 +55,7 @@ def test_shell_commands(line, checkout, monkeypatch, capsys):
 
 
 def test_python(checkout):
-    assert len(PYTHON) == 2
+    assert len(PYTHON) == 3
     names = {}
     for block in PYTHON:
         exec(compile(block, "README.md", "exec"), names)
@@ -61,9 +63,17 @@ def test_python(checkout):
     assert (checkout / "masks" / "coffee.masks.json").exists()
 
 
-def test_parameters_and_links():
-    for preset, configuration in MODELS["err-seg"].presets.items():
-        millions = sum(parameter.numel() for parameter in MODELS["err-seg"].skeleton(configuration).parameters()) / 1e6
-        assert re.search(rf"`{preset}` \|.*\| {millions:.0f}M \|", README), f"{preset} has {millions:.0f}M parameters"
-    for target in re.findall(r"\]\((?!http)(.*?)\)", README):
-        assert (ROOT / target.split("#")[0]).exists(), target
+@pytest.mark.parametrize("preset", preset_names())
+def test_parameters(preset):
+    kind = kind_of(preset)
+    model = kind.skeleton(kind.presets[preset]).for_inference()
+    text = sum(parameter.numel() for name, parameter in model.named_parameters() if name.startswith(weights.TEXT_TOWER)) / 1e6
+    total = sum(parameter.numel() for parameter in model.parameters()) / 1e6
+    cells = {"err-seg": f"{total:.0f}M", "eov-seg": rf"{total:.0f}M \({total - text:.0f}M\)"}
+    assert re.search(rf"`{preset}` \|.*\| {cells[kind.family]} \|", README), (preset, total, text)
+
+
+def test_links():
+    for page in (ROOT / "README.md", *(ROOT / "docs").glob("*.md")):
+        for target in re.findall(r"\]\((?!http)(.*?)\)", page.read_text()):
+            assert (page.parent / target.split("#")[0]).exists(), target

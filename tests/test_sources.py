@@ -13,7 +13,7 @@ def here(tmp_path, monkeypatch):
     """A folder with pictures, a folder called like a word, and what must not be read."""
     monkeypatch.chdir(tmp_path)
     names = """street.jpg photo photos/a.jpg photos/a.png photos/deep/b.JPG photos/.hidden/c.jpg photos/notes.txt photos/a.masks.png
-        photos/a.labels.png road/x.png other/a.jpg words.txt empty/readme.md"""
+        photos/a.labels.png photos/a.panoptic.png road/x.png other/a.jpg words.txt empty/readme.md"""
     for name in names.split():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
