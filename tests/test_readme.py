@@ -20,17 +20,25 @@ SHELL = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) f
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
+@pytest.fixture(scope="module")
+def stand_ins(tmp_path_factory, tiny, tiny_eov):
+    """Reference checkpoints of tiny models, and the same converted."""
+    folder = tmp_path_factory.mktemp("stand-ins")
+    for family, model in (("err-seg", tiny), ("eov-seg", tiny_eov)):
+        torch.save({reference_name(family, name): tensor for name, tensor in model.state_dict().items()}, folder / f"{family}.pth")
+        convert(weights.read(folder / f"{family}.pth"), folder / f"{family}.safetensors")
+    return folder
+
+
 @pytest.fixture
-def checkout(tmp_path, monkeypatch, own_cache, tiny, tiny_eov):
+def checkout(tmp_path, monkeypatch, stand_ins):
     """A folder with the README's pictures, and a cache in which tiny models stand for the released ones."""
     shutil.copytree(ROOT / "docs" / "pictures", tmp_path / "docs" / "pictures")
+    shutil.copy(stand_ins / "err-seg.pth", tmp_path / "model_final.pth")
     monkeypatch.chdir(tmp_path)
-    for family, model in (("err-seg", tiny), ("eov-seg", tiny_eov)):
-        stand_in = own_cache / "weights" / f"{family}.safetensors"
-        torch.save({reference_name(family, name): tensor for name, tensor in model.state_dict().items()}, tmp_path / "model_final.pth")
-        convert(weights.read(tmp_path / "model_final.pth"), stand_in)
-        for preset in MODELS[family].released:
-            weights.remember(preset, stand_in, {})
+    for kind in MODELS.values():
+        for preset in kind.released:
+            weights.remember(preset, stand_ins / f"{kind.family}.safetensors", {})
     return tmp_path
 
 

@@ -111,6 +111,17 @@ def test_half_precision_runs(tiny, precision):
     np.testing.assert_allclose(half.confidence, full.confidence, atol=0.05)
 
 
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_half_precision_runs_for_eov(tiny_eov, precision):
+    """Sums over a mask's pixels overflow in half precision unless they are made in full."""
+    words = "person; sky; car; grass; dog"
+    for task in ("panoptic", "instance", "semantic"):
+        full, half = (Segmenter(tiny_eov, precision=kind)(colourful(60, 90), words, task=task) for kind in ("float32", precision))
+        assert {region.name for region in half.regions} == {region.name for region in full.regions}
+        assert (full.labels == half.labels).mean() > 0.9
+        assert half.regions[0].score == pytest.approx(full.regions[0].score, abs=0.05)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

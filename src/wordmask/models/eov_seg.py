@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import ClipConfig, VitConfig, mean_inside
+from wordmask.clip import ClipConfig, VitConfig, mean_inside, sum_inside
 from wordmask.image import ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -224,7 +224,8 @@ class VocabularyAwareSelection(nn.Module):
         """The largest probability that a softmax over the words gives at each pixel, in (0, 1]."""
         pixels = F.gelu(self.norm2(self.pointwise(F.gelu(self.norm1(self.depthwise(x))))))  # (B, D, h, w)
         guide = self.guide(text) / text.shape[-1] ** 0.5
-        return largest_probability(pixels.flatten(2), guide).unflatten(1, x.shape[-2:])
+        with torch.autocast(x.device.type, enabled=False):
+            return largest_probability(pixels.flatten(2).float(), guide.float()).unflatten(1, x.shape[-2:])
 
 
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
@@ -252,7 +253,7 @@ class DynamicDepthwiseAttention(nn.Module):
 
     def forward(self, kernels: Float[Tensor, "B Q C"], values: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         windows = F.pad(values, (1, 1)).unfold(-1, TAPS, 1)  # (B, Q, C, 3)
-        return self.norm((windows @ self.taps(kernels)[..., None])[..., 0])
+        return self.norm((windows * self.taps(kernels)[:, :, None]).sum(dim=-1))  # no matrix product: it would leave full precision
 
 
 class DynamicInteraction(nn.Module):
@@ -268,8 +269,7 @@ class DynamicInteraction(nn.Module):
     def forward(
         self, kernels: Float[Tensor, "B Q C"], features: Float[Tensor, "B C h w"], mask_logits: Float[Tensor, "B Q h w"]
     ) -> Float[Tensor, "B Q C"]:
-        masks = (mask_logits.sigmoid() > 0.5).to(features.dtype)
-        covered = torch.einsum("bqhw,bchw->bqc", masks, features)  # a sum, not a mean
+        covered = sum_inside(features, (mask_logits.sigmoid() > 0.5).float())  # a sum, not a mean
         covered = self.feature_norm(covered + self.feature_attention(kernels, covered))
         return self.kernel_norm(covered + self.kernel_attention(kernels, covered))
 
@@ -358,7 +358,7 @@ def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h
     mask_logits = mask_logits.detach()
     if mask_logits.shape[-2:] != like.shape[-2:]:
         mask_logits = F.interpolate(mask_logits, size=like.shape[-2:], mode="bilinear", align_corners=False)
-    return (mask_logits > 0).to(like.dtype)
+    return (mask_logits > 0).float()
 
 
 def _start(module: nn.Module) -> None:
@@ -380,7 +380,8 @@ def class_logits(
     Args:
         text: Unit vectors of the phrases, then that of void.
     """
-    cosine = F.normalize(vectors, dim=-1) @ text.T  # (B, Q, S + 1)
+    with torch.autocast(vectors.device.type, enabled=False):
+        cosine = F.normalize(vectors.float(), dim=-1) @ text.T  # (B, Q, S + 1)
     logits = log_temperature.exp().clamp(max=WARMEST) * cosine
     owner = words.owner.expand(*logits.shape[:2], -1)
     classes = logits.new_full((*logits.shape[:2], len(words.seen)), -torch.inf)
