@@ -96,7 +96,6 @@ EOV_SEG_NAMES = [  # the same for nhw649/EOV-Seg @ 6f5e93e
     (r"\.class_vector\.0\.", ".class_embed.layers.0."),
     (r"\.class_vector\.2\.", ".class_embed.layers.1."),
     (r"\.class_vector\.4\.", ".class_embed.layers.2."),
-    (r"\.log_temperature$", ".logit_scale"),
 ]
 ERR_SEG_DROPPED = {  # what reference keys begin with → why they are not needed
     "clip_pixel_mean": "a constant, see ErrSeg.image_input",

@@ -48,7 +48,7 @@ TEMPLATES = (
 COCO_PANOPTIC = "eov-seg/coco-panoptic-133"  # what the released weights were trained on
 SEEN_WEIGHT, UNSEEN_WEIGHT = 0.4, 0.8  # of CLIP's own opinion of a region, by whether training saw the class; reference config.py
 SMALLEST = 1e-8  # added to probabilities before their logarithm; reference segmentator.py
-WARMEST = 100.0  # limit of learned temperatures
+LARGEST_SCALE = 100.0  # limit of learned logit scales; reference head.py
 DEFORMED = 9  # taps of a 3×3 kernel
 TAPS = 3  # of a query's filter along its channels
 SIMILARITIES_AT_ONCE = 2**22  # of pixel and word in vocabulary-aware selection: 16 MB
@@ -97,7 +97,7 @@ class Features(NamedTuple):
 class MaskLogits(NamedTuple):
     """The raw output: of every query the logarithms of its class probabilities, void last, and its mask; and what each layer said.
 
-    The layers' class logits come before the ensemble. In evaluation only the last layer is there.
+    The layers' class logits come before the ensemble. In evaluation only the last layer is there; in training there is no ensemble.
     """
 
     class_logits: Float[Tensor, "B Q T1"]
@@ -327,7 +327,7 @@ class DecoderLayer(nn.Module):
         self.fusion = fusion
         hidden = (nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_vector = nn.Sequential(*hidden, nn.Linear(width, config.clip.width))
-        self.log_temperature = nn.Parameter(torch.tensor(1 / 0.07).log())
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log())
         self.apply(_start)
 
     def refine(
@@ -373,7 +373,7 @@ def _start(module: nn.Module) -> None:
 
 
 def class_logits(
-    vectors: Float[Tensor, "B Q D"], text: Float[Tensor, "S1 D"], words: Words, log_temperature: Float[Tensor, ""]
+    vectors: Float[Tensor, "B Q D"], text: Float[Tensor, "S1 D"], words: Words, logit_scale: Float[Tensor, ""]
 ) -> Float[Tensor, "B Q T1"]:
     """Cosine of vectors and words, warmed; a class takes the maximum over its phrases, and void comes last.
 
@@ -382,7 +382,7 @@ def class_logits(
     """
     with torch.autocast(vectors.device.type, enabled=False):
         cosine = F.normalize(vectors.float(), dim=-1) @ text.T  # (B, Q, S + 1)
-    logits = log_temperature.exp().clamp(max=WARMEST) * cosine
+    logits = logit_scale.exp().clamp(max=LARGEST_SCALE) * cosine
     owner = words.owner.expand(*logits.shape[:2], -1)
     classes = logits.new_full((*logits.shape[:2], len(words.seen)), -torch.inf)
     classes = classes.scatter_reduce(2, owner, logits[..., :-1], "amax")
@@ -481,7 +481,7 @@ class EovSeg(nn.Module):
     def for_inference(self) -> "EovSeg":
         """Leave out what only training needs: the class vectors of all layers but the last, which nothing but their losses reads."""
         for layer in self.layers[:-1]:
-            layer.semantic = layer.spatial = layer.fusion = layer.class_vector = layer.log_temperature = None
+            layer.semantic = layer.spatial = layer.fusion = layer.class_vector = layer.logit_scale = None
         return self
 
     def encode_text(self, phrases: list[str]) -> Float[Tensor, "S D"]:
@@ -504,12 +504,10 @@ class EovSeg(nn.Module):
         text = torch.cat([words.embeddings, F.normalize(self.void.weight, dim=-1)])
         selected = self.select(self.aggregate(features), text)
         layer_class_logits, layer_mask_logits = self.decode(selected, features.spatial, text, words=words, every_layer=self.training)
-        return MaskLogits(
-            self.opinion(layer_class_logits[-1], layer_mask_logits[-1], features.x32, text=text, words=words),
-            layer_mask_logits[-1],
-            layer_class_logits,
-            layer_mask_logits,
-        )
+        class_logits, mask_logits = layer_class_logits[-1], layer_mask_logits[-1]
+        if not self.training:
+            class_logits = self.opinion(class_logits, mask_logits, features.x32, text=text, words=words)
+        return MaskLogits(class_logits, mask_logits, layer_class_logits, layer_mask_logits)
 
     def aggregate(self, features: Features) -> Float[Tensor, "B C h4 w4"]:
         """Bring the stages of the CNN to one map."""
@@ -538,7 +536,7 @@ class EovSeg(nn.Module):
             kernels, masks = layer.refine(kernels, x, masks)
             if every_layer or number == len(self.layers):
                 vectors = layer.classify(kernels, masks, x, spatial)
-                classes.append(class_logits(vectors, text, words, layer.log_temperature))
+                classes.append(class_logits(vectors, text, words, layer.logit_scale))
                 drawn.append(masks)
         return torch.stack(classes), torch.stack(drawn)
 
