@@ -28,6 +28,7 @@ from wordmask.models.eov_seg import (
     largest_probability,
 )
 from wordmask.text import Words
+from wordmask.training.recipe import parameter_groups
 
 CONFIG = PRESETS["eov-seg-untrained"]
 
@@ -294,3 +295,21 @@ def test_word_logits_agree_in_any_number_of_phrases(tiny_eov):
         noise(1, 2, 64), torch.cat([doubled, text[3:]]), Words(doubled, torch.tensor([0, 0, 1, 2]), seen), torch.tensor(1.0)
     )
     assert relative_error(twice, once) < 1e-6
+
+
+def test_double_precision_runs():
+    model = EovSeg(CONFIG).double().eval()
+    words = Words(F.normalize(noise(3, 64), dim=-1).double(), torch.arange(3), torch.ones(3, dtype=torch.bool))
+    with torch.inference_mode():
+        raw = model(noise(1, 3, 64, 64).double(), words)
+    assert raw.class_logits.dtype == raw.mask_logits.dtype == torch.float64
+
+
+def test_weight_decay_spares_norms_and_embeddings():
+    model = EovSeg(CONFIG)
+    groups = parameter_groups(model, rate=1e-4, clip_factor=1.0, weight_decay=0.05)
+    spared = {name for group in groups if group["weight_decay"] == 0 for name in group["names"]}
+    assert {"kernels.weight", "void.weight", "aggregator.ups.0.norm1.weight", "layers.0.attention_norm.bias"} <= spared
+    assert {"aggregator.smooth.weight", "aggregator.bias", "selection.scale"}.isdisjoint(spared)
+    assert all(model.is_trained(name) for group in groups for name in group["names"])
+    assert (model.aggregator.ups[0].offsets.bias == 0).all()

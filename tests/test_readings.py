@@ -181,3 +181,13 @@ def test_nothing_but_void():
     assert found.classes == found.scores == []
     assert read_instances(class_logits, torch.full_like(masks, -1.0), things=things, frame=FRAMES[0]).classes == []
     assert read_instances(class_logits, masks, things=~(things | True), frame=FRAMES[0]).classes == []
+
+
+def test_scores_of_large_segments_are_exact(monkeypatch):
+    """Adding a million confidences in float32, one by one, loses percents."""
+    monkeypatch.setattr("wordmask.image.STRIP_ENTRIES", 2**22)
+    frame, score = Frame((1500, 1500), (64, 64), (64, 64)), 0.6
+    class_logits = torch.tensor([[score, 1 - score]]).log()
+    found = read_panoptic(class_logits, torch.full((1, 16, 16), 30.0), things=torch.tensor([True]), frame=frame)
+    assert found.scores == [pytest.approx(score, abs=1e-6)]
+    assert found.areas == [1500 * 1500]

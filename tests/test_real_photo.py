@@ -61,7 +61,7 @@ def test_true_segments_survive_the_reading(shared, tmp_path, number):
     class_logits[range(len(segments)), [label_of[segment["category_id"]] for segment in segments]] = 8
     things = torch.tensor([entry.thing for entry in vocabulary])
     origin = {"picture": picture, "vocabulary": vocabulary, "model": "truth", "settings": {}, "task": "panoptic", "source": name}
-    result = panoptic_result(read_panoptic(class_logits, mask_logits, things=things, frame=frame), origin, per_pixel=False)
+    result = panoptic_result(read_panoptic(class_logits, mask_logits, things=things, frame=frame), origin)
     assert sorted(region.label for region in result.regions) == sorted(label_of[segment["category_id"]] for segment in segments)
     overlaps = []
     for segment in segments:

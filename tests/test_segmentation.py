@@ -214,6 +214,7 @@ def segmented() -> Segmentation:
         confidence=torch.full((40, 60), 0.75),
         classes=[1, 0, 0, 3],
         scores=[0.5, 0.9, 0.7, 0.8],
+        areas=np.bincount(ids.ravel())[1:].tolist(),
         runners_up=[2, 1, -1, 0],
         rival_shares=[0.5, 0.25, 0.0, 0.5],
     )
@@ -225,15 +226,15 @@ def segmented() -> Segmentation:
         "task": "panoptic",
         "source": "a.jpg",
     }
-    return panoptic_result(reading, origin, per_pixel=True)
+    return panoptic_result(reading, origin)
 
 
 def test_segments_become_regions():
     result = segmented()
     assert [(region.id, region.name, region.thing, region.score, region.runner_up) for region in result.regions] == [
         (1, "grass", False, 0.5, "sky"),
-        (2, "person", True, 0.7, None),
-        (3, "person", True, 0.9, "grass"),
+        (3, "person", True, 0.7, None),
+        (2, "person", True, 0.9, "grass"),
     ]
     for region in result.regions:
         assert (region.mask == (result.segments == region.id)).all()
@@ -263,7 +264,7 @@ def test_the_panoptic_format_is_read_back(tmp_path):
     areas.pop(0)
     assert areas == {segment["id"]: segment["area"] for segment in annotation["segments_info"]}
     for segment in annotation["segments_info"]:
-        region = result.regions[segment["id"] - 1]
+        (region,) = (region for region in result.regions if region.id == segment["id"])
         assert categories[segment["category_id"]]["name"] == region.name
         assert categories[segment["category_id"]]["isthing"] == region.thing
         left, top, width, height = segment["bbox"]
@@ -273,9 +274,9 @@ def test_the_panoptic_format_is_read_back(tmp_path):
 
 def test_ids_beyond_a_byte_are_coded_in_three_colours():
     ids = np.arange(300 * 4).reshape(300, 4) // 4 + 1
-    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [-1] * 300, [0.0] * 300)
+    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [4] * 300, [-1] * 300, [0.0] * 300)
     origin = {"picture": colourful(300, 4), "vocabulary": Vocabulary.of("person"), "model": "", "settings": {}, "task": "panoptic"}
-    colours = np.array(panoptic_result(reading, origin, per_pixel=False).panoptic_image(), dtype=int)
+    colours = np.array(panoptic_result(reading, origin).panoptic_image(), dtype=int)
     assert sorted(set((colours @ [1, 256, 65536]).ravel().tolist())) == list(range(1, 301))
 
 
@@ -328,8 +329,36 @@ def test_the_overlay_tells_instances_apart():
     drawn = np.array(tint(result, colours)).astype(int)
     left, right = drawn[12, 15], drawn[12, 45]
     assert np.abs(left - right).sum() > 60
-    assert (drawn[5, 10:20] == colours[3]).all(), "outlined in its own colour"
+    assert (drawn[5, 10:20] == colours[2]).all(), "outlined in its own colour"
     touching = Segmentation(**{**vars(result), "segments": np.where(result.segments > 0, result.segments, 3).astype(np.uint16)})
     assert touching.draw().height > 40
     many = instances(scores=(0.9, 0.6, 0.05)).draw()
     assert many.height > 40
+
+
+def test_names_stand_on_what_can_be_seen():
+    """An instance that a better one covers is not named on it, and the legend says that it is hidden."""
+    bits = np.packbits(np.ones((2, 80, 120), bool), axis=2)
+    box = (0, 0, 120, 80)
+    both = Instances([0, 1], [0.9, 0.8], [-1, -1], [9600, 9600], [box, box], [0, 1], bits)
+    alone = Instances([0], [0.9], [-1], [9600], [box], [0], bits)
+    origin = {"picture": colourful(80, 120), "vocabulary": Vocabulary.of("a; b"), "model": "", "settings": {"threshold": 0.0}}
+    both, alone = (instance_result(found, origin | {"task": "instance"}) for found in (both, alone))
+    assert [int(both.visible(region).sum()) for region in both.regions] == [9600, 0]
+    assert (np.array(both.draw(legend=False)) == np.array(alone.draw(legend=False))).all()
+
+
+@pytest.mark.parametrize("order", ["panoptic instance", "instance panoptic"])
+def test_files_of_another_task_are_removed(tmp_path, order):
+    kinds = {"panoptic": (segmented, 5), "instance": (instances, 4)}
+    for kind in order.split():
+        make, files = kinds[kind]
+        make().save(tmp_path / "a")
+        assert len(list(tmp_path.iterdir())) == files
+
+
+def test_a_folder_in_the_way_is_said(tmp_path):
+    (tmp_path / "a.panoptic.json").mkdir()
+    with pytest.raises(ValueError, match=r"a\.panoptic\.json' is a folder"):
+        segmented().save(tmp_path / "a")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.panoptic.json"]

@@ -265,7 +265,10 @@ def test_seen_classes_follow_from_their_names(segment_eov, segment):
     ("words", "settings", "message"),
     [
         ("person", {"task": "depth"}, "does panoptic, instance, semantic"),
-        ("person", {"keep": 3}, "looks at all classes"),
+        ("person", {"keep": 3}, "keep says nothing to tiny eov for task 'panoptic'"),
+        ("person", {"most": 3}, "most says nothing"),
+        ("person", {"overlap": 0.5, "task": "semantic"}, "overlap says nothing"),
+        ("person", {"per_pixel": True, "task": "instance"}, "no values per pixel"),
         ("sky; grass", {"task": "instance"}, r"no word is one: sky, grass. Write 'sky \[thing\]'"),
     ],
 )

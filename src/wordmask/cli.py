@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from wordmask.segmentation import Segmentation
     from wordmask.segmenter import Segmenter
     from wordmask.sources import Source
+    from wordmask.vocabulary import Vocabulary
 
 app = typer.Typer(
     help="Words in, masks out: find in any picture the regions that a list of words names.",
@@ -72,8 +73,8 @@ def segment(
     precision: Annotated[Precision, typer.Option(help="Of the image side; auto is float32.")] = Precision.auto,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")] = 0.0,
-    overlap: Annotated[float, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels that a mask must win.")] = 0.8,
-    most: Annotated[int, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at.")] = 100,
+    overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")] = None,
     background: Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")] = None,
     synonyms: Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")] = None,
 ) -> None:
@@ -100,6 +101,8 @@ def segment(
     settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
     settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
     segmenter.check(asked, **settings)
+    if task == Task.instance:
+        name_stuff(asked)
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
     done, failures = 0, {}
     try:
@@ -177,7 +180,7 @@ def read_arguments(
         )
     if not pictures:
         raise ValueError(
-            f"No picture was given: {', '.join(map(repr, arguments))} name no existing file, folder or glob and were read as words."
+            f"No picture was given: no existing file, folder or glob among {', '.join(map(repr, arguments))}, which were read as words."
         )
     if not given and not listed:
         raise ValueError(
@@ -189,6 +192,14 @@ def read_arguments(
 
         Vocabulary.builtin(vocabulary)  # raises, with the near matches
     return pictures, next(iter(given.values()), listed)
+
+
+def name_stuff(asked: "Vocabulary") -> None:
+    """Say which words are left out where only things are looked for."""
+    stuff = [entry.name for entry in asked if not entry.thing]
+    if stuff:
+        listed = ", ".join(stuff[:5]) + (" …" if len(stuff) > 5 else "")
+        say(f"note: instances are things; left out as stuff: {listed}. '{stuff[0]} [thing]' makes it one.", err=True)
 
 
 def load_segmenter(model: str, device: str, precision: str) -> "Segmenter":
@@ -223,20 +234,23 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:
     """Print what was found in one picture, and where it is."""
+    from wordmask.segmentation import LEAST_SHOWN
+
     found: dict[str, list[Region]] = {}
     for region in result.shown:
         found.setdefault(region.name, []).append(region)
-    lines = [describe(name, regions, result.labels.size) for name, regions in list(found.items())[:8]]
+    lines = [describe(name, regions, result) for name, regions in list(found.items())[:8]]
     faint = len(result.regions) - len(result.shown)
-    more = [*(["…"] if len(found) > 8 else []), *([f"{faint} faint ones"] if faint else [])]
+    more = [*(["…"] if len(found) > 8 else []), *([f"{faint} more with a score below {LEAST_SHOWN}"] if faint else [])]
     say(f"{source.path}: {' · '.join([*lines, *more]) or 'nothing'}")
     say("  " + "  ".join(str(path) for path in written))
 
 
-def describe(name: str, regions: "list[Region]", pixels: int) -> str:
-    """Sum up the regions of one name: how many, their share of the picture, and the best score."""
+def describe(name: str, regions: "list[Region]", result: "Segmentation") -> str:
+    """Sum up the regions of one name: how many, the share of the picture where they can be seen, and the best score."""
     count = f" ×{len(regions)}" if len(regions) > 1 else ""
-    return f"{name}{count} {sum(region.area for region in regions) / pixels:.0%} ({max(region.score for region in regions):.2f})"
+    pixels = int((result.labels == regions[0].label).sum())
+    return f"{name}{count} {pixels / result.labels.size:.0%} ({max(region.score for region in regions):.2f})"
 
 
 def conclude(total: int, done: int, failures: dict[Path, Exception], output: Path) -> None:

@@ -133,14 +133,19 @@ def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor,
 
 def mean_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:
     """Average a map over each mask of zeros and ones; zero for an empty mask."""
-    area = masks.float().sum(dim=(2, 3))[..., None]  # (B, Q, 1)
+    area = widened(masks).sum(dim=(2, 3))[..., None]  # (B, Q, 1)
     return sum_inside(x, masks) / (area + 1e-8)
 
 
 def sum_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:
     """Sum a map over each mask of zeros and ones, in full precision: half of it overflows over many pixels."""
     with torch.autocast(x.device.type, enabled=False):
-        return torch.einsum("bchw,bqhw->bqc", x.float(), masks.float())
+        return torch.einsum("bchw,bqhw->bqc", widened(x), widened(masks))
+
+
+def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    """Half precision as float32; what is wider stays."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
 def attend_regions(pool: AttentionPool2d, x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q D"]:

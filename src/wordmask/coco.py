@@ -61,8 +61,9 @@ def panoptic_image(result: "Segmentation") -> "Image":
     from PIL import Image
 
     _check_panoptic(result)
-    ids = result.segments.astype(np.uint32)
-    return Image.fromarray(np.stack([ids & 255, ids >> 8 & 255, ids >> 16 & 255], axis=-1).astype(np.uint8))
+    colours = np.zeros((*result.size, 3), np.uint8)  # ids fill 16 bits, so that blue stays 0
+    colours[..., 0], colours[..., 1] = result.segments & 255, result.segments >> 8
+    return Image.fromarray(colours)
 
 
 def _check_panoptic(result: "Segmentation") -> None:

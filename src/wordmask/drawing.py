@@ -59,7 +59,7 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     picture = tint(result, colours)
     names = number_names(result.shown)
     font = choose_font(names, size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
-    _write_names(picture, result.shown, names, font)
+    _write_names(picture, result, names, font)
     return _add_legend(picture, _legend_entries(result, names, colours, font), font) if legend else picture
 
 
@@ -153,11 +153,11 @@ def _to_oklab(colours: np.ndarray) -> np.ndarray:
     )
 
 
-def _write_names(picture: Image.Image, regions: "list[Region]", names: list[str], font: ImageFont.FreeTypeFont) -> None:
-    """Write each name inside its region, the first first, where there is room for it."""
+def _write_names(picture: Image.Image, result: "Segmentation", names: list[str], font: ImageFont.FreeTypeFont) -> None:
+    """Write each name inside what can be seen of its region, the first first, where there is room for it."""
     pen, taken = ImageDraw.Draw(picture, "RGBA"), []
-    for region, name in zip(regions, names, strict=True):
-        mask, name = region.mask, legible(name, font)
+    for region, name in zip(result.shown, names, strict=True):
+        mask, name = result.visible(region), legible(name, font)
         x, y, radius = deepest_point(mask)
         width, height, pad = text_width(name, font), round(font.size * 0.8), round(font.size * 0.35)
         if radius < height / 2 + pad or width + 2 * pad > picture.width or len(name) > NAME_WIDTH:
@@ -239,8 +239,13 @@ def _legend_entries(result: "Segmentation", names: list[str], colours: dict[int,
     def share(area: int) -> str:
         return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 100 else "<1%"
 
+    seen = set(np.unique(result.segments).tolist()) if result.task == "instance" else {region.id for region in result.shown}
+
+    def note(region: "Region") -> str:
+        return f"{share(region.area)} · score {region.score:.2f}{'' if region.id in seen else ' · hidden'}"
+
     entries = [
-        Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), f"{share(region.area)} · score {region.score:.2f}")
+        Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), note(region))
         for region, name in list(zip(result.shown, names, strict=True))[:LEGEND_ENTRIES]
     ]
     if len(names) > LEGEND_ENTRIES:

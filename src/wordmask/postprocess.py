@@ -1,5 +1,6 @@
 """Raw tensors + Frame → what is seen: one label per pixel, panoptic segments, or instances; each with its confidence and the runner-up."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from wordmask.image import Frame
 
 CLASS_ENTRIES = 2**22  # of class maps, when they are summed over queries: 16 MB at a time
+FINE = 2**24  # confidences are summed as whole numbers of this part: exact for any number of pixels, on every device
 EMPTY = 1e-6  # added to the area of an instance before dividing; reference segmentator.py
 
 
@@ -25,14 +27,16 @@ class PixelReading(NamedTuple):
 class Segments(NamedTuple):
     """Panoptic segments: every pixel belongs to one at most. Ids count from 1; 0 is nothing. N segments in the order of their ids.
 
+    The confidence of a pixel, class probability × mask probability of the query that wins it, is there on request.
     The score of a segment is the mean, over its pixels, of class probability × mask probability. Its runner-up is its second-best class, -1
     if there is no other; the share is its probability over that of the best.
     """
 
     ids: Int[Tensor, "H W"]
-    confidence: Float[Tensor, "H W"]
+    confidence: Float[Tensor, "H W"] | None
     classes: list[int]
     scores: list[float]
+    areas: list[int]
     runners_up: list[int]
     rival_shares: list[float]
 
@@ -63,7 +67,7 @@ def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
     classes = kept.int()
-    return _join(_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid()))
+    return PixelReading(*_join((_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())), frame))
 
 
 def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], frame: Frame) -> PixelReading:
@@ -86,10 +90,9 @@ def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[
             sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
             part = _best_two(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
             reading = part if reading is None else _better_two(reading, part)
-        return reading
+        return reading._replace(confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1))
 
-    found = _join(read(maps) for maps in frame.restore_strips(mask_logits.float()))
-    return found._replace(confidence=found.confidence.clamp(max=1), runner_up_confidence=found.runner_up_confidence.clamp(max=1))
+    return PixelReading(*_join((read(maps) for maps in frame.restore_strips(mask_logits.float())), frame))
 
 
 def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
@@ -102,15 +105,25 @@ def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> Pixel
 
 def _better_two(first: PixelReading, second: PixelReading) -> PixelReading:
     """Rank two readings of the same pixels; of equals, a class of the first reading comes first."""
-    classes = torch.stack([first.best, first.runner_up, second.best, second.runner_up])
-    probs = torch.stack([first.confidence, first.runner_up_confidence, second.confidence, second.runner_up_confidence])
-    order = probs.masked_fill(classes < 0, -1.0).argsort(dim=0, descending=True, stable=True)[:2]
-    (best, runner_up), (confidence, runner_up_confidence) = classes.gather(0, order), probs.gather(0, order)
-    return PixelReading(best, confidence, runner_up, runner_up_confidence)
+    ahead = first.confidence >= second.confidence
+    best, confidence = torch.where(ahead, first.best, second.best), torch.where(ahead, first.confidence, second.confidence)
+    left = torch.where(ahead, first.runner_up, first.best)  # what each reading still has for the second place
+    right = torch.where(ahead, second.best, second.runner_up)
+    left_confidence = torch.where(ahead, first.runner_up_confidence, first.confidence).masked_fill(left < 0, -1.0)
+    right_confidence = torch.where(ahead, second.confidence, second.runner_up_confidence).masked_fill(right < 0, -1.0)
+    runner_up = torch.where(left_confidence >= right_confidence, left, right)
+    return PixelReading(best, confidence, runner_up, torch.maximum(left_confidence, right_confidence).clamp(min=0))
 
 
-def _join(strips) -> PixelReading:
-    return PixelReading(*(torch.cat(parts) for parts in zip(*strips, strict=True)))
+def _join(strips: Iterator[tuple[Tensor, ...]], frame: Frame) -> list[Tensor]:
+    """Write what was read of strips, from top to bottom, into maps of the whole picture."""
+    whole, row = [], 0
+    for strip in strips:
+        whole = whole or [part.new_empty(frame.original) for part in strip]
+        for values, part in zip(whole, strip, strict=True):
+            values[row : row + len(part)] = part
+        row += len(strip[0])
+    return whole
 
 
 # Panoptic ---------------------------------------------------------------------------------------------------------------------------
@@ -121,11 +134,11 @@ class _Claims(NamedTuple):
 
     winner: Int[Tensor, "H W"]  # of every pixel
     inside: Bool[Tensor, "H W"]  # whether the winner's own mask has the pixel
-    confidence: Float[Tensor, "H W"]  # the winner's class probability × mask probability
+    confidence: Float[Tensor, "H W"] | None  # the winner's class probability × mask probability
     covered: Int[Tensor, " K"]  # pixels in the mask of each query
     won: Int[Tensor, " K"]
     taken: Int[Tensor, " K"]  # won and inside
-    evidence: Float[Tensor, " K"]  # sum of the confidence over what is taken
+    evidence: Int[Tensor, " K"]  # sum of the confidence over what is taken, in units of 1 / FINE
 
 
 def read_panoptic(
@@ -136,6 +149,7 @@ def read_panoptic(
     frame: Frame,
     threshold: float = 0.0,
     overlap: float = 0.8,
+    per_pixel: bool = False,
 ) -> Segments:
     """Give every pixel to the query that is surest of it, and keep the queries that win most of their masks.
 
@@ -146,35 +160,44 @@ def read_panoptic(
         things: Which classes are counted; segments of the others merge, class by class.
         threshold: Queries whose class probability is not above are dropped; the paper's is 0.
         overlap: A query survives if the pixels it won are at least this share of those its mask covers; the paper's is 0.8.
+        per_pixel: Also return the confidence of every pixel.
     """
     probs = class_logits.float().softmax(dim=-1)
     scores, classes = probs.max(dim=-1)
     kept = ((classes != len(things)) & (scores > threshold)).nonzero()[:, 0]
     scores, classes = scores[kept], classes[kept]
-    claims = _claim(mask_logits[kept].float(), scores, frame)
+    claims = _claim(mask_logits[kept].float(), scores, frame, per_pixel=per_pixel)
     rival_probs, rivals = second_best(probs[kept, :-1], classes)
     counts = torch.stack([claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals]).T.tolist()
     table, queries = number_segments(counts, overlap)
-    numbers = torch.tensor([*table, 0], dtype=torch.int32, device=claims.winner.device)  # the 0 is for no queries at all
-    ids = numbers[claims.winner] * claims.inside
-    evidence, shares = claims.evidence.tolist(), (rival_probs / scores).tolist()
+    numbers = torch.tensor([*table, 0], dtype=torch.int16, device=claims.winner.device)  # the 0 is for no queries at all
+    rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
+    ids = torch.cat([numbers[part.int()] for part in rows]).mul_(claims.inside)
+    evidence, shares = (claims.evidence / FINE).tolist(), (rival_probs / scores).tolist()
     segments = []
     for members in queries:
         area, total = sum(counts[k][2] for k in members), sum(evidence[k] for k in members)
         largest = max(members, key=lambda k: counts[k][2])
-        segments.append((counts[largest][3], min(1.0, total / area), counts[largest][5], shares[largest]))
-    columns = zip(*segments, strict=True) if segments else ((), (), (), ())
+        segments.append((counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest]))
+    columns = zip(*segments, strict=True) if segments else ((), (), (), (), ())
     return Segments(ids, claims.confidence, *(list(column) for column in columns))
 
 
-def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], frame: Frame) -> _Claims:
+def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], frame: Frame, *, per_pixel: bool) -> _Claims:
+    device = scores.device
+    counts = [torch.zeros(len(scores), dtype=torch.long, device=device) for _ in range(4)]
     if len(mask_logits) == 0:
-        nothing = torch.zeros(frame.original, device=scores.device)
-        counts = torch.zeros(0, dtype=torch.long, device=scores.device)
-        return _Claims(nothing.int(), nothing.bool(), nothing, counts, counts, counts, scores)
-    strips = [_claim_strip(maps.sigmoid(), scores) for maps in frame.restore_strips(mask_logits)]
-    columns = list(zip(*strips, strict=True))
-    return _Claims(*(torch.cat(parts) for parts in columns[:3]), *(torch.stack(parts).sum(dim=0) for parts in columns[3:]))
+        winner = torch.zeros(frame.original, dtype=torch.int16, device=device)
+        return _Claims(winner, winner.bool(), winner.float() if per_pixel else None, *counts)
+
+    def claim(maps: Float[Tensor, "K s W"]) -> tuple[Tensor, ...]:
+        winner, inside, confidence, *found = _claim_strip(maps.sigmoid(), scores)
+        for total, part in zip(counts, found, strict=True):
+            total += part
+        return (winner, inside, confidence) if per_pixel else (winner, inside)
+
+    winner, inside, *confidence = _join((claim(maps) for maps in frame.restore_strips(mask_logits)), frame)
+    return _Claims(winner, inside, confidence[0] if per_pixel else None, *counts)
 
 
 def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> _Claims:
@@ -187,8 +210,8 @@ def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> 
     chosen = winner.flatten()
     won = zeros.scatter_add(0, chosen, torch.ones_like(chosen))
     taken = zeros.scatter_add(0, chosen, inside.flatten().long())
-    evidence = torch.zeros_like(scores).scatter_add(0, chosen, (confidence * inside).flatten())
-    return _Claims(winner.int(), inside, confidence, covers.flatten(1).sum(dim=1), won, taken, evidence)
+    evidence = zeros.scatter_add(0, chosen, (confidence * inside).mul(FINE).round().long().flatten())
+    return _Claims(winner.short(), inside, confidence, covers.flatten(1).sum(dim=1), won, taken, evidence)
 
 
 def number_segments(counts: list[list[int]], overlap: float) -> tuple[list[int], list[list[int]]]:
@@ -262,21 +285,21 @@ def _measure(
     mask_logits: Float[Tensor, "M h w"], frame: Frame
 ) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Int[Tensor, "M 4"], UInt8[np.ndarray, "M H W8"]]:
     """Area, sum of probabilities inside, box (left, top, right, bottom; exclusive) and bits of every mask."""
-    height, width = frame.original
-    areas = torch.zeros(len(mask_logits), dtype=torch.long, device=mask_logits.device)
-    sums = torch.zeros(len(mask_logits), device=mask_logits.device)
-    rows, columns, bits = [], torch.zeros(len(mask_logits), width, dtype=torch.bool, device=mask_logits.device), []
-    for maps in frame.restore_strips(mask_logits) if len(mask_logits) else ():
-        inside = maps > 0
+    count, (height, width), device = len(mask_logits), frame.original, mask_logits.device
+    areas, sums = torch.zeros(count, dtype=torch.long, device=device), torch.zeros(count, device=device)
+    rows, columns = (torch.zeros(count, side, dtype=torch.bool, device=device) for side in (height, width))
+    bits = np.empty((count, height, -(-width // 8)), np.uint8)  # whole at once: parts left between strips would fill the heap with gaps
+    row = 0
+    for maps in frame.restore_strips(mask_logits):
+        inside, here = maps > 0, slice(row, row + maps.shape[1])
         areas += inside.flatten(1).sum(dim=1)
         sums += (maps.sigmoid() * inside).flatten(1).sum(dim=1)
-        rows.append(inside.any(dim=2))
+        rows[:, here] = inside.any(dim=2)
         columns |= inside.any(dim=1)
-        bits.append(np.packbits(inside.cpu().numpy(), axis=2))
-    if not bits:
-        return areas, sums, torch.zeros(0, 4, dtype=torch.long), np.zeros((0, height, -(-width // 8)), np.uint8)
-    (top, bottom), (left, right) = _extent(torch.cat(rows, dim=1)), _extent(columns)
-    return areas, sums, torch.stack([left, top, right, bottom], dim=1), np.concatenate(bits, axis=1)
+        bits[:, here] = np.packbits(inside.cpu().numpy(), axis=2)
+        row += maps.shape[1]
+    (top, bottom), (left, right) = _extent(rows), _extent(columns)
+    return areas, sums, torch.stack([left, top, right, bottom], dim=1), bits
 
 
 def _extent(present: Bool[Tensor, "M N"]) -> tuple[Int[Tensor, " M"], Int[Tensor, " M"]]:

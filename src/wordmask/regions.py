@@ -6,6 +6,8 @@ import numpy as np
 
 from wordmask.vocabulary import Vocabulary
 
+ROWS_AT_ONCE = 256  # of a map that is looked up
+
 Box = tuple[int, int, int, int]
 
 
@@ -97,27 +99,24 @@ def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.n
 
 
 def find_segments(
-    ids: np.ndarray, vocabulary: Vocabulary, *, classes: list[int], scores: list[float], runners_up: list[int]
+    ids: np.ndarray, vocabulary: Vocabulary, *, classes: list[int], scores: list[float], areas: list[int], runners_up: list[int]
 ) -> tuple[np.ndarray, list[Region]]:
-    """List panoptic segments, largest first; return the map with their new ids, and them.
+    """List panoptic segments, largest first; return the map of their ids, and them.
 
     Args:
         ids: (H, W), 0 is nothing, n the nth entry of the lists.
-        classes: Those beyond the vocabulary (distractors) are dropped.
+        classes: Those beyond the vocabulary (distractors) are dropped, and the ids after them move up.
         runners_up: A class, or beyond the vocabulary or negative: none.
     """
-    areas = np.bincount(ids.ravel(), minlength=len(classes) + 1)
-    wanted = [number for number in range(1, len(classes) + 1) if classes[number - 1] < len(vocabulary)]
-    order = sorted(wanted, key=lambda number: -areas[number])
+    wanted = [number for number, label in enumerate(classes) if label < len(vocabulary)]
     table = np.zeros(len(classes) + 1, np.uint16)
-    table[order] = np.arange(1, len(order) + 1)
-    segments, regions = table[ids], []
-    for new, old in enumerate(order, 1):
-        label, pixels = classes[old - 1], Painted(segments, new)
-        entry, rival = vocabulary.classes[label], _name(vocabulary, runners_up[old - 1])
-        box = _box(pixels.to_mask())
-        regions.append(Region(new, entry.name, label, entry.thing, scores[old - 1], int(areas[old]), box, rival, pixels))
-    return segments, regions
+    table[np.array(wanted, int) + 1] = np.arange(1, len(wanted) + 1)
+    segments, regions = look_up(table, ids), []
+    for new, old in enumerate(wanted, 1):
+        label, pixels = classes[old], Painted(segments, new)
+        entry, rival = vocabulary.classes[label], _name(vocabulary, runners_up[old])
+        regions.append(Region(new, entry.name, label, entry.thing, scores[old], areas[old], _box(pixels.to_mask()), rival, pixels))
+    return segments, sorted(regions, key=lambda region: -region.area)
 
 
 def find_instances(
@@ -146,6 +145,14 @@ def paint_instances(regions: list[Region], size: tuple[int, int]) -> np.ndarray:
         left, top, right, bottom = region.box
         segments[top:bottom, left:right][region.mask[top:bottom, left:right]] = region.id
     return segments
+
+
+def look_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """table[values], some rows at a time: numpy would turn all values into 64 bits first."""
+    found = np.empty(values.shape, table.dtype)
+    for start in range(0, len(values), ROWS_AT_ONCE):
+        found[start : start + ROWS_AT_ONCE] = table[values[start : start + ROWS_AT_ONCE]]
+    return found
 
 
 def _name(vocabulary: Vocabulary, label: int) -> str | None:

@@ -3,7 +3,7 @@
 import numpy as np
 
 from wordmask.postprocess import Instances, PixelReading, Segments
-from wordmask.regions import Packed, find_instances, find_regions, find_segments, paint_instances
+from wordmask.regions import Packed, find_instances, find_regions, find_segments, look_up, paint_instances
 from wordmask.segmentation import LEAST_SHOWN, Segmentation, label_type, unlabelled_value
 
 
@@ -18,17 +18,17 @@ def semantic_result(reading: PixelReading, origin: dict, *, per_pixel: bool) -> 
     return Segmentation(labels=labels, regions=regions, **origin, **details)
 
 
-def panoptic_result(found: Segments, origin: dict, *, per_pixel: bool) -> Segmentation:
-    """Turn panoptic segments into a result."""
+def panoptic_result(found: Segments, origin: dict) -> Segmentation:
+    """Turn panoptic segments into a result, with values per pixel where they were read."""
     vocabulary, ids = origin["vocabulary"], found.ids.cpu().numpy()
-    lists = {"classes": found.classes, "scores": found.scores, "runners_up": found.runners_up}
+    lists = {name: getattr(found, name) for name in ("classes", "scores", "areas", "runners_up")}
     segments, regions = find_segments(ids, vocabulary, **lists)
-    labels = as_labels(np.array([-1, *found.classes])[ids], len(vocabulary))
+    labels = look_up(as_labels(np.array([-1, *found.classes]), len(vocabulary)), ids)
     details = {}
-    if per_pixel:
+    if found.confidence is not None:
         confidence = found.confidence.cpu().numpy()
-        shares = np.array([0.0, *found.rival_shares], np.float32)[ids]
-        runner_up = as_labels(np.array([-1, *found.runners_up])[ids], len(vocabulary))
+        shares = look_up(np.array([0, *found.rival_shares], np.float32), ids)
+        runner_up = look_up(as_labels(np.array([-1, *found.runners_up]), len(vocabulary)), ids)
         details = {"confidence": confidence, "runner_up": runner_up, "runner_up_confidence": confidence * shares}
     return Segmentation(labels=labels, regions=regions, segments=segments, **origin, **details)
 
@@ -41,10 +41,12 @@ def instance_result(found: Instances, origin: dict) -> Segmentation:
     lists = {name: getattr(found, name)[:sure] for name in ("classes", "scores", "runners_up", "areas", "boxes")}
     regions = find_instances(vocabulary, **lists, pixels=masks)
     segments = paint_instances([region for region in regions if region.score >= LEAST_SHOWN], size)
-    labels = as_labels(np.array([-1, *(region.label for region in regions)])[segments], len(vocabulary))
+    labels = look_up(as_labels(np.array([-1, *(region.label for region in regions)]), len(vocabulary)), segments)
     return Segmentation(labels=labels, regions=regions, segments=segments, **origin)
 
 
 def as_labels(classes: np.ndarray, words: int) -> np.ndarray:
     """Write class indices as labels: those beyond the user's words (distractors), and -1, become unlabelled."""
-    return np.where((classes >= 0) & (classes < words), classes, unlabelled_value(words)).astype(label_type(words))
+    labels = np.full(classes.shape, unlabelled_value(words), label_type(words))
+    np.copyto(labels, classes, where=(classes >= 0) & (classes < words), casting="unsafe")
+    return labels

@@ -18,6 +18,7 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from PIL.Image import Image
 
+ENDINGS = (".masks.png", ".labels.png", ".panoptic.png", ".panoptic.json", ".instances.json", ".masks.json")  # of what is saved
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
 
@@ -85,6 +86,10 @@ class Segmentation:
         """The regions that are painted and drawn: all but faint instances."""
         return [region for region in self.regions if self.task != "instance" or region.score >= LEAST_SHOWN]
 
+    def visible(self, region: Region) -> np.ndarray:
+        """The pixels of a region that no better one covers, (H, W) bool."""
+        return region.mask if self.segments is None else self.segments == region.id
+
     def draw(self, legend: bool = True) -> "Image":
         """Draw the regions over the picture, outlined and named, with a legend below."""
         from wordmask.drawing import draw
@@ -94,16 +99,20 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
-        A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json: COCO's formats.
+        A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json: COCO's formats. What an
+        earlier result of another task left beside them is removed.
         The files appear whole, and only when all are written; `stem`.masks.json comes last.
 
         Raises:
-            ValueError: `stem` names no file.
+            ValueError: `stem` names no file, or a folder is in the way.
             OSError: The folder cannot be written to.
         """
         if not Path(stem).name or str(stem).endswith(("/", os.sep)):
             raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(Path(stem) / 'street')!r}.")
         stem = at_home(stem)
+        blocked = [path for path in (stem.with_name(stem.name + ending) for ending in ENDINGS) if path.is_dir()]
+        if blocked:
+            raise ValueError(f"{str(blocked[0])!r} is a folder, where a result is to be written. Move it, or choose another name.")
         contents = {stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()}
         with ExitStack() as files:
             for path, content in reversed(contents.items()):
@@ -112,6 +121,8 @@ class Segmentation:
                     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
                 else:
                     content.save(temporary)
+        for stale in {stem.with_name(stem.name + ending) for ending in ENDINGS} - contents.keys():
+            stale.unlink(missing_ok=True)
         return list(contents)
 
     def _contents(self, stem: str) -> "dict[str, Image | dict]":

@@ -21,6 +21,7 @@ from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import at_home, cache_folder
 
 DISTRACTORS = "eov-seg/coco-panoptic-133"  # everyday things and stuff that compete with the user's words under background="other"
+OVERLAP, MOST = 0.8, 100  # the paper's; see `read_panoptic` and `read_instances`
 
 
 def load(
@@ -111,6 +112,9 @@ class Segmenter:
         self.training_names = frozenset(same_phrase(name) for entry in trained_on for name in entry.names)
         self._last_asked: tuple[object, Asked] | None = None
 
+    def __repr__(self) -> str:
+        return f"Segmenter({self.name or self.model.family!r}, {', '.join(self.model.tasks)}, {self.device}, {self.precision})"
+
     def __call__(
         self,
         pictures: Picture | list[Picture],
@@ -119,8 +123,8 @@ class Segmenter:
         task: Task | None = None,
         keep: int | None = None,
         threshold: float = 0.0,
-        overlap: float = 0.8,
-        most: int = 100,
+        overlap: float | None = None,
+        most: int | None = None,
         background: Literal["other"] | None = None,
         synonyms: Synonyms | None = None,
         per_pixel: bool = False,
@@ -136,8 +140,8 @@ class Segmenter:
             keep: How many classes ERR-Seg refines; its own choice by default.
             threshold: In [0, 1]. Semantic: pixels whose best probability is below stay unlabelled. Panoptic: masks whose class probability
                 is not above are left out. Instance: those whose score is below.
-            overlap: In [0, 1]. Panoptic: a mask survives if it wins at least this share of the pixels that it covers.
-            most: Instance: how many pairs of mask and class are looked at, the most probable ones.
+            overlap: In [0, 1]. Panoptic: a mask survives if it wins at least this share of the pixels that it covers; 0.8 by default.
+            most: Instance: how many pairs of mask and class are looked at, the most probable ones; 100 by default.
             background: `"other"` lets everyday things and stuff compete with the words; what they win stays unlabelled.
             synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names; `each` takes the best of all its
                 names. By default what the paper does: `first` for ERR-Seg, which has no `each`, and `each` for EOV-Seg.
@@ -149,6 +153,8 @@ class Segmenter:
         vocabulary = Vocabulary.of(words, self.model.family)
         choices = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "background": background, "synonyms": synonyms}
         settings = self.check(vocabulary, task=task, **choices)
+        if per_pixel and settings["task"] == "instance":
+            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
         asked = self._ask(vocabulary, settings["synonyms"], background)
         if "keep" in settings:
             competing = len(asked.things)
@@ -173,12 +179,13 @@ class Segmenter:
         settings["synonyms"] = settings["synonyms"] or model.synonyms
         if settings["synonyms"] == "each" and model.synonyms != "each":
             raise ValueError(f"synonyms came as 'each'; {name} takes one vector per class: expected 'first' or 'mean'.")
-        if settings["keep"] is not None and model.default_keep is None:
-            raise ValueError(f"keep came as {settings['keep']}; {name} looks at all classes and has no such choice. Leave it out.")
-        unused = {"panoptic": {"most"}, "instance": {"overlap"}, "semantic": {"most", "overlap"}}[task]
-        unused = unused if model.default_keep else {*unused, "keep"}
-        used = {name: value for name, value in settings.items() if name not in unused}
-        return {"task": task, **used, "precision": self.precision}
+        used = {"keep": model.default_keep is not None, "overlap": task == "panoptic", "most": task == "instance"}
+        for setting, is_used in used.items():
+            if not is_used and settings.pop(setting) is not None:
+                raise ValueError(f"{setting} says nothing to {name} for task {task!r}. Leave it out.")
+        defaults = {"overlap": OVERLAP, "most": MOST}
+        settings = {setting: defaults.get(setting) if value is None else value for setting, value in settings.items()}
+        return {"task": task, **settings, "precision": self.precision}
 
     def encode_words(self, vocabulary: Vocabulary, synonyms: Synonyms | None = None, background: Literal["other"] | None = None) -> Words:
         """Encode words on the model's device, those of the background after them; the last ones asked for are at hand at once."""
@@ -234,7 +241,7 @@ class Segmenter:
         if task == "instance":
             return instance_result(read_instances(*masks, things=things, frame=frame, most=settings["most"]), origin)
         limits = {name: settings[name] for name in ("threshold", "overlap")}
-        return panoptic_result(read_panoptic(*masks, things=things, frame=frame, **limits), origin, per_pixel=per_pixel)
+        return panoptic_result(read_panoptic(*masks, things=things, frame=frame, per_pixel=per_pixel, **limits), origin)
 
     def _autocast(self):
         if self.precision == "float32":

@@ -13,7 +13,13 @@ Task = Literal["semantic", "panoptic", "instance"]
 
 
 def check_settings(
-    *, keep: int | None, threshold: float, overlap: float, most: int, background: str | None, synonyms: str | None
+    *,
+    keep: int | None = None,
+    threshold: float = 0.0,
+    overlap: float | None = None,
+    most: int | None = None,
+    background: str | None = None,
+    synonyms: str | None = None,
 ) -> dict[str, object]:
     """Return the settings in plain values, for the record.
 
@@ -22,17 +28,18 @@ def check_settings(
     """
     if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
         raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
-    if not (isinstance(most, Integral) and 1 <= most <= MOST_INSTANCES):
+    if most is not None and not (isinstance(most, Integral) and 1 <= most <= MOST_INSTANCES):
         raise ValueError(f"most came as {most!r}; expected a number of instances, at least 1 and at most {MOST_INSTANCES}.")
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
-    if not (isinstance(overlap, Real) and 0 <= overlap <= 1):
+    if overlap is not None and not (isinstance(overlap, Real) and 0 <= overlap <= 1):
         raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
     if background not in (None, "other"):
         raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
     if synonyms is not None and synonyms not in get_args(Synonyms):
         raise ValueError(f"synonyms came as {synonyms!r}; expected 'first', 'mean' or 'each'.")
-    numbers = {"keep": None if keep is None else int(keep), "threshold": float(threshold), "overlap": float(overlap), "most": int(most)}
+    keep, most = (None if number is None else int(number) for number in (keep, most))
+    numbers = {"keep": keep, "threshold": float(threshold), "overlap": None if overlap is None else float(overlap), "most": most}
     return numbers | {"background": background, "synonyms": synonyms}
 
 

@@ -14,6 +14,8 @@ from wordmask.writing import at_home
 FAMILIES = ("err-seg", "eov-seg")  # the papers evaluate with different names; a plain built-in name means the first that has it
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")  # the benchmarks that tell stuff from things
 MOST_CLASSES = 65535
+OTHER_MARK = re.compile(r"\[[^\[\]]*\]$")
+BUILTIN_LIKE = re.compile(r"([a-z-]+/)?[a-z0-9-]+-\d+[a-z]?")
 WORD_FILES = (".txt", ".json")
 COMMENT = re.compile(r"(?:^|\s)#.*$")
 KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]\s*,?\s*$", re.IGNORECASE)
@@ -82,6 +84,10 @@ class Vocabulary:
                 return cls.builtin(words.strip(), family)
             if words.strip().lower().endswith(WORD_FILES):
                 return cls.from_file(Path(words.strip()))
+            if BUILTIN_LIKE.fullmatch(words.strip()) and difflib.get_close_matches(words.strip(), builtin_names(), n=1, cutoff=0.8):
+                cls.builtin(words.strip())  # raises, with the near matches
+            if not words.strip():
+                raise ValueError(f"No words were given ({words!r}). Name at least one thing to look for, such as: road, car, sky.")
             words = [words]
         if not isinstance(words, Iterable):
             raise ValueError(f"The words came as {words!r}; expected a list of strings, a string, or a file.")
@@ -191,6 +197,8 @@ def _parse(words: Iterable[str]) -> tuple[WordClass, ...]:
     for number, entry in enumerate(entries, 1):
         kind = KIND_MARK.search(entry)
         names = tuple(_clean(name, f"word {number} of {len(entries)}") for name in _split(KIND_MARK.sub("", entry), ","))
+        if OTHER_MARK.search(names[-1]):
+            raise ValueError(f"{entry.strip()!r} ends in an unknown mark. Expected [stuff] or [thing], once, after the last name.")
         if any(KIND_MARK.search(name) for name in names):
             raise ValueError(f"{entry.strip()!r} says its kind in the middle. Write [stuff] or [thing] after the last name.")
         classes.append(WordClass(names, kind.group(1).lower() == "thing" if kind else is_thing(names[0])))

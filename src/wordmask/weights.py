@@ -75,6 +75,8 @@ def read(path: Path) -> Checkpoint:
         ValueError: The file does not exist, is damaged, or is not a checkpoint.
     """
     path = at_home(path)
+    if path.is_dir():
+        raise ValueError(f"{str(path)!r} is a folder; expected a checkpoint file, one of those that end in {', '.join(CHECKPOINT_FILES)}.")
     if not path.is_file():
         raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling.")
     if path.suffix != ".safetensors":
@@ -277,7 +279,8 @@ def _offline_message(where: str, file: str | None, error: Exception) -> str:
 
 def _first_line(error: Exception) -> str:
     """The kind of an error and the beginning of what it says."""
-    return f"{type(error).__name__}: {str(error).strip().splitlines()[0][:200] if str(error).strip() else 'no details'}"
+    text = " ".join(str(error).split()) or "no details"
+    return f"{type(error).__name__}: {text if len(text) <= 200 else text[:200] + ' …'}"
 
 
 def _starts_as_pickle(path: Path) -> bool:

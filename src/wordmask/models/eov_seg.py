@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import ClipConfig, VitConfig, mean_inside, sum_inside
+from wordmask.clip import ClipConfig, VitConfig, mean_inside, sum_inside, widened
 from wordmask.image import ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -152,6 +152,7 @@ class DeformableUpsample(nn.Module):
     def __init__(self, width: int, out_width: int):
         super().__init__()
         self.offsets = nn.Conv2d(width, 3 * DEFORMED, kernel_size=3, padding=1)
+        nn.init.zeros_(self.offsets.bias)
         self.deformable = nn.Conv2d(width, out_width, kernel_size=3, bias=False)  # holds the kernel; `deformable_conv2d` applies it
         self.norm1 = nn.BatchNorm2d(out_width)
         self.up = nn.ConvTranspose2d(out_width, out_width, kernel_size=4, stride=2, padding=1, bias=False)
@@ -225,7 +226,7 @@ class VocabularyAwareSelection(nn.Module):
         pixels = F.gelu(self.norm2(self.pointwise(F.gelu(self.norm1(self.depthwise(x))))))  # (B, D, h, w)
         guide = self.guide(text) / text.shape[-1] ** 0.5
         with torch.autocast(x.device.type, enabled=False):
-            return largest_probability(pixels.flatten(2).float(), guide.float()).unflatten(1, x.shape[-2:])
+            return largest_probability(widened(pixels.flatten(2)), widened(guide)).unflatten(1, x.shape[-2:])
 
 
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
@@ -269,7 +270,7 @@ class DynamicInteraction(nn.Module):
     def forward(
         self, kernels: Float[Tensor, "B Q C"], features: Float[Tensor, "B C h w"], mask_logits: Float[Tensor, "B Q h w"]
     ) -> Float[Tensor, "B Q C"]:
-        covered = sum_inside(features, (mask_logits.sigmoid() > 0.5).float())  # a sum, not a mean
+        covered = sum_inside(features, (mask_logits.sigmoid() > 0.5).to(features.dtype))  # a sum, not a mean
         covered = self.feature_norm(covered + self.feature_attention(kernels, covered))
         return self.kernel_norm(covered + self.kernel_attention(kernels, covered))
 
@@ -358,7 +359,7 @@ def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h
     mask_logits = mask_logits.detach()
     if mask_logits.shape[-2:] != like.shape[-2:]:
         mask_logits = F.interpolate(mask_logits, size=like.shape[-2:], mode="bilinear", align_corners=False)
-    return (mask_logits > 0).float()
+    return widened((mask_logits > 0).to(like.dtype))
 
 
 def _start(module: nn.Module) -> None:
@@ -381,7 +382,7 @@ def class_logits(
         text: Unit vectors of the phrases, then that of void.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        cosine = F.normalize(vectors.float(), dim=-1) @ text.T  # (B, Q, S + 1)
+        cosine = F.normalize(widened(vectors), dim=-1) @ text.T  # (B, Q, S + 1)
     logits = logit_scale.exp().clamp(max=LARGEST_SCALE) * cosine
     owner = words.owner.expand(*logits.shape[:2], -1)
     classes = logits.new_full((*logits.shape[:2], len(words.seen)), -torch.inf)

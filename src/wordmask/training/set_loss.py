@@ -68,7 +68,7 @@ def layer_loss(
     of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
     queries = torch.cat([queries for queries, _ in matches])
     wanted = torch.full(class_logits.shape[:2], class_logits.shape[2] - 1, device=class_logits.device)
-    wanted[of_picture, queries] = torch.cat([target.labels[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)])
+    wanted[of_picture, queries] = torch.cat([target.labels[chosen].long() for target, (_, chosen) in zip(targets, matches, strict=True)])
     weight = torch.ones_like(class_logits[0, 0])
     weight[-1] = VOID_WEIGHT
     classes = CLASS_WEIGHT * F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
