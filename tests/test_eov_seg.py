@@ -313,3 +313,14 @@ def test_weight_decay_spares_norms_and_embeddings():
     assert {"aggregator.smooth.weight", "aggregator.bias", "selection.scale"}.isdisjoint(spared)
     assert all(model.is_trained(name) for group in groups for name in group["names"])
     assert (model.aggregator.ups[0].offsets.bias == 0).all()
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_positions_are_exact_in_half_precision(dtype):
+    """bfloat16 can't tell column 301 from 302: only what is sampled may be rounded."""
+    x, weight = noise(1, 4, 3, 320), noise(2, 4, 3, 3, seed=1) / 6
+    offsets, strengths = 2 * noise(1, 18, 3, 320, seed=2), noise(1, 9, 3, 320, seed=3).sigmoid()
+    rounded = [tensor.to(dtype) for tensor in (x, offsets, strengths)]
+    with torch.autocast("cpu", dtype):
+        half = deformable_by_grid(*rounded, weight)
+    assert relative_error(half.float(), deformable_by_grid(*(tensor.float() for tensor in rounded), weight)) < 0.01

@@ -325,7 +325,7 @@ def test_the_overlay_tells_instances_apart():
     result = segmented()
     colours = choose_colours(result.regions)
     assert len(set(colours.values())) == 3
-    assert number_names(result.regions) == ["grass", "person 1", "person 2"]
+    assert number_names(result.regions) == ["grass", "person 2", "person 1"], "the number follows the id, the list the area"
     drawn = np.array(tint(result, colours)).astype(int)
     left, right = drawn[12, 15], drawn[12, 45]
     assert np.abs(left - right).sum() > 60
@@ -362,3 +362,19 @@ def test_a_folder_in_the_way_is_said(tmp_path):
     with pytest.raises(ValueError, match=r"a\.panoptic\.json' is a folder"):
         segmented().save(tmp_path / "a")
     assert [path.name for path in tmp_path.iterdir()] == ["a.panoptic.json"]
+
+
+def test_what_others_wrote_is_never_removed(tmp_path):
+    """Without a description of ours beside them, files of these names are somebody else's."""
+    for name in ("a.panoptic.png", "a.panoptic.json", "b.instances.json"):
+        (tmp_path / name).write_text("mine")
+    labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / "a")
+    (tmp_path / "b.masks.json").write_text('{"task": ["no", "description"]}')
+    segmented().save(tmp_path / "b")
+    assert all((tmp_path / name).read_text() == "mine" for name in ("a.panoptic.png", "a.panoptic.json", "b.instances.json"))
+
+
+def test_odd_names_are_folders():
+    for stem in ("~", "..", "x/.."):
+        with pytest.raises(ValueError, match="is a folder"):
+            segmented().save(stem)

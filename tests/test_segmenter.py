@@ -1,4 +1,6 @@
 import json
+import sys
+import threading
 
 import numpy as np
 import pytest
@@ -289,3 +291,25 @@ def test_a_batch_is_a_number_of_pictures(tiny):
     for batch in (0, -1, 2.5, "4"):
         with pytest.raises(ValueError, match="expected a number of pictures"):
             Segmenter(tiny, batch=batch)
+
+
+def test_threads_get_their_own_words(tiny):
+    """Two threads that ask one segmenter for different words, switched as often as can be."""
+    segment, switch = Segmenter(tiny), sys.getswitchinterval()
+    wrong = []
+
+    def ask(names):
+        for _ in range(300):
+            if segment._ask(Vocabulary.of(names), "first", None).vocabulary.names != names:
+                wrong.append(names)
+
+    threads = [threading.Thread(target=ask, args=(names,)) for names in (["cup"], ["a", "b", "c"])]
+    sys.setswitchinterval(1e-6)
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    finally:
+        sys.setswitchinterval(switch)
+    assert wrong == []

@@ -144,14 +144,14 @@ def test_order_and_number_are_kept(words):
     assert Vocabulary.of(words).names == [" ".join(word.split()) for word in words]
 
 
-@pytest.mark.parametrize("words", ["ade20k-151", "eov-seg/ade20k-15", "coco-panoptic-134"])
+@pytest.mark.parametrize("words", ["ade20k-151", "eov-seg/ade20k-15", "coco-panoptic-134", "ADE20K-150"])
 def test_a_misspelt_vocabulary_is_no_word(words):
     with pytest.raises(ValueError, match="There is no vocabulary"):
         Vocabulary.of(words)
     assert Vocabulary.of("covid-19").names == Vocabulary.of(["covid-19"]).names == ["covid-19"]
 
 
-@pytest.mark.parametrize("word", ["ball [stuf]", "ball, sphere [Things]", "ball [thing] [stuff]", "ball []"])
+@pytest.mark.parametrize("word", ["ball [stuf]", "ball, sphere [Things]", "ball [thing] [stuff]", "ball []", "ball [foo], sphere"])
 def test_an_unknown_mark_is_an_error(word):
     with pytest.raises(ValueError, match=r"(Expected|Write) \[stuff\] or \[thing\]"):
         Vocabulary.of([word])

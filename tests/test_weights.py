@@ -488,3 +488,14 @@ def test_without_gdown_the_error_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "gdown", None)
     with pytest.raises(ValueError, match=r"pip install 'wordmask\[drive\]'.*in a browser"):
         load_model("eov-seg-small")
+
+
+def test_a_drive_file_that_does_not_fit_is_not_kept(tmp_path, drive, reference, own_cache):
+    """Weights of another model, or damaged ones: the error is told, and the next try fetches again."""
+    torch.save({"model": reference}, tmp_path / "model_final.pth")
+    stand_in = drive((tmp_path / "model_final.pth").read_bytes())
+    for _ in range(2):
+        with pytest.raises(ValueError, match="do not fit"):
+            load_model("eov-seg-large")
+    assert len(stand_in.asked) == 2
+    assert list((own_cache / "weights").iterdir()) == []

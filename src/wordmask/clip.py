@@ -133,8 +133,8 @@ def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor,
 
 def mean_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:
     """Average a map over each mask of zeros and ones; zero for an empty mask."""
-    area = widened(masks).sum(dim=(2, 3))[..., None]  # (B, Q, 1)
-    return sum_inside(x, masks) / (area + 1e-8)
+    masks = widened(masks)
+    return sum_inside(x, masks) / (masks.sum(dim=(2, 3))[..., None] + 1e-8)
 
 
 def sum_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from wordmask.segmentation import Segmentation
 
 
-def to_detection(result: "Segmentation", image_id: int, file_name: str | None) -> dict[str, list[dict]]:
+def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None) -> dict[str, list[dict]]:
     """Describe regions as a COCO detection data set of one image."""
     annotations = [
         {
@@ -29,7 +29,7 @@ def to_detection(result: "Segmentation", image_id: int, file_name: str | None) -
     return {"images": [_image(result, image_id, file_name)], "categories": _categories(result), "annotations": annotations}
 
 
-def to_panoptic(result: "Segmentation", image_id: int, file_name: str | None, segments_file: str) -> dict[str, list[dict]]:
+def to_panoptic(result: "Segmentation", *, image_id: int, file_name: str | None, segments_file: str) -> dict[str, list[dict]]:
     """Describe panoptic segments as a COCO panoptic data set of one image, whose ids lie in the picture `segments_file`.
 
     Raises:

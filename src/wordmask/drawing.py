@@ -3,7 +3,6 @@
 import math
 import textwrap
 import unicodedata
-from collections import Counter
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -64,13 +63,16 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
 
 
 def number_names(regions: "list[Region]") -> list[str]:
-    """The name of every region; those that share a class are numbered: person 1, person 2."""
-    total, so_far = Counter(region.label for region in regions), Counter()
-    names = []
-    for region in regions:
-        so_far[region.label] += 1
-        names.append(f"{region.name} {so_far[region.label]}" if total[region.label] > 1 else region.name)
-    return names
+    """The name of every region; those that share a class are numbered in the order of their ids: person 1, person 2."""
+    of_class: dict[int, list[int]] = {}
+    for region in sorted(regions, key=lambda region: region.id):
+        of_class.setdefault(region.label, []).append(region.id)
+
+    def name(region: "Region") -> str:
+        ids = of_class[region.label]
+        return f"{region.name} {ids.index(region.id) + 1}" if len(ids) > 1 else region.name
+
+    return [name(region) for region in regions]
 
 
 def tint(result: "Segmentation", colours: dict[int, Colour]) -> Image.Image:

@@ -94,9 +94,9 @@ def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Fl
 
 
 def _resize_axis(maps: Float[Tensor, "1 K h w"], size: int, axis: int) -> Float[Tensor, "1 K h2 w2"]:
-    if maps.numel() == 0:  # interpolation refuses what has no maps
-        return maps.new_empty(*maps.shape[:2], *((size, maps.shape[3]) if axis == 0 else (maps.shape[2], size)))
     whole = (size, maps.shape[3]) if axis == 0 else (maps.shape[2], size)
+    if maps.numel() == 0:  # interpolation refuses what has no maps
+        return maps.new_empty(*maps.shape[:2], *whole)
     return F.interpolate(maps, size=whole, mode="bilinear", align_corners=False)
 
 

@@ -84,7 +84,7 @@ def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[
 
     def read(maps: Float[Tensor, "Q s W"]) -> PixelReading:
         masks = maps.sigmoid()
-        many = max(1, CLASS_ENTRIES // masks[0].numel())
+        many = max(1, CLASS_ENTRIES // (masks.shape[1] * masks.shape[2]))
         reading = None
         for start in range(0, len(class_probs), many):
             sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)

@@ -2,7 +2,7 @@
 
 import json
 import os
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-ENDINGS = (".masks.png", ".labels.png", ".panoptic.png", ".panoptic.json", ".instances.json", ".masks.json")  # of what is saved
+TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}  # COCO's formats
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
 
@@ -107,13 +107,13 @@ class Segmentation:
             ValueError: `stem` names no file, or a folder is in the way.
             OSError: The folder cannot be written to.
         """
-        if not Path(stem).name or str(stem).endswith(("/", os.sep)):
-            raise ValueError(f"{str(stem)!r} is a folder; give a name inside it, such as {str(Path(stem) / 'street')!r}.")
-        stem = at_home(stem)
-        blocked = [path for path in (stem.with_name(stem.name + ending) for ending in ENDINGS) if path.is_dir()]
+        given, stem = stem, at_home(stem)
+        if stem.name in ("", "..") or str(given).endswith(("/", os.sep)) or str(given) == "~":
+            raise ValueError(f"{str(given)!r} is a folder; give a name inside it, such as {str(Path(given) / 'street')!r}.")
+        contents = {stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()}
+        blocked = [path for path in contents if path.is_dir()]
         if blocked:
             raise ValueError(f"{str(blocked[0])!r} is a folder, where a result is to be written. Move it, or choose another name.")
-        contents = {stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()}
         with ExitStack() as files:
             for path, content in reversed(contents.items()):
                 temporary = files.enter_context(atomic(path))
@@ -121,18 +121,20 @@ class Segmentation:
                     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
                 else:
                     content.save(temporary)
-        for stale in {stem.with_name(stem.name + ending) for ending in ENDINGS} - contents.keys():
-            stale.unlink(missing_ok=True)
+            for stale in earlier_files(stem) - contents.keys():
+                with suppress(OSError):  # open elsewhere, for example: no reason to lose what is ready
+                    stale.unlink()
         return list(contents)
 
     def _contents(self, stem: str) -> "dict[str, Image | dict]":
         """What is saved: the ending of each file → its content."""
+        own = {
+            "semantic": lambda: (),
+            "panoptic": lambda: (self.panoptic_image(), self.to_coco_panoptic(f"{stem}.panoptic.png")),
+            "instance": lambda: (self.to_coco(),),
+        }
         contents = {".masks.png": self.draw(), ".labels.png": self.label_image()}
-        if self.task == "panoptic":
-            description = self.to_coco_panoptic(f"{stem}.panoptic.png")
-            contents |= {".panoptic.png": self.panoptic_image(), ".panoptic.json": description}
-        if self.task == "instance":
-            contents |= {".instances.json": self.to_coco()}
+        contents |= dict(zip(TASK_ENDINGS[self.task], own[self.task](), strict=True))
         return contents | {".masks.json": self.to_dict()}
 
     def label_image(self) -> "Image":
@@ -161,7 +163,7 @@ class Segmentation:
 
         COCO counts categories from 1: `category_id` is the label plus 1. `bbox` is [left, top, width, height].
         """
-        return coco.to_detection(self, image_id, file_name)
+        return coco.to_detection(self, image_id=image_id, file_name=file_name)
 
     def to_coco_panoptic(self, segments_file: str, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
         """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
@@ -172,7 +174,7 @@ class Segmentation:
         Raises:
             ValueError: The result is not panoptic.
         """
-        return coco.to_panoptic(self, image_id, file_name, segments_file)
+        return coco.to_panoptic(self, image_id=image_id, file_name=file_name, segments_file=segments_file)
 
     def panoptic_image(self) -> "Image":
         """Return the ids of panoptic segments as COCO codes them in colours: red + 256 · green + 65536 · blue.
@@ -181,6 +183,15 @@ class Segmentation:
             ValueError: The result is not panoptic.
         """
         return coco.panoptic_image(self)
+
+
+def earlier_files(stem: Path) -> set[Path]:
+    """The COCO files of an earlier result of this name, by what its description says; none if we wrote no description."""
+    try:
+        task = json.loads(stem.with_name(stem.name + ".masks.json").read_text(encoding="utf-8"))["task"]
+        return {stem.with_name(stem.name + ending) for ending in TASK_ENDINGS[task]}
+    except (OSError, ValueError, KeyError, TypeError):
+        return set()
 
 
 def label_type(classes: int) -> np.dtype:

@@ -194,14 +194,15 @@ class Segmenter:
     @torch.inference_mode()
     def _ask(self, vocabulary: Vocabulary, synonyms: Synonyms, background: Literal["other"] | None) -> Asked:
         key = (vocabulary, synonyms, background)
-        if self._last_asked is None or self._last_asked[0] != key:
+        last = self._last_asked  # read once: another thread may ask for other words meanwhile
+        if last is None or last[0] != key:
             competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
             words = encode_vocabulary(
                 competing, synonyms, lambda phrases: self.text.encode(phrases, self.model.encode_text), training_names=self.training_names
             )
             things = torch.tensor([entry.thing for entry in competing], device=self.device)
-            self._last_asked = (key, Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things))
-        return self._last_asked[1]
+            last = self._last_asked = (key, Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things))
+        return last[1]
 
     def _segment_all(self, pictures: list[Picture], asked: Asked, *, settings: dict, per_pixel: bool) -> list[Segmentation]:
         """Segment pictures in batches of equal input size: padding to a common size would change what a model sees."""

@@ -84,7 +84,8 @@ class Vocabulary:
                 return cls.builtin(words.strip(), family)
             if words.strip().lower().endswith(WORD_FILES):
                 return cls.from_file(Path(words.strip()))
-            if BUILTIN_LIKE.fullmatch(words.strip()) and difflib.get_close_matches(words.strip(), builtin_names(), n=1, cutoff=0.8):
+            name = words.strip().lower()
+            if BUILTIN_LIKE.fullmatch(name) and difflib.get_close_matches(name, builtin_names(), n=1, cutoff=0.8):
                 cls.builtin(words.strip())  # raises, with the near matches
             if not words.strip():
                 raise ValueError(f"No words were given ({words!r}). Name at least one thing to look for, such as: road, car, sky.")
@@ -129,7 +130,7 @@ class Vocabulary:
             ValueError: No such vocabulary; the message has the near matches.
         """
         if name not in builtin_names():
-            near = difflib.get_close_matches(name, builtin_names(), n=3, cutoff=0.4)
+            near = difflib.get_close_matches(name.lower(), builtin_names(), n=3, cutoff=0.4)
             raise ValueError(
                 f"There is no vocabulary {name!r}. Did you mean {' or '.join(near) or 'one of ' + ', '.join(builtin_names())}?"
             )
@@ -197,10 +198,10 @@ def _parse(words: Iterable[str]) -> tuple[WordClass, ...]:
     for number, entry in enumerate(entries, 1):
         kind = KIND_MARK.search(entry)
         names = tuple(_clean(name, f"word {number} of {len(entries)}") for name in _split(KIND_MARK.sub("", entry), ","))
-        if OTHER_MARK.search(names[-1]):
-            raise ValueError(f"{entry.strip()!r} ends in an unknown mark. Expected [stuff] or [thing], once, after the last name.")
         if any(KIND_MARK.search(name) for name in names):
             raise ValueError(f"{entry.strip()!r} says its kind in the middle. Write [stuff] or [thing] after the last name.")
+        if any(OTHER_MARK.search(name) for name in names):
+            raise ValueError(f"{entry.strip()!r} has an unknown mark. Expected [stuff] or [thing], once, after the last name.")
         classes.append(WordClass(names, kind.group(1).lower() == "thing" if kind else is_thing(names[0])))
     _check_distinct([entry.names for entry in classes])
     return tuple(classes)

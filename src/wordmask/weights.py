@@ -4,6 +4,7 @@ import dataclasses
 import hashlib
 import json
 import re
+import tempfile
 import typing
 import zipfile
 from pathlib import Path
@@ -162,7 +163,7 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
 
 
 def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
-    """Fetch a checkpoint from Google Drive, or find it where it was fetched before; return it with its SHA-256.
+    """Fetch a checkpoint from Google Drive; return it with its SHA-256. It lies in the folder of weights until it is converted.
 
     Args:
         file_id: What Drive calls it.
@@ -171,9 +172,7 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
     Raises:
         ValueError: gdown is not installed, no network, or Drive refuses.
     """
-    path = weights_folder() / f"{name}.pth"
-    if path.is_file():
-        return path, file_checksum(path)
+    path = weights_folder() / f"{name}.fetched.pth"
     page = f"https://drive.google.com/file/d/{file_id}"
     by_hand = f"Or download {page} in a browser and give the file as the model."
     try:
@@ -182,7 +181,9 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
         raise ValueError(
             f"The weights of {name!r} lie on Google Drive, and fetching them needs gdown: pip install 'wordmask[drive]'. {by_hand}"
         ) from None
-    with atomic(path) as temporary:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # gdown leaves parts beside what it writes
+        temporary = Path(folder) / path.name
         try:
             done, reason = gdown.download(id=file_id, output=str(temporary), quiet=True), "Drive gave no file"
         except Exception as error:  # gdown's own errors share no base with those of its HTTP library
@@ -191,6 +192,7 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
             raise ValueError(f"The weights of {name!r} could not be fetched from {page}: {reason}. Try again later. {by_hand}")
         if not zipfile.is_zipfile(temporary) and not _starts_as_pickle(temporary):
             raise ValueError(f"What {page} gave for {name!r} is no checkpoint: Drive may ask for a confirmation. {by_hand}")
+        temporary.replace(path)
     return path, file_checksum(path)
 
 

@@ -131,17 +131,21 @@ def deformable_by_grid(
     strengths: Float[Tensor, "B 9 h w"],
     weight: Float[Tensor, "O C 3 3"],
 ) -> Float[Tensor, "B O h w"]:
-    """Deformable convolution as one bilinear sampling of all taps and one matrix product."""
-    height, width = x.shape[-2:]
+    """Deformable convolution as one bilinear sampling of all taps and one matrix product.
+
+    Positions are computed in full precision: half of it can't tell one column of a wide map from the next.
+    """
+    (height, width), offsets = x.shape[-2:], widened(offsets)
     steps = torch.arange(-1, 2, device=x.device, dtype=offsets.dtype)
-    moved = offsets.unflatten(1, (DEFORMED, 2))  # (B, 9, 2, h, w)
     rows = torch.arange(height, device=x.device, dtype=offsets.dtype)[:, None] + steps.repeat_interleave(3)[:, None, None]  # (9, h, 1)
     columns = torch.arange(width, device=x.device, dtype=offsets.dtype) + steps.repeat(3)[:, None, None]  # (9, 1, w)
-    y, x_ = moved[:, :, 0] + rows, moved[:, :, 1] + columns  # (B, 9, h, w)
+    moved = offsets.unflatten(1, (DEFORMED, 2))  # (B, 9, 2, h, w)
     padded = F.pad(x, (0, int(width == 1), 0, int(height == 1)))  # sampling has no scale along an axis of one pixel
-    scale_y, scale_x = 2 / (padded.shape[-2] - 1), 2 / (padded.shape[-1] - 1)
-    grid = torch.stack([x_ * scale_x - 1, y * scale_y - 1], dim=-1).flatten(1, 2)  # (B, 9·h, w, 2)
-    taps = F.grid_sample(padded, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    y = (moved[:, :, 0] + rows) * (2 / (padded.shape[-2] - 1)) - 1  # (B, 9, h, w)
+    x_ = (moved[:, :, 1] + columns) * (2 / (padded.shape[-1] - 1)) - 1
+    with torch.autocast(x.device.type, enabled=False):
+        grid = torch.stack([x_, y], dim=-1).flatten(1, 2)  # (B, 9·h, w, 2)
+        taps = F.grid_sample(widened(padded), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
     taps = taps.unflatten(2, (DEFORMED, height)) * strengths[:, None]  # (B, C, 9, h, w)
     return (weight.flatten(1) @ taps.flatten(1, 2).flatten(2)).unflatten(2, (height, width))
 
@@ -359,7 +363,7 @@ def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h
     mask_logits = mask_logits.detach()
     if mask_logits.shape[-2:] != like.shape[-2:]:
         mask_logits = F.interpolate(mask_logits, size=like.shape[-2:], mode="bilinear", align_corners=False)
-    return widened((mask_logits > 0).to(like.dtype))
+    return (mask_logits > 0).to(like.dtype)
 
 
 def _start(module: nn.Module) -> None:
@@ -554,9 +558,10 @@ class EovSeg(nn.Module):
         """Ask CLIP what it sees in each region, and blend that with the decoder's class logits."""
         regions = hard_masks(mask_logits, x32)
         clips = class_logits(clip.pool_regions(self.clip, x32, regions), text, words, self.clip.logit_scale)
-        has_region = regions.flatten(2).any(dim=-1)
-        if not clip.has_attention_pool(self.clip):  # the reference asks this of ResNets only
-            has_region = torch.ones_like(has_region)
+        if clip.has_attention_pool(self.clip):  # the reference asks this of ResNets only
+            has_region = regions.flatten(2).any(dim=-1)
+        else:
+            has_region = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
         return self.ensemble(own, clips, words.seen, has_region)
 
 

@@ -101,13 +101,20 @@ def _fetched_once(name: str, fetch: Callable[[], tuple[Path, str]], origin: dict
         except ValueError:  # damaged since: fetch and convert it again
             weights.forget(name)
     source, checksum = fetch()
-    checkpoint = weights.read(source)
-    ready = source
-    if not checkpoint.family:
-        ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
-        convert(checkpoint, ready, name if name in preset_names() else None)
-        checkpoint = weights.read(ready)
+    try:
+        ready = _converted(name, source, checksum)
+    finally:
         if source.parent == weights.weights_folder():  # fetched for this alone; the hub keeps its own
-            source.unlink()
+            source.unlink(missing_ok=True)
     weights.remember(name, ready, {**origin, "source": source.name, "sha256": checksum})
-    return from_checkpoint(checkpoint, name)
+    return from_checkpoint(weights.read(ready), name)
+
+
+def _converted(name: str, source: Path, checksum: str) -> Path:
+    """Convert a reference checkpoint; one of ours is used as it is."""
+    checkpoint = weights.read(source)
+    if checkpoint.family:
+        return source
+    ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
+    convert(checkpoint, ready, name if name in preset_names() else None)
+    return ready
