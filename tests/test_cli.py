@@ -211,6 +211,7 @@ def test_an_interruption_leaves_whole_files(tmp_path, stop, status):
     assert f"{len(stems)} of 200 pictures" in out
 
 
+@pytest.mark.slow
 def test_a_reader_who_leaves_stops_nothing(tmp_path, photos):
     for number, pipe in enumerate(("|", "2>&1 |")):
         command = f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained -o out{number} {pipe} true"

@@ -42,7 +42,8 @@ class Region:
         name: Of its class.
         label: Of its class, an index into the vocabulary.
         thing: Whether the class is countable.
-        score: In [0, 1]: the mean probability over its pixels; of an instance class probability × mean mask probability.
+        score: In [0, 1]: the mean over its pixels of their probability, or of a segment's class probability × mask probability; of an
+            instance class probability × mean mask probability.
         area: Pixels.
         box: (left, top, right, bottom) in pixels, right and bottom exclusive.
         runner_up: The class that it, or most of its pixels, would have had otherwise, if any.
