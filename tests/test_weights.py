@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from wordmask import weights
 from wordmask.models import MODELS, kind_of
-from wordmask.models.convert import dropped_names, from_reference, guess_preset, reference_name
+from wordmask.models.convert import drop_reasons, dropped_names, from_reference, guess_preset, reference_name
 from wordmask.models.load import convert, load_model
 from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
@@ -405,6 +405,12 @@ def test_towers_are_cut_and_the_cut_keys_listed(tmp_path, eov_reference, tiny_eo
     assert preset == "eov-seg-untrained"
     assert set(dropped) == eov_reference.keys() - {reference_name("eov-seg", name) for name in tiny_eov.state_dict()}
     assert len(dropped) == 8
+    assert {reason: len(names) for reason, names in drop_reasons("eov-seg", dropped).items()} == {
+        "only the first block runs": 2,
+        "comes after the last block": 2,
+        "the text tower of the ViT's CLIP, never run": 3,
+        "weights of the loss, see training.set_loss": 1,
+    }
     loaded = load_model(tmp_path / "eov.safetensors").model
     assert same_weights(loaded, tiny_eov)
     assert {tensor.dtype for name, tensor in loaded.state_dict().items() if name.endswith("num_batches_tracked")} == {torch.int64}

@@ -138,11 +138,15 @@ def convert(
     if target.exists() and not overwrite:
         raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
     from wordmask import weights
+    from wordmask.models import kind_of
+    from wordmask.models.convert import drop_reasons
     from wordmask.models.load import convert as write_converted
 
     check_writable(target.parent)
     preset, dropped = write_converted(weights.read(source), target, model)
-    say(f"{source} → {target}: {preset}, every weight used{', dropped on purpose: ' + ', '.join(dropped) if dropped else ''}.")
+    say(f"{source} → {target}: {preset}, every weight used{f' but {len(dropped)} dropped on purpose:' if dropped else '.'}")
+    for reason, names in drop_reasons(kind_of(preset).family, dropped).items():
+        say(f"  {len(names):4}  {', '.join(names[:2])}{', …' if len(names) > 2 else ''}: {reason}")
 
 
 @app.command()

@@ -131,6 +131,15 @@ def dropped_names(family: str, state: Mapping[str, object]) -> list[str]:
     return [name for name in state if name.removeprefix("module.").startswith(tuple(DROPPED[family]))]
 
 
+def drop_reasons(family: str, names: list[str]) -> dict[str, list[str]]:
+    """Group dropped names by the reason for it."""
+    groups: dict[str, list[str]] = {}
+    for name in names:
+        reason = next(reason for start, reason in DROPPED[family].items() if name.removeprefix("module.").startswith(start))
+        groups.setdefault(reason, []).append(name)
+    return groups
+
+
 def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.Module:
     """Build the model of a preset with a reference implementation's weights, in evaluation mode.
 
