@@ -39,6 +39,11 @@ class ClipConfig:
     text_layers: int
 
 
+CONVNEXT_LARGE = ClipConfig(
+    "convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16
+)  # convnext_large_d_320
+
+
 @dataclass(frozen=True)
 class VitConfig:
     """The beginning of a CLIP vision transformer, as OpenAI trained it.

@@ -20,6 +20,7 @@ from wordmask.writing import at_home
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
+MEAN, STD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)  # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
 PADDING = 32  # pixels, the coarsest stride
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor

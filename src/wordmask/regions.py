@@ -1,6 +1,7 @@
 """What is found in a picture: scored regions, each with its pixels."""
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -66,10 +67,14 @@ class Region:
 
     def to_rle(self) -> dict[str, object]:
         """Return the mask as COCO's compressed run lengths: {'size': [height, width], 'counts': str}."""
+        return {"size": list(self._rle["size"]), "counts": self._rle["counts"].decode("ascii")}
+
+    @cached_property
+    def _rle(self) -> dict[str, object]:
+        """Encoded once: of instances, two of the saved files hold it."""
         from pycocotools import mask as coco_mask
 
-        rle = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
-        return {"size": list(rle["size"]), "counts": rle["counts"].decode("ascii")}
+        return coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
 
     def to_dict(self) -> dict[str, object]:
         """The values that json can hold, but the pixels."""

@@ -23,8 +23,8 @@ from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
 from wordmask import clip
-from wordmask.clip import ClipConfig
-from wordmask.image import ImageInput
+from wordmask.clip import CONVNEXT_LARGE, ClipConfig
+from wordmask.image import MEAN, STD, ImageInput
 from wordmask.text import Words, encode_phrases
 
 TEMPLATES = ("A photo of a {} in the scene",)
@@ -367,7 +367,7 @@ class ErrSeg(nn.Module):
 
     @property
     def image_input(self) -> ImageInput:
-        return ImageInput(800, 1333, self.config.resolution, mean=(123.675, 116.280, 103.530), std=(58.395, 57.120, 57.375))
+        return ImageInput(800, 1333, self.config.resolution, mean=MEAN, std=STD)
 
     @staticmethod
     def default_keep(classes: int) -> int:
@@ -468,10 +468,9 @@ BASE = ErrSegConfig(
     decoder_widths=(64, 32, 16),
     decoder_guidance_widths=(32, 16, 8),
 )
-LARGE_CLIP = ClipConfig("convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16)
 PRESETS = {
     "err-seg-base": BASE,  # CLIP convnext_base_w_320, laion_aesthetic_s13b_b82k
-    "err-seg-large": replace(BASE, clip=LARGE_CLIP, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "err-seg-large": replace(BASE, clip=CONVNEXT_LARGE, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
     "err-seg-untrained": ErrSegConfig(  # random weights, for trying the road without a download
         clip=ClipConfig("convnext_atto", (40, 80, 160, 320), "linear", width=64, text_width=64, text_layers=2),
         resolution=256,
