@@ -8,7 +8,18 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["wordmask.models", "wordmask.clip", "wordmask.text", "wordmask.postprocess"], "beartype.beartype")
+install_import_hook(
+    [
+        "wordmask.models",
+        "wordmask.clip",
+        "wordmask.text",
+        "wordmask.postprocess",
+        "wordmask.data.augment",
+        "wordmask.data.shapeland",
+        "wordmask.evaluation",
+    ],
+    "beartype.beartype",
+)
 
 import numpy as np
 import pytest

@@ -150,6 +150,53 @@ def convert(
 
 
 @app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("demo"),
+    scenes: Annotated[int, typer.Option(min=1, max=100, help="How many scenes.")] = 3,
+    seed: Annotated[int, typer.Option(min=0, max=100_000_000, help="Which scenes.")] = 0,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+) -> None:
+    """Segment generated scenes, full of things that no label ever showed, with both bundled models. Needs no network."""
+    from rich.console import Console
+
+    from wordmask.writing import at_home, check_writable
+
+    check_writable(output := at_home(output))
+    with Console(stderr=True).status("Loading both bundled models, and looking …"):
+        from wordmask.demo import demo as show
+
+        path, shown = show(output, scenes=scenes, seed=seed, device=device)
+    for number, one in enumerate(shown, 1):
+        say(f"scene {number}, searched for {len(one.words)} words; there are {', '.join(sorted(one.there))}")
+        for name, result in one.results.items():
+            found = {region.name for region in result.regions}
+            wrong = found - one.there
+            also = f"; also, wrongly, {', '.join(sorted(wrong))}" if wrong else ""
+            say(f"  {name:12} {result.task:9} {len(found & one.there)} of {len(one.there)} found{also}")
+    say(str(path))
+
+
+@app.command(no_args_is_help=True)
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with wordmask.")],
+    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What differs from the recipe.")] = None,
+) -> None:
+    """Train a model by a recipe. Stopped or interrupted, the same command goes on where it was.
+
+    wordmask train recipes/finetune.py data=my_pictures
+
+    The recipes are finetune, err_seg_coco_stuff, eov_seg_coco_panoptic, shapeland_clip, shapeland_err_seg and shapeland_eov_seg.
+    docs/training.md says what each needs.
+
+    On several GPUs: torchrun --nproc-per-node 4 -m wordmask train RECIPE.
+    """
+    from wordmask.training.start import start
+
+    if not start(recipe, settings or []).finished:
+        raise typer.Exit(143)  # as of a process that was told to stop
+
+
+@app.command()
 def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the classes of this one.")] = None) -> None:
     """List the built-in vocabularies, or the classes of one."""
     from wordmask.vocabulary import Vocabulary, builtin_names

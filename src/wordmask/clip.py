@@ -1,20 +1,25 @@
 """The only door to open_clip and timm: towers, feature maps, prompts, which weights train."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
 import open_clip
+import timm
 import torch
 from jaxtyping import Float, Int
+from open_clip.loss import ClipLoss
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.modified_resnet import AttentionPool2d
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock
-from torch import Tensor, nn
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 
 Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
+CONVNEXTS = {"convnext_mini": (1, 1, 3, 1)}  # blocks per stage; smaller than timm's, for training on a laptop
+LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is for hundreds of epochs
 RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}  # OpenAI's: blocks per stage, side of the training pictures
 
 
@@ -23,7 +28,7 @@ class ClipConfig:
     """A CLIP with a convolutional image tower.
 
     Args:
-        trunk: timm's name of a ConvNeXt, or a row of `RESNETS`: OpenAI's, with QuickGELU in the text tower.
+        trunk: timm's name of a ConvNeXt, a row of `CONVNEXTS`, or one of `RESNETS`: OpenAI's, with QuickGELU in the text tower.
         channels: Of its four stages, at strides 4, 8, 16, 32.
         projection: From the trunk to the shared space: `linear` or `mlp`, for a ResNet `attention`.
         width: D, of the space that pictures and words share.
@@ -42,6 +47,11 @@ class ClipConfig:
 CONVNEXT_LARGE = ClipConfig(
     "convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16
 )  # convnext_large_d_320
+
+
+CONVNEXT_MINI = ClipConfig(
+    "convnext_mini", (32, 64, 128, 256), "linear", width=128, text_width=128, text_layers=3
+)  # trained on Shapeland's captions
 
 
 @dataclass(frozen=True)
@@ -63,6 +73,9 @@ class VitConfig:
     blocks: int
 
 
+VIT_MINI = VitConfig(width=96, heads=3, patch=16, grid=6, blocks=1)
+
+
 def build(config: ClipConfig) -> Clip:
     """Build both towers with random weights, in evaluation mode."""
     text = CLIPTextCfg(CONTEXT_LENGTH, width=config.text_width, heads=config.text_width // 64, layers=config.text_layers)
@@ -70,8 +83,42 @@ def build(config: ClipConfig) -> Clip:
         blocks, side = RESNETS[config.trunk]
         vision = CLIPVisionCfg(layers=blocks, width=config.channels[0] // 4, image_size=side)
         return Clip(config.width, vision, text, quick_gelu=True).eval()
-    vision = CLIPVisionCfg(timm_model_name=config.trunk, timm_pool="", timm_proj=config.projection, image_size=320)
-    return Clip(config.width, vision, text).eval()
+    trunk = timm_name(config.trunk)
+    vision = CLIPVisionCfg(timm_model_name=trunk, timm_pool="", timm_proj=config.projection, image_size=320)
+    clip = Clip(config.width, vision, text)
+    if config.trunk in CONVNEXTS:
+        shape = {"depths": CONVNEXTS[config.trunk], "dims": config.channels, "ls_init_value": LAYER_SCALE}
+        clip.visual.trunk = timm.create_model(trunk, num_classes=0, global_pool="", **shape)
+        clip.visual.head.proj = nn.Linear(config.channels[-1], config.width, bias=False)
+    return clip.eval()
+
+
+def timm_name(trunk: str) -> str:
+    """The ConvNeXt of timm's that a trunk is, or is a smaller relative of."""
+    return "convnext_atto" if trunk in CONVNEXTS else trunk
+
+
+def build_vit(config: VitConfig, *, layers: int, width: int) -> VisionTransformer:
+    """Build a whole vision transformer with random weights, as `VitBeginning` begins; `width` is D, of the shared space."""
+    side = config.patch * config.grid
+    shape = {"width": config.width, "layers": layers, "heads": config.heads, "mlp_ratio": 4.0, "output_dim": width}
+    return VisionTransformer(image_size=side, patch_size=config.patch, act_layer=QuickGELU, **shape)
+
+
+def pretrained(name: str, tag: str) -> dict[str, Tensor]:
+    """Fetch the weights of a published CLIP, by open_clip's names, or find them in the hub's cache.
+
+    Raises:
+        ValueError: No network, and nothing cached.
+    """
+    try:
+        return open_clip.create_model(name, pretrained=tag).state_dict()
+    except Exception as error:  # the hub's, the HTTP library's and open_clip's own errors share no base
+        reason = " ".join(str(error).split())[:200]
+        raise ValueError(
+            f"The CLIP {name!r} ({tag}) could not be fetched: {type(error).__name__}: {reason}. Connect once, "
+            "or name a file with its weights."
+        ) from None
 
 
 def restore_buffers(clip: Clip) -> None:
@@ -190,12 +237,26 @@ class VitBeginning(nn.Module):
         self.blocks = nn.ModuleList(ResidualAttentionBlock(config.width, config.heads, act_layer=QuickGELU) for _ in range(config.blocks))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
-        patches = self.conv1(pixels)  # (B, C, h, w)
-        tokens = torch.cat([self.class_embedding.expand(len(pixels), 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
-        tokens = self.ln_pre(tokens + resize_positions(self.positional_embedding, patches.shape[-2:]))  # (B, 1 + h·w, C)
+        tokens, grid = vit_tokens(self, pixels)
         for block in self.blocks:
             tokens = block(tokens)
-        return tokens[:, 1:].transpose(1, 2).unflatten(2, patches.shape[-2:])
+        return tokens[:, 1:].transpose(1, 2).unflatten(2, grid)
+
+
+def beginning_of(vit: Mapping[str, Tensor], config: VitConfig) -> dict[str, Tensor]:
+    """Take, of the weights of a whole vision transformer, those of its beginning, as `VitBeginning` names them."""
+    with torch.device("meta"):
+        wanted = VitBeginning(config).state_dict().keys()
+    renamed = {name.replace("transformer.resblocks.", "blocks."): tensor for name, tensor in vit.items()}
+    return {name: renamed[name] for name in wanted}
+
+
+def vit_tokens(vit: VitBeginning | VisionTransformer, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N C"], torch.Size]:
+    """Cut a picture into patches, and give each its place; return the tokens, that of the whole picture first, and the patches' grid."""
+    patches = vit.conv1(pixels)  # (B, C, h, w)
+    tokens = torch.cat([vit.class_embedding.expand(len(pixels), 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
+    grid = patches.shape[-2:]
+    return vit.ln_pre(tokens + resize_positions(vit.positional_embedding, grid)), grid  # (B, 1 + h·w, C)
 
 
 def tokenize(prompts: list[str]) -> list[list[int]]:
@@ -213,6 +274,25 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
                 "Use a shorter word or phrase."
             )
     return tokens
+
+
+def encode_picture(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    """Bring a whole picture of any size to the space shared with words, by a ConvNeXt: the mean over the picture, through CLIP's head."""
+    x32 = stage_maps(clip, pixels)[-1]
+    return pool_regions(clip, x32, torch.ones_like(x32[:, :1]))[:, 0]
+
+
+def encode_by_vit(vit: VisionTransformer, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
+    """Bring a whole picture of any size to the space shared with words, by a vision transformer."""
+    tokens, _ = vit_tokens(vit, pixels)
+    return vit.ln_post(vit.transformer(tokens)[:, 0]) @ vit.proj
+
+
+def contrastive_loss(pictures: Float[Tensor, "B D"], captions: Float[Tensor, "B D"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
+    """CLIP's loss of unit vectors, compared across all processes, in full precision: half of it can't tell large logits apart."""
+    rank, count = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
+    with torch.autocast(pictures.device.type, enabled=False):
+        return ClipLoss(gather_with_grad=True, rank=rank, world_size=count)(pictures, captions, scale)
 
 
 def encode_tokens(clip: Clip, tokens: Int[Tensor, "S L"]) -> Float[Tensor, "S D"]:

@@ -32,6 +32,7 @@ SYSTEM_FONTS = (
     "PingFang.ttc",
     "NotoSansCJK-Regular.ttc",
 )
+TITLE_SIZE, GAP = 14, 10  # pixels, of titles and between pictures that are laid out
 NO_CHARACTER = "\U0010fffe"  # no font has it: its picture is the font's box
 NAME_OVER_REGION = 0.6  # of a name's width must lie over its own region, or it stands in the legend only
 GRID = 96  # cells along the longer side, when a place for a name is looked for
@@ -60,6 +61,21 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
     font = choose_font(names, size=max(SMALLEST_FONT, round(math.sqrt(result.labels.size) / 40)))
     _write_names(picture, result, names, font)
     return _add_legend(picture, _legend_entries(result, names, colours, font), font) if legend else picture
+
+
+def lay_out(rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
+    """Lay pictures out in rows and columns, with a title above each column."""
+    font = choose_font(titles, size=TITLE_SIZE)
+    widths = [max(row[column].width for row in rows) for column in range(len(titles))]
+    heights = [max(picture.height for picture in row) for row in rows]
+    page = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), 2 * TITLE_SIZE + sum(heights) + GAP * len(heights)), "white")
+    pen = ImageDraw.Draw(page)
+    for column, title in enumerate(titles):
+        left = GAP + sum(widths[:column]) + GAP * column
+        write_text(pen, (left, TITLE_SIZE), title, font, INK)
+        for row, pictures in enumerate(rows):
+            page.paste(pictures[column].convert("RGB"), (left, 2 * TITLE_SIZE + sum(heights[:row]) + GAP * row))
+    return page
 
 
 def number_names(regions: "list[Region]") -> list[str]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from wordmask.writing import at_home
 
 FAMILIES = ("err-seg", "eov-seg")  # the papers evaluate with different names; a plain built-in name means the first that has it
+HOMES = (*FAMILIES, "shapeland")
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")  # the benchmarks that tell stuff from things
 MOST_CLASSES = 65535
 OTHER_MARK = re.compile(r"\[[^\[\]]*\]$")
@@ -135,8 +136,8 @@ class Vocabulary:
                 f"There is no vocabulary {name!r}. Did you mean {' or '.join(near) or 'one of ' + ', '.join(builtin_names())}?"
             )
         if "/" not in name:
-            families = [family, *FAMILIES] if family else FAMILIES
-            name = next(f"{home}/{name}" for home in families if f"{home}/{name}" in builtin_names())
+            homes = [family, *HOMES] if family else HOMES
+            name = next(f"{home}/{name}" for home in homes if f"{home}/{name}" in builtin_names())
         text = _builtin_folder().joinpath(name.replace("/", ".") + ".json").read_text(encoding="utf-8")
         return _from_json(json.loads(text), name)
 

@@ -62,11 +62,23 @@ def save(path: Path, state: dict[str, Tensor], *, family: str, configuration: ob
         "text_tower": text_tower_fingerprint(state),
         "origin": origin,
     }
+    save_tensors(path, state, metadata)
+
+
+def save_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write safetensors, whole or not at all, readable by whom the system's default lets read.
+
+    Raises:
+        OSError: There is no space, or no permission.
+    """
     with atomic(path) as temporary:
+        temporary.touch()
+        mode = temporary.stat().st_mode  # the library makes its own file, which only its owner may read
         try:
             save_file(state, temporary, metadata)
         except safetensors.SafetensorError as error:
             raise OSError(f"{str(path)!r} could not be written: {error}") from None
+        temporary.chmod(mode)
 
 
 def read(path: Path) -> Checkpoint:

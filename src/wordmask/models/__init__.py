@@ -46,6 +46,11 @@ class OnDrive:
 
 
 @dataclass(frozen=True)
+class InPackage:
+    """Weights that this project trained, and that come with the package."""
+
+
+@dataclass(frozen=True)
 class ModelKind:
     """A family of models: how to build one, its presets, and where their released weights are."""
 
@@ -53,7 +58,7 @@ class ModelKind:
     model: Callable[..., nn.Module]
     configuration: type
     presets: dict[str, object]
-    released: dict[str, OnHub | OnDrive]
+    released: dict[str, OnHub | OnDrive | InPackage]
 
     def skeleton(self, configuration: object) -> nn.Module:
         """Build without values: shapes only, in a fraction of a second."""
@@ -89,7 +94,11 @@ MODELS = {
         err_seg.ErrSeg,
         err_seg.ErrSegConfig,
         err_seg.PRESETS,
-        released={"err-seg-base": OnHub("lchen1019/ERR-Seg", "base"), "err-seg-large": OnHub("lchen1019/ERR-Seg", "large")},
+        released={
+            "err-seg-base": OnHub("lchen1019/ERR-Seg", "base"),
+            "err-seg-large": OnHub("lchen1019/ERR-Seg", "large"),
+            "err-seg-tiny": InPackage(),
+        },
     ),
     "eov-seg": ModelKind(
         "eov-seg",
@@ -100,6 +109,7 @@ MODELS = {
             "eov-seg-small": OnDrive("1UgLrRxpi4l30F8zTqhEv7cEW23TCGv3h"),
             "eov-seg-medium": OnDrive("1--SYgaWs8_Ry2ouXBJO8FfSWH7D-Pejk"),
             "eov-seg-large": OnDrive("1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"),
+            "eov-seg-tiny": InPackage(),
         },
     ),
 }

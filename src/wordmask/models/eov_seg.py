@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import CONVNEXT_LARGE, ClipConfig, VitConfig, mean_inside, sum_inside, widened
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, mean_inside, sum_inside, widened
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -584,6 +584,19 @@ PRESETS = {
     "eov-seg-small": SMALL,  # CLIP RN50, openai
     "eov-seg-medium": replace(SMALL, clip=RESNET_50X4),  # CLIP RN50x4, openai
     "eov-seg-large": replace(SMALL, clip=CONVNEXT_LARGE, aggregator_width=96),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "eov-seg-tiny": EovSegConfig(  # trained on Shapeland by recipes/, bundled
+        clip=CONVNEXT_MINI,
+        spatial=VIT_MINI,
+        training_vocabulary="shapeland/shapeland-seen-656",
+        shortest_edge=256,
+        longest_edge=1024,
+        aggregator_width=48,
+        width=96,
+        queries=30,
+        layers=3,
+        heads=4,
+        hidden=384,
+    ),
     "eov-seg-untrained": EovSegConfig(  # random weights, for trying the road without a download
         clip=ClipConfig("convnext_atto", (40, 80, 160, 320), "linear", width=64, text_width=64, text_layers=2),
         spatial=VitConfig(width=64, heads=1, patch=16, grid=14, blocks=1),

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
 from wordmask import clip
-from wordmask.clip import CONVNEXT_LARGE, ClipConfig
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -41,6 +41,8 @@ class ErrSegConfig:
 
     Args:
         resolution: Side of the square input, in pixels.
+        shortest_edge: To which a picture is resized before it is stretched to the square.
+        longest_edge: The limit of the other.
         cost_width: Of each embedded cost map before fusion.
         width: C, of the aggregator.
         guidance_width: Of each image guidance map before fusion.
@@ -52,6 +54,8 @@ class ErrSegConfig:
 
     clip: ClipConfig
     resolution: int
+    shortest_edge: int
+    longest_edge: int
     cost_width: int
     width: int
     guidance_width: int
@@ -367,7 +371,7 @@ class ErrSeg(nn.Module):
 
     @property
     def image_input(self) -> ImageInput:
-        return ImageInput(800, 1333, self.config.resolution, mean=MEAN, std=STD)
+        return ImageInput(self.config.shortest_edge, self.config.longest_edge, self.config.resolution, mean=MEAN, std=STD)
 
     @staticmethod
     def default_keep(classes: int) -> int:
@@ -460,6 +464,8 @@ def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -
 BASE = ErrSegConfig(
     clip=ClipConfig("convnext_base", (128, 256, 512, 1024), "linear", width=640, text_width=640, text_layers=12),
     resolution=640,
+    shortest_edge=800,
+    longest_edge=1333,
     cost_width=256,
     width=128,
     guidance_width=256,
@@ -471,9 +477,24 @@ BASE = ErrSegConfig(
 PRESETS = {
     "err-seg-base": BASE,  # CLIP convnext_base_w_320, laion_aesthetic_s13b_b82k
     "err-seg-large": replace(BASE, clip=CONVNEXT_LARGE, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "err-seg-tiny": ErrSegConfig(  # trained on Shapeland by recipes/, bundled
+        clip=CONVNEXT_MINI,
+        resolution=256,
+        shortest_edge=256,
+        longest_edge=1024,
+        cost_width=48,
+        width=48,
+        guidance_width=48,
+        layers=2,
+        heads=4,
+        decoder_widths=(32, 16, 16),
+        decoder_guidance_widths=(16, 16, 16),
+    ),
     "err-seg-untrained": ErrSegConfig(  # random weights, for trying the road without a download
         clip=ClipConfig("convnext_atto", (40, 80, 160, 320), "linear", width=64, text_width=64, text_layers=2),
         resolution=256,
+        shortest_edge=800,
+        longest_edge=1333,
         cost_width=32,
         width=32,
         guidance_width=32,

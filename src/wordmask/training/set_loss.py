@@ -43,26 +43,36 @@ def random_points(masks: int, points: int, like: Tensor) -> Float[Tensor, "N P 2
     return torch.rand(masks, points, 2, device=like.device)
 
 
-def set_loss(raw: MaskLogits, targets: list[Target], draw: Draw = random_points) -> Float[Tensor, ""]:
+def set_loss(
+    raw: MaskLogits, targets: list[Target], draw: Draw = random_points, *, count: Float[Tensor, ""] | None = None
+) -> Float[Tensor, ""]:
     """Sum the losses of all decoder layers, each matched for itself.
 
     Args:
         raw: Of a model in training mode.
         targets: One per picture.
         draw: How points are drawn.
+        count: See `mean_count`; of these targets if None.
     """
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
-    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw)]).sum()
+    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count)]).sum()
 
 
 def layer_loss(
-    class_logits: Float[Tensor, "B Q T1"], mask_logits: Float[Tensor, "B Q h w"], targets: list[Target], draw: Draw = random_points
+    class_logits: Float[Tensor, "B Q T1"],
+    mask_logits: Float[Tensor, "B Q h w"],
+    targets: list[Target],
+    draw: Draw = random_points,
+    *,
+    count: Float[Tensor, ""] | None = None,
 ) -> LayerLoss:
     """Match the queries of one layer with the targets and compute its losses.
 
     Args:
         class_logits: Before the ensemble, void last.
+        count: By which the losses of masks are divided; see `mean_count`.
     """
+    count = mean_count(targets, class_logits) if count is None else count
     class_logits, mask_logits = class_logits.float(), mask_logits.float()
     matches = [match(*predicted, target, draw) for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)]
     of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
@@ -73,7 +83,7 @@ def layer_loss(
     weight[-1] = VOID_WEIGHT
     classes = CLASS_WEIGHT * F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
     masks = torch.cat([target.masks[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)])
-    return LayerLoss(classes, *_mask_losses(mask_logits[of_picture, queries], masks, _mean_count(targets, class_logits), draw))
+    return LayerLoss(classes, *_mask_losses(mask_logits[of_picture, queries], masks, count, draw))
 
 
 @torch.no_grad()
@@ -126,10 +136,15 @@ def sample(maps: Float[Tensor, "N h w"], points: Float[Tensor, "N P 2"]) -> Floa
     return F.grid_sample(maps[:, None], 2 * points[:, None] - 1, mode="bilinear", align_corners=False)[:, 0, 0]
 
 
-def _mean_count(targets: list[Target], like: Tensor) -> Float[Tensor, ""]:
-    """Targets per process, at least 1."""
+def mean_count(targets: list[Target], like: Tensor, *, parts: int = 1) -> Float[Tensor, ""]:
+    """Targets per process, at least 1, and part of a batch.
+
+    Args:
+        targets: Of all parts that this process takes, so that the loss doesn't depend on how a batch is divided.
+        parts: Their number.
+    """
     count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=like.device)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         torch.distributed.all_reduce(count)
         count = count / torch.distributed.get_world_size()
-    return count.clamp(min=1)
+    return count.clamp(min=1) / parts

@@ -1,0 +1,25 @@
+"""Fine-tune a model on one's own pictures, keep its open vocabulary, and see what both cost.
+
+command   wordmask train recipes/finetune.py data=FOLDER start=err-seg-base
+data      FOLDER/images/*, FOLDER/labels/*.png (class numbers; 255: none), FOLDER/names.txt (a class a line);
+          or FOLDER/images/* and a COCO json
+hardware  one GPU of 12 GB or more for the full-size models (precision=float16; not measured), a laptop for the tiny ones
+"""
+
+from wordmask.training import finetune
+from wordmask.training.recipe import Recipe
+from wordmask.training.train import Outcome
+
+
+class Settings(finetune.FineTuneSettings):
+    """See `FineTuneSettings`."""
+
+
+def build(settings: Settings) -> Recipe:
+    learn, own, _ = finetune.open_data(settings)
+    model = finetune.with_classes(finetune.load_model(settings.start).model, learn.vocabulary)
+    return finetune.build(settings, model=model, learn=learn, own=own)
+
+
+def run(settings: Settings) -> Outcome:
+    return finetune.finetune(settings)

@@ -1,0 +1,59 @@
+"""ERR-Seg, tiny, on Shapeland: the recipe of the paper in small. CLIP comes from recipes/shapeland_clip.py.
+
+command   wordmask train recipes/shapeland_err_seg.py
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from wordmask.data.augment import ColourJitter, CropAugmentation
+from wordmask.data.shapeland import Shapeland, World, unseen_classes
+from wordmask.data.shapeland.sets import SEEN
+from wordmask.models import kind_of
+from wordmask.training import contrastive
+from wordmask.training.recipe import Recipe, Settings, warmup_cosine
+from wordmask.training.segmentation import err_seg_recipe
+from wordmask.training.validation import validate
+
+PRESET = "err-seg-tiny"
+COLOURS = ColourJitter(hue=3)  # the paper's 18 turns red into orange, and here colours have names
+
+
+@dataclass(frozen=True)
+class TinyErrSegSettings(Settings):
+    """Args:
+    clip: What recipes/shapeland_clip.py wrote.
+    most: Classes that take part in a step, as many as COCO-Stuff has: the words are encoded at every step.
+    scenes: Of the validation.
+    """
+
+    folder: Path = Path("runs/shapeland_err_seg")
+    clip: Path = Path("runs/shapeland_clip/best.safetensors")
+    steps: int = 3000
+    batch: int = 4
+    rate: float = 2e-3
+    most: int = 171
+    scenes: int = 100
+    validate_every: int = 500
+    save_every: int = 250
+
+
+def build(settings: TinyErrSegSettings) -> Recipe:
+    kind = kind_of(PRESET)
+    model = kind.model(kind.presets[PRESET])
+    model.clip.load_state_dict(contrastive.load(settings.clip).clip.state_dict())
+    model.start_from_clip()
+    side = kind.presets[PRESET].resolution
+    data = Shapeland(SEEN, "training", settings.steps * settings.batch, World(side + side // 4, side + side // 4))
+    held_out = Shapeland("shapeland-150", "validation", settings.scenes)
+    return err_seg_recipe(
+        settings,
+        model,
+        data,
+        augment=CropAugmentation(shortest_edge=side, longest_edge=2 * side, crop=side, colours=COLOURS),
+        shuffle=False,
+        most=settings.most,
+        schedule=warmup_cosine(settings.steps, warmup=settings.steps // 80, start=0.001),
+        validate=lambda model, folder: validate(model, held_out, folder, unseen=unseen_classes("shapeland-150")),
+        origin="recipes/shapeland_err_seg.py",
+    )

@@ -1,0 +1,106 @@
+"""Files of data sets: where they are, how large, and what is wrong with them, said at once."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from PIL import ExifTags, Image
+
+from wordmask.writing import at_home
+
+SHOWN = 5  # files that an error names
+EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Pillow's info; asking without one decodes a PNG
+
+Size = tuple[int, int]  # (height, width)
+
+
+class Findings:
+    """What is wrong with a data set, gathered by kind and said at once."""
+
+    def __init__(self, where: Path):
+        self.where = where
+        self.kinds: dict[str, list[str]] = {}
+
+    def add(self, kind: str, what: object) -> None:
+        self.kinds.setdefault(kind, []).append(str(what))
+
+    def attempt(self, kind: str, work: Callable[[], Any]) -> Any:
+        """Return what `work` returns, or None and note its `ValueError`."""
+        try:
+            return work()
+        except ValueError as error:
+            self.add(kind, error)
+
+    def report(self) -> None:
+        """Raise `ValueError` if anything was found; it names the first files of each kind."""
+        if self.kinds:
+            lines = [f"{str(self.where)!r} cannot be trained on:"]
+            for kind, found in self.kinds.items():
+                more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+                lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
+            raise ValueError("\n".join(lines))
+
+
+def folder_of(root: str | Path) -> Path:
+    path = at_home(root)
+    if not path.is_dir():
+        raise ValueError(f"{str(root)!r} is {'a file' if path.exists() else 'not there'}; expected the folder of a data set.")
+    return path
+
+
+def first_folder(root: Path, names: tuple[str | Path, ...], what: str) -> Path:
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise ValueError(f"{str(root)!r} has no folder of {what}; expected {' or '.join(str(name) for name in names)} in it.")
+
+
+def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
+    """The files of a folder by name, but hidden ones."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
+
+
+def json_files(root: Path) -> list[Path]:
+    return files_in(root, (".json",))
+
+
+def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:
+    size = findings.attempt("Pictures that cannot be read", lambda: size_of(picture))
+    other = findings.attempt("Labels that cannot be read", lambda: size_of(label, upright=False))
+    if size and other and size != other:
+        what = f"{picture.name} ({written(size)}), {label.name} ({written(other)})"
+        findings.add("Pictures of another size than their label; both must have the same, photographs upright as their EXIF says", what)
+
+
+def size_of(path: Path, upright: bool = True) -> Size:
+    """(height, width) from the header alone; `upright` as `read_picture` gives it, as labels are not."""
+    with opened(path, "file") as image:
+        has_exif = upright and any(place in image.info for place in EXIF_PLACES)
+        turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # 5 to 8 lie on their side
+        return (image.width, image.height) if turned else (image.height, image.width)
+
+
+@contextmanager
+def opened(path: Path, what: str) -> Iterator[Image.Image]:
+    """Open a picture file; whatever its decoder raises becomes a `ValueError` that names it."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                yield image
+    except FileNotFoundError:
+        raise ValueError(f"The {what} {str(path)!r} does not exist.") from None
+    except MemoryError:
+        raise
+    except Exception as error:  # decoders raise almost anything on damaged files, see `wordmask.image`
+        raise ValueError(f"The {what} {str(path)!r} is damaged or no picture: {error}. Fetch or export it again.") from None
+
+
+def some(values: list) -> str:
+    return ", ".join(map(str, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+
+
+def written(size: Size) -> str:
+    return f"{size[1]}×{size[0]}"

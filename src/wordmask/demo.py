@@ -1,0 +1,63 @@
+"""`wordmask demo`: both bundled models on generated scenes, full of things they were never shown a label of."""
+
+from pathlib import Path
+from typing import NamedTuple
+
+from numpy.random import RandomState
+from PIL import Image
+
+from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Composition, World, draw_scene
+from wordmask.data.shapeland.sets import FIRST
+from wordmask.drawing import lay_out
+from wordmask.segmentation import Segmentation
+from wordmask.segmenter import Segmenter, load
+from wordmask.writing import atomic
+
+MODELS = ("err-seg-tiny", "eov-seg-tiny")
+UNSEEN = [thing for thing in COMPOSITIONS if not thing.seen]
+SCENES = World(320, 480, things=UNSEEN, count=(4, 6), size=(26, 46), spread=80)
+OTHERS = 18  # unseen things that are asked for though they are not there
+
+
+class Shown(NamedTuple):
+    """A scene, the words it was searched for, what is there, and what each model found."""
+
+    words: list[str]
+    there: set[str]
+    results: dict[str, Segmentation]
+
+
+def demo(output: Path, *, scenes: int, seed: int, device: str) -> tuple[Path, list[Shown]]:
+    """Draw scenes, segment them, save the results, and lay them out in one picture, `demo.png`.
+
+    Raises:
+        ValueError: The folder can't be written to, or there is no such device.
+    """
+    segmenters = {name: load(name, device=device) for name in MODELS}
+    shown = [show(segmenters, FIRST["demo"] + seed + number) for number in range(scenes)]
+    for number, one in enumerate(shown, 1):
+        for name, result in one.results.items():
+            result.save(output / f"scene-{number}.{name}")
+    path = output / "demo.png"
+    with atomic(path) as temporary:
+        sheet(shown).save(temporary)
+    return path, shown
+
+
+def show(segmenters: dict[str, Segmenter], number: int) -> Shown:
+    """Segment one scene by its own words, all materials, and some things that are not there."""
+    scene = draw_scene(number, SCENES)
+    there = {name.name if isinstance(name, Composition) else name for name in scene.names}
+    order = RandomState(number % 2**32).permutation(len(UNSEEN))
+    others = [UNSEEN[place].name for place in order if UNSEEN[place].name not in there][:OTHERS]
+    words = [*(f"{material} [stuff]" for material in MATERIALS), *sorted({*(there - set(MATERIALS)), *others})]
+    return Shown(words, there, {name: segmenter(scene.rgb, words) for name, segmenter in segmenters.items()})
+
+
+def sheet(shown: list[Shown]) -> Image.Image:
+    """One row per scene: the picture, then what each model found."""
+    first = shown[0].results
+    rows = [
+        [Image.fromarray(one.results[MODELS[0]].picture), *(result.draw(legend=False) for result in one.results.values())] for one in shown
+    ]
+    return lay_out(rows, ["the picture", *(f"{name}, {result.task}" for name, result in first.items())])

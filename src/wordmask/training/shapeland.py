@@ -1,0 +1,84 @@
+"""How a CLIP learns Shapeland's words: captioned scenes, simple ones first; and how well it can name what it sees."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.random import RandomState
+from PIL import Image, ImageDraw
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from wordmask.clip import encode_picture, tokenize
+from wordmask.data.shapeland import COMPOSITIONS, Composition, Scene, World, caption, draw_scene
+from wordmask.data.shapeland.sets import FIRST
+from wordmask.text import encode_phrases
+from wordmask.training.contrastive import ClipPair
+from wordmask.training.recipe import Example
+from wordmask.training.segmentation import normalised
+from wordmask.writing import atomic
+
+PROMPTS = ("a photo of a {}.", "A photo of a {} in the scene")
+NAMED = 512  # pictures whose thing is to be named
+AT_ONCE = 128
+SHEET = (4, 8)  # rows and columns of pictures that are drawn with their names
+
+
+class Captioned(Dataset):
+    """Scenes with captions, by number, without end.
+
+    Args:
+        worlds: From which number on scenes come from which world; the first from 0.
+    """
+
+    def __init__(self, worlds: list[tuple[int, World]]):
+        self.worlds = worlds
+
+    def __getitem__(self, number: int) -> Example:
+        world = [world for start, world in self.worlds if start <= number][-1]
+        seed = FIRST["captions"] + number
+        scene = draw_scene(seed, world)
+        return Example(normalised(scene.rgb), tokenize([caption(scene, RandomState(seed))])[0], f"Shapeland scene {seed}")
+
+
+@torch.no_grad()
+def naming(model: ClipPair, world: World, folder: Path | None = None) -> dict[str, float]:
+    """Name the one thing of each picture among all 960 kinds; percent right, also of seen and unseen kinds, and by what is wrong.
+
+    Args:
+        folder: Where some pictures are drawn with the names they got.
+    """
+    device = model.clip.logit_scale.device
+    text = encode_phrases(model.clip, [thing.name for thing in COMPOSITIONS], PROMPTS)
+    scenes = [
+        scene for scene in (draw_scene(FIRST["validation"] + i, world) for i in range(NAMED)) if isinstance(scene.names[0], Composition)
+    ]
+    named: list[Composition] = []
+    for start in range(0, len(scenes), AT_ONCE):
+        pixels = torch.stack([normalised(scene.rgb) for scene in scenes[start : start + AT_ONCE]]).to(device)
+        best = (F.normalize(encode_picture(model.clip, pixels), dim=-1) @ text.T).argmax(dim=1)
+        named += [COMPOSITIONS[place] for place in best.tolist()]
+    true = [scene.names[0] for scene in scenes]
+    right = np.array([found == thing for found, thing in zip(named, true, strict=True)])
+    seen = np.array([thing.seen for thing in true])
+    if folder is not None:
+        draw_sheet(scenes, named, folder / "names.png")
+    scores = {"named": right.mean(), "named seen": right[seen].mean(), "named unseen": right[~seen].mean()}
+    for part in Composition._fields:
+        scores[part] = np.mean([getattr(found, part) == getattr(thing, part) for found, thing in zip(named, true, strict=True)])
+    return {name: 100 * float(share) for name, share in scores.items()}
+
+
+def draw_sheet(scenes: list[Scene], named: list[Composition], path: Path) -> None:
+    """Draw pictures with the names they got, in red where they are wrong."""
+    rows, columns = SHEET
+    height, width = scenes[0].rgb.shape[:2]
+    cell = max(width, 130), height + 14
+    sheet = Image.new("RGB", (columns * cell[0], rows * cell[1]), "white")
+    pen = ImageDraw.Draw(sheet)
+    for place, (scene, name) in enumerate(zip(scenes[: rows * columns], named, strict=False)):
+        corner = place % columns * cell[0], place // columns * cell[1]
+        sheet.paste(Image.fromarray(scene.rgb), corner)
+        pen.text((corner[0], corner[1] + height), name.name, fill="black" if name == scene.names[0] else "red")
+    with atomic(path) as temporary:
+        sheet.save(temporary)

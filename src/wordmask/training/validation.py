@@ -1,0 +1,110 @@
+"""What a training looks at now and then: scores on pictures it never learned from, and the pictures themselves."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+from torch import nn
+
+from wordmask.data.labelled import DataSet, LabelledPicture
+from wordmask.drawing import lay_out
+from wordmask.evaluation.metrics import PanopticScore, SemanticScore, mean_of
+from wordmask.regions import find_regions, find_segments
+from wordmask.results import as_labels
+from wordmask.segmentation import Segmentation, unlabelled_value
+from wordmask.segmenter import Segmenter
+from wordmask.vocabulary import Vocabulary
+from wordmask.writing import atomic
+
+DRAWN = 6  # pictures per validation
+
+
+def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None) -> dict[str, float]:
+    """Segment every picture of a data set by its vocabulary and score the result, in percent.
+
+    Args:
+        data: Labelled pictures that the model never learned from.
+        folder: Where the first predictions are drawn, beside the truth; None: nowhere.
+        unseen: (T,) bool: classes never labelled in training, which are scored apart.
+
+    Returns:
+        ERR-Seg: `mIoU`. EOV-Seg: `PQ`, then `mIoU`. With `unseen` also `… seen` and `… unseen`.
+    """
+    segmenter = Segmenter(model)
+    model_task = model.tasks[0]
+    semantic, panoptic = SemanticScore(len(data.vocabulary)), PanopticScore(np.array([entry.thing for entry in data.vocabulary]))
+    for place, labelled in enumerate(pictures_of(data)):
+        result = segmenter(labelled.rgb, data.vocabulary, task="semantic")
+        semantic.update(result.labels, labelled.semantic)
+        if model_task == "panoptic":
+            result = segmenter(labelled.rgb, data.vocabulary, task="panoptic")
+            target = {"target_segments": labelled.segments, "target_labels": labelled.labels, "target_crowd": labelled.crowd}
+            panoptic.update(*segments_of(result), **target)
+        if folder is not None and place < DRAWN:
+            draw_beside_truth(result, labelled, folder / f"{place}.png")
+    by_class = {"PQ": panoptic.compute().pq} if model_task == "panoptic" else {}
+    return summary(by_class | {"mIoU": semantic.compute().iou}, unseen)
+
+
+class Part:
+    """Some pictures of a data set, by their places."""
+
+    def __init__(self, data: DataSet, places: Sequence[int]):
+        self.data, self.places, self.vocabulary = data, places, data.vocabulary
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def __getitem__(self, place: int) -> LabelledPicture:
+        return self.data[self.places[place]]
+
+    def check(self) -> None:
+        """See `DataSet.check`."""
+        self.data.check()
+
+
+def pictures_of(data: DataSet) -> Iterator[LabelledPicture]:
+    """Go through a data set once."""
+    return (data[place] for place in range(len(data)))
+
+
+def summary(by_class: dict[str, np.ndarray], unseen: np.ndarray | None) -> dict[str, float]:
+    """Mean over all classes that have a score, over those seen in training, and over the others."""
+    scores = {name: mean_of(values) for name, values in by_class.items()}
+    if unseen is not None:
+        for name, values in by_class.items():
+            scores |= {f"{name} seen": mean_of(values[~unseen]), f"{name} unseen": mean_of(values[unseen])}
+    return scores
+
+
+def renumbered(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Number the segments that have pixels from 1, 0 staying nothing; return the map, and what they were."""
+    kept, numbers = np.unique(segments, return_inverse=True)
+    return numbers.reshape(segments.shape) + (kept[0] != 0), kept[kept != 0]
+
+
+def segments_of(result: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+    """The segments of a panoptic result that have pixels: their number at each pixel, and their labels."""
+    numbers, ids = renumbered(result.segments)
+    labels = {region.id: region.label for region in result.regions}
+    return numbers, np.array([labels[number] for number in ids.tolist()], dtype=np.int64)
+
+
+def draw_beside_truth(result: Segmentation, labelled: LabelledPicture, path: Path) -> None:
+    """Draw what was found, and beside it what is there."""
+    truth = truth_of(labelled, result.vocabulary, panoptic=result.task == "panoptic")
+    with atomic(path) as temporary:
+        lay_out([[result.draw(), truth.draw()]], ["found", "true"]).save(temporary)
+
+
+def truth_of(labelled: LabelledPicture, vocabulary: Vocabulary, *, panoptic: bool) -> Segmentation:
+    """The label of a picture as a perfect model would return it: by segments, or by classes."""
+    labels = as_labels(labelled.semantic, len(vocabulary))
+    details = {"vocabulary": vocabulary, "picture": labelled.rgb, "model": "the truth", "settings": {}, "labels": labels}
+    if not panoptic:
+        sure, nothing = np.ones(labels.shape, dtype=np.float32), np.full_like(labels, unlabelled_value(len(vocabulary)))
+        return Segmentation(regions=find_regions(labels, vocabulary, confidence=sure, runner_up=nothing), **details)
+    ids, kept = renumbered(labelled.segments)
+    lists = {"classes": labelled.labels[kept - 1].tolist(), "areas": np.bincount(ids.ravel())[1:].tolist()}
+    segments, regions = find_segments(ids, vocabulary, **lists, scores=[1.0] * len(kept), runners_up=[-1] * len(kept))
+    return Segmentation(regions=regions, segments=segments, task="panoptic", **details)
