@@ -73,7 +73,7 @@ def test_a_labelled_folder_is_read_in_the_order_of_names(labelled):
     assert first.source.endswith("a.png")
     assert first.labels.tolist() == [0, 1]
     assert not first.crowd.any()
-    assert np.array_equal(first.semantic, checkered(0, 1, 1, -1))
+    assert np.array_equal(first.semantic, checkered(0, 1, 1, 255).astype(np.int8))
     assert np.array_equal(first.segments, checkered(1, 2, 2, 0))
     assert np.array_equal(first.rgb, np.array(Image.open(labelled / "images" / "a.png")))
     assert second.labels.tolist() == [2]

@@ -71,6 +71,11 @@ def test_python(checkout):
     assert (checkout / "masks" / "coffee.masks.json").exists()
 
 
+def test_python_of_the_training_page():
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "training.md").read_text(), re.DOTALL):
+        exec(compile(block, "docs/training.md", "exec"), {})
+
+
 @pytest.mark.parametrize("preset", preset_names())
 def test_parameters(preset):
     kind = kind_of(preset)
