@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.datasets import CocoPanoptic
-from wordmask.training.beginning import from_clip
+from wordmask.training.beginning import check, from_clip
 from wordmask.training.recipe import Recipe, Settings, drops
 from wordmask.training.segmentation import eov_seg_recipe
 from wordmask.training.validation import Part, validate
@@ -41,8 +41,7 @@ class EovSegSettings(Settings):
 
 def build(settings: EovSegSettings, data: CocoPanoptic | None = None, held_out: CocoPanoptic | None = None) -> Recipe:
     data, held_out = data or CocoPanoptic(settings.data), held_out or CocoPanoptic(settings.data, "val2017")
-    data.check()
-    held_out.check()
+    check(data, held_out)
     some = Part(held_out, range(min(settings.pictures, len(held_out))))
     return eov_seg_recipe(
         settings,

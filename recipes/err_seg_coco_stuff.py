@@ -11,7 +11,7 @@ from pathlib import Path
 
 from wordmask.data.augment import CropAugmentation
 from wordmask.data.datasets import CocoStuff
-from wordmask.training.beginning import from_clip
+from wordmask.training.beginning import check, from_clip
 from wordmask.training.recipe import Recipe, Settings, warmup_cosine
 from wordmask.training.segmentation import err_seg_recipe
 from wordmask.training.validation import Part, validate
@@ -40,8 +40,7 @@ class ErrSegSettings(Settings):
 
 def build(settings: ErrSegSettings, data: CocoStuff | None = None, held_out: CocoStuff | None = None) -> Recipe:
     data, held_out = data or CocoStuff(settings.data), held_out or CocoStuff(settings.data, "val2017")
-    data.check()
-    held_out.check()
+    check(data, held_out)
     some = Part(held_out, range(min(settings.pictures, len(held_out))))
     return err_seg_recipe(
         settings,

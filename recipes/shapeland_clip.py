@@ -14,9 +14,9 @@ from wordmask.training import contrastive
 from wordmask.training.recipe import Recipe, Settings, warmup_cosine
 from wordmask.training.shapeland import Captioned, naming
 
-PLAIN = World(64, 64, things=[thing for thing in COMPOSITIONS if thing.pattern == "plain"], count=(1, 1), size=(60, 95), spread=15)
-SINGLE = World(64, 64, count=(0, 1), size=(50, 95), spread=25)
-ANYWHERE = World(64, 64, count=(0, 1), size=(35, 95), spread=60)
+PATTERNED = [thing for thing in COMPOSITIONS if thing.pattern != "plain"]
+PLAIN = [thing for thing in COMPOSITIONS if thing.pattern == "plain"]
+WIDENINGS = 10  # worlds between the easiest and the full one
 SEVERAL = World(96, 96, count=(0, 4), size=(28, 80), spread=90)
 NAMED = World(96, 96, count=(1, 1), size=(35, 80), spread=60)  # one thing, to be named at validation
 
@@ -24,9 +24,9 @@ NAMED = World(96, 96, count=(1, 1), size=(35, 80), spread=60)  # one thing, to b
 @dataclass(frozen=True)
 class ClipSettings(Settings):
     """Args:
-    plain: Steps with one plain thing per picture: shapes and colours are learned much faster without patterns.
-    singles: Steps after those with one thing of any pattern, or none.
-    anywhere: Steps after those with one thing anywhere, of any size; from then on there are several, in a larger picture.
+    plain: Steps with one large plain thing in the middle: shapes and colours are learned much faster so.
+    widening: Steps in which things get smaller and leave the middle, and patterns appear, little by little.
+    singles: Steps after those with one thing anywhere, of any pattern; from then on there are several, in a larger picture.
     """
 
     folder: Path = Path("runs/shapeland_clip")
@@ -34,17 +34,17 @@ class ClipSettings(Settings):
     batch: int = 256
     rate: float = 2e-3
     precision: str = "bfloat16"
-    plain: int = 900
-    singles: int = 1000
-    anywhere: int = 2300
+    plain: int = 1000
+    widening: int = 2000
+    singles: int = 800
     validate_every: int = 500
     save_every: int = 250
 
 
 def build(settings: ClipSettings) -> Recipe:
-    lengths = (settings.plain, settings.singles, settings.anywhere)
-    starts = [sum(lengths[:stage]) for stage in range(4)]
-    stages = zip(starts, (PLAIN, SINGLE, ANYWHERE, SEVERAL), strict=True)
+    stages = [(0, world_of_one(0)), *((settings.plain + settings.widening * k // WIDENINGS, world_of_one(k)) for k in range(1, WIDENINGS))]
+    stages += [(settings.plain + settings.widening, world_of_one(WIDENINGS))]
+    stages += [(settings.plain + settings.widening + settings.singles, SEVERAL)]
     model = contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3))
     return Recipe(
         model=model.to(memory_format=torch.channels_last),
@@ -58,3 +58,11 @@ def build(settings: ClipSettings) -> Recipe:
         betas=(0.9, 0.98),
         divisible=False,
     )
+
+
+def world_of_one(stage: int) -> World:
+    """One thing per picture, at stage 0 large, in the middle and plain; at the last one anywhere, of any size and pattern."""
+    plain = PLAIN * (3 * (WIDENINGS - stage) // max(1, stage) + 1)  # three of four things have a pattern at the end
+    things = PLAIN if stage == 0 else plain + PATTERNED
+    size, spread = 60 - 25 * stage // WIDENINGS, 15 + 45 * stage // WIDENINGS
+    return World(64, 64, things=things, count=(int(stage < WIDENINGS), 1), size=(size, 95), spread=spread)

@@ -1,11 +1,14 @@
 """What a training begins with: CLIP's published weights, or a model that is there already."""
 
+import os
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import Tensor, nn
 
 from wordmask import clip, weights
+from wordmask.data.labelled import DataSet
 from wordmask.models import kind_of
 
 PUBLISHED = {  # open_clip's names of what the papers start from
@@ -45,6 +48,18 @@ def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FET
     else:
         model.start_from_clip()
     return model
+
+
+def check(*sets: DataSet) -> None:
+    """Check data sets before anything is trained; of several processes the first does it for all.
+
+    Raises:
+        ValueError: See `DataSet.check`.
+    """
+    if int(os.environ.get("RANK", "0")) == 0:
+        Console(stderr=True).print(f"Checking {sum(map(len, sets))} pictures and their labels …", highlight=False)
+        for data in sets:
+            data.check()
 
 
 def _state(source: str, published: tuple[str, str] | None) -> dict[str, Tensor]:

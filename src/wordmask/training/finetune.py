@@ -17,6 +17,7 @@ from wordmask.data.datasets import open_folder
 from wordmask.data.labelled import DataSet
 from wordmask.data.shapeland import Shapeland
 from wordmask.models.load import load_model
+from wordmask.training.beginning import check
 from wordmask.training.recipe import Recipe, Settings, warmup_cosine
 from wordmask.training.segmentation import Augmentation, eov_seg_recipe, err_seg_recipe, save_model
 from wordmask.training.train import Outcome, train
@@ -122,10 +123,10 @@ def augmentation_for(model: nn.Module, hue: int) -> Augmentation:
 def open_data(settings: FineTuneSettings) -> tuple[DataSet, DataSet, DataSet]:
     """Open and check what to learn from, what to measure on, and what had no part; nothing is trained if anything is wrong."""
     data = open_folder(settings.data)
-    data.check()
+    check(data)
     if settings.validation is not None:
         learn, own = data, open_folder(settings.validation)
-        own.check()
+        check(own)
         if own.vocabulary.names != data.vocabulary.names:
             raise ValueError(
                 f"{str(settings.validation)!r} has other classes than {str(settings.data)!r}; expected the same, in the same order."
@@ -136,7 +137,7 @@ def open_data(settings: FineTuneSettings) -> tuple[DataSet, DataSet, DataSet]:
         kept = range(0, len(data), HOLD_OUT_EVERY)
         learn, own = Part(data, [place for place in range(len(data)) if place not in kept]), Part(data, kept)
     held_out = Shapeland("shapeland-150", "test", settings.pictures) if settings.heldout is None else open_folder(settings.heldout)
-    held_out.check()
+    check(held_out)
     return learn, Part(own, range(min(settings.pictures, len(own)))), Part(held_out, range(min(settings.pictures, len(held_out))))
 
 

@@ -176,9 +176,9 @@ def whole_area(shape: str, size: int, world: World) -> int:
 def _paint(random: RandomState, thing: Composition, drawn: np.ndarray, u: np.ndarray, v: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
     """Colour a thing: its tone, the second tone of its pattern, a dark border, lighter towards one side."""
     base = np.clip(np.array(COLOURS[thing.colour]) + random.randint(-TONE, TONE + 1, 3), 0, 255)
-    second = base // 2 + 20 if thing.colour == "white" else np.minimum((base + 2 * 245) // 3, 255)
+    second = base // 2 + 20 if thing.colour == "white" else (base + 245) // 2
     if thing.colour in ("yellow", "pink"):
-        second = base * 5 // 8
+        second = base * 11 // 16
     palette = np.zeros((3, 3), dtype=np.int64)
     palette[INSIDE], palette[ON_BORDER], palette[0] = base, base * 9 // 20, second
     marked = _pattern(thing.pattern, u, v) & (drawn == INSIDE)

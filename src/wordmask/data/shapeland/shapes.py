@@ -9,7 +9,7 @@ from jaxtyping import Bool, UInt8
 
 SIDE = 192  # pixels of a template
 REACH = 100  # a shape is drawn in coordinates from -REACH to REACH, y downwards
-BORDER = 5  # template pixels: the width of the dark line around a shape
+BORDER = 8  # template pixels: the width of the dark line around a shape
 OUTSIDE, INSIDE, ON_BORDER = 0, 1, 2  # values of a template
 
 Point = tuple[int, int]
