@@ -317,9 +317,10 @@ def test_sigterm_saves_and_leaves(tmp_path):
 
 
 def torchrun(processes: int, script: Path, *arguments: str) -> None:
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), "--master-port", "0", str(script)]
+    here = ["--standalone", "--local-addr", "127.0.0.1"]  # a free port, agreed on; a machine's own name may lead elsewhere
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *here, str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False)
+    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=300)
     assert done.returncode == 0, done.stderr[-3000:]
 
 
