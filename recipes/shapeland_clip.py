@@ -1,4 +1,4 @@
-"""A tiny CLIP from nothing, on Shapeland's captions: the frozen towers of both tiny models.
+"""A tiny CLIP from nothing, on Shapeland's captions. Then recipes/shapeland_regions.py teaches it where things are.
 
 command   wordmask train recipes/shapeland_clip.py
 """
@@ -16,9 +16,7 @@ from wordmask.training.shapeland import Captioned, naming
 
 PATTERNED = [thing for thing in COMPOSITIONS if thing.pattern != "plain"]
 PLAIN = [thing for thing in COMPOSITIONS if thing.pattern == "plain"]
-WIDENINGS = 10  # worlds between the easiest and the full one
-SEVERAL = World(96, 96, count=(0, 4), size=(28, 80), spread=90)
-NAMED = World(96, 96, count=(1, 1), size=(35, 80), spread=60)  # one thing, to be named at validation
+WIDENINGS = 10  # worlds in all, the easiest included
 
 
 @dataclass(frozen=True)
@@ -26,34 +24,30 @@ class ClipSettings(Settings):
     """Args:
     plain: Steps with one large plain thing in the middle: shapes and colours are learned much faster so.
     widening: Steps in which things get smaller and leave the middle, and patterns appear, little by little.
-    singles: Steps after those with one thing anywhere, of any pattern; from then on there are several, in a larger picture.
     """
 
     folder: Path = Path("runs/shapeland_clip")
-    steps: int = 5800
+    steps: int = 2400
     batch: int = 256
     rate: float = 2e-3
     precision: str = "bfloat16"
     plain: int = 1000
-    widening: int = 2000
-    singles: int = 800
+    widening: int = 1400
     validate_every: int = 500
     save_every: int = 250
 
 
 def build(settings: ClipSettings) -> Recipe:
-    stages = [(0, world_of_one(0)), *((settings.plain + settings.widening * k // WIDENINGS, world_of_one(k)) for k in range(1, WIDENINGS))]
-    stages += [(settings.plain + settings.widening, world_of_one(WIDENINGS))]
-    stages += [(settings.plain + settings.widening + settings.singles, SEVERAL)]
+    begins = [0, *(settings.plain + settings.widening * stage // WIDENINGS for stage in range(1, WIDENINGS))]
     model = contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3))
     return Recipe(
         model=model.to(memory_format=torch.channels_last),
         groups=lambda model: contrastive.decay_groups(model, rate=settings.rate, weight_decay=0.05),
         schedule=warmup_cosine(settings.steps, warmup=min(100, settings.steps // 10), start=0.01),
-        examples=Captioned([(step * settings.batch, world) for step, world in stages]),
+        examples=Captioned([(step * settings.batch, world_of_one(stage)) for stage, step in enumerate(begins)]),
         collate=contrastive.pad_captions,
         loss=contrastive.contrastive_loss,
-        validate=lambda model, folder: naming(model, NAMED, folder),
+        validate=lambda model, folder: naming(model, world_of_one(WIDENINGS - 1), folder),
         save=lambda path, model: contrastive.save(path, model, "recipes/shapeland_clip.py"),
         betas=(0.9, 0.98),
         divisible=False,
@@ -65,4 +59,4 @@ def world_of_one(stage: int) -> World:
     plain = PLAIN * (3 * (WIDENINGS - stage) // max(1, stage) + 1)  # three of four things have a pattern at the end
     things = PLAIN if stage == 0 else plain + PATTERNED
     size, spread = 60 - 25 * stage // WIDENINGS, 15 + 45 * stage // WIDENINGS
-    return World(64, 64, things=things, count=(int(stage < WIDENINGS), 1), size=(size, 95), spread=spread)
+    return World(64, 64, things=things, count=(1, 1), size=(size, 95), spread=spread)

@@ -27,7 +27,7 @@ TWO_STEPS = ("steps=2", "workers=0", "validate_every=2", "save_every=2", "precis
 def clip_file(tmp_path_factory) -> Path:
     """Two steps of a tiny CLIP."""
     folder = tmp_path_factory.mktemp("clip")
-    start("shapeland_clip", [f"folder={folder}", *TWO_STEPS, "batch=8", "plain=1", "widening=0", "singles=0"])
+    start("shapeland_clip", [f"folder={folder}", *TWO_STEPS, "batch=8", "plain=1", "widening=0"])
     return folder / "last.safetensors"
 
 

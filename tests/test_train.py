@@ -291,7 +291,7 @@ def test_schedules():
 
 # In the shell -----------------------------------------------------------------------------------------------------------------------
 
-CLIP = ("steps=12", "batch=8", "plain=1", "widening=1", "singles=1", "validate_every=12", "save_every=1", "workers=0", "precision=float32")
+CLIP = ("steps=12", "batch=8", "plain=1", "widening=1", "validate_every=12", "save_every=1", "workers=0", "precision=float32")
 
 
 def shell(*arguments: str, **settings) -> subprocess.CompletedProcess:
@@ -331,7 +331,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, recipe):
     script = tmp_path / "run.py"
     script.write_text("import sys\nfrom wordmask.training.start import start\nstart(sys.argv[1], sys.argv[2:])\n")
     clip = tmp_path / "clip"
-    settings = ["steps=3", "batch=8", "plain=1", "widening=1", "singles=1"]
+    settings = ["steps=3", "batch=8", "plain=1", "widening=1"]
     if recipe == "shapeland_err_seg":
         torchrun(1, script, "shapeland_clip", f"folder={clip}", "steps=1", "batch=4", "workers=0", "device=cpu")
         settings = ["steps=3", "batch=4", "most=24", "scenes=1", f"clip={clip / LAST}"]

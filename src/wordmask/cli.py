@@ -185,7 +185,8 @@ def train(
 
     wordmask train recipes/finetune.py data=my_pictures
 
-    The recipes are finetune, err_seg_coco_stuff, eov_seg_coco_panoptic, shapeland_clip, shapeland_err_seg and shapeland_eov_seg.
+    The recipes are finetune, err_seg_coco_stuff, eov_seg_coco_panoptic, shapeland_clip, shapeland_regions, shapeland_err_seg and
+    shapeland_eov_seg.
     docs/training.md says what each needs.
 
     On several GPUs: torchrun --nproc-per-node 4 -m wordmask train RECIPE.

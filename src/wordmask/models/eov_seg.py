@@ -237,7 +237,7 @@ def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S 
     """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N."""
     top, total = None, None
     for part in words.split(max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())):
-        logits = part @ pixels  # (B, some of S, N)
+        logits = part.expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)
         total = added if total is None else total * (top - highest).exp() + added
@@ -588,8 +588,8 @@ PRESETS = {
         clip=CONVNEXT_MINI,
         spatial=VIT_MINI,
         training_vocabulary="shapeland/shapeland-seen-656",
-        shortest_edge=256,
-        longest_edge=1024,
+        shortest_edge=192,
+        longest_edge=768,
         aggregator_width=48,
         width=96,
         queries=30,

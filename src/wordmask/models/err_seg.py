@@ -479,9 +479,9 @@ PRESETS = {
     "err-seg-large": replace(BASE, clip=CONVNEXT_LARGE, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
     "err-seg-tiny": ErrSegConfig(  # trained on Shapeland by recipes/, bundled
         clip=CONVNEXT_MINI,
-        resolution=256,
-        shortest_edge=256,
-        longest_edge=1024,
+        resolution=192,
+        shortest_edge=192,
+        longest_edge=768,
         cost_width=48,
         width=48,
         guidance_width=48,

@@ -16,7 +16,7 @@ from wordmask.image import MEAN, STD
 from wordmask.models import err_seg
 from wordmask.text import Words, encode_vocabulary
 from wordmask.training.recipe import Batch, Example, Recipe, Settings, parameter_groups
-from wordmask.training.set_loss import Target, mean_count, set_loss
+from wordmask.training.set_loss import POINTS, Target, mean_count, set_loss
 from wordmask.vocabulary import Vocabulary
 
 Augmentation = Callable[[LabelledPicture, np.random.Generator], LabelledPicture]
@@ -86,17 +86,18 @@ class SemanticLoss:
 
     Args:
         most: At most so many classes take part, those of the pictures and others at random. None: all, as in the paper.
+        keep: Of those, how many the aggregator refines.
     """
 
-    def __init__(self, vocabulary: Vocabulary, most: int | None = None):
+    def __init__(self, vocabulary: Vocabulary, most: int | None = None, keep: int = KEPT):
         self.names = vocabulary.names
-        self.most = most
+        self.most, self.keep = most, keep
 
     def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
         chosen, target = self.choose(part.targets)
         text = model.encode_text([self.names[label] for label in chosen.tolist()])
         words = Words(text, torch.arange(len(chosen), device=text.device), torch.ones(len(chosen), dtype=torch.bool, device=text.device))
-        raw = model(part.pixels, words, keep=KEPT, present=present(target, len(chosen)))
+        raw = model(part.pixels, words, keep=self.keep, present=present(target, len(chosen)))
         return err_seg.loss(raw, target, ignore=UNLABELLED)
 
     def choose(self, target: Int[Tensor, "B H W"]) -> tuple[Int[Tensor, " C"], Int[Tensor, "B H W"]]:
@@ -121,10 +122,14 @@ def present(target: Int[Tensor, "B H W"], classes: int) -> Tensor:
 
 
 class MaskLoss:
-    """EOV-Seg's set loss. Its text tower is frozen: the words are encoded once."""
+    """EOV-Seg's set loss. Its text tower is frozen: the words are encoded once.
 
-    def __init__(self, vocabulary: Vocabulary, model: nn.Module):
-        self.vocabulary, self.encode = vocabulary, model.encode_text
+    Args:
+        points: At which masks are compared.
+    """
+
+    def __init__(self, vocabulary: Vocabulary, model: nn.Module, points: int = POINTS):
+        self.vocabulary, self.encode, self.points = vocabulary, model.encode_text, points
 
     @cached_property
     @torch.no_grad()
@@ -134,30 +139,44 @@ class MaskLoss:
     def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
         words = Words(*(tensor.to(part.pixels.device) for tensor in self.words))
         count = mean_count([target for one in whole for target in one.targets], part.pixels, parts=len(whole))
-        return set_loss(model(part.pixels, words), part.targets, count=count)
+        return set_loss(model(part.pixels, words), part.targets, count=count, points=self.points)
 
 
 # Recipes ----------------------------------------------------------------------------------------------------------------------------
 
 
-def err_seg_recipe(settings: Settings, model: nn.Module, data: DataSet, **parts) -> Recipe:
+def err_seg_recipe(
+    settings: Settings,
+    model: nn.Module,
+    data: DataSet,
+    *,
+    most: int | None = None,
+    keep: int = KEPT,
+    clip_factor: float = ERR_SEG_NUMBERS["clip_factor"],
+    **parts,
+) -> Recipe:
     """ERR-Seg's recipe: rate 2e-4, CLIP's weights ×0.01, decay 1e-4, none on norms.
 
     Args:
-        parts: `augment`, `schedule`, `validate` and `origin`; also `most` classes at a time, and `shuffle`.
+        most: See `SemanticLoss`.
+        keep: Likewise.
+        clip_factor: Of the rate, for CLIP's weights.
+        parts: `augment`, `schedule`, `validate` and `origin`; also `shuffle`.
     """
-    loss = SemanticLoss(data.vocabulary, parts.pop("most", None))
-    return _recipe(settings, model, data, loss=loss, target=semantic_target, numbers=ERR_SEG_NUMBERS, **parts)
+    loss = SemanticLoss(data.vocabulary, most, keep)
+    numbers = ERR_SEG_NUMBERS | {"clip_factor": clip_factor}
+    return _recipe(settings, model, data, loss=loss, target=semantic_target, numbers=numbers, **parts)
 
 
-def eov_seg_recipe(settings: Settings, model: nn.Module, data: DataSet, **parts) -> Recipe:
+def eov_seg_recipe(settings: Settings, model: nn.Module, data: DataSet, *, points: int = POINTS, **parts) -> Recipe:
     """EOV-Seg's recipe: rate 1e-4, decay 0.05, none on norms and embeddings; the gradient's norm at most 0.01.
 
     Args:
-        parts: `augment`, `schedule`, `validate` and `origin`; also `shuffle`.
+        points: See `MaskLoss`.
+        parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm` and `shuffle`.
     """
     limit = {"gradient_norm": parts.pop("gradient_norm", EOV_SEG_GRADIENT_NORM)}
-    loss = MaskLoss(data.vocabulary, model)
+    loss = MaskLoss(data.vocabulary, model, points)
     return _recipe(settings, model, data, loss=loss, target=mask_target, numbers=EOV_SEG_NUMBERS, **limit, **parts)
 
 

@@ -44,7 +44,7 @@ def random_points(masks: int, points: int, like: Tensor) -> Float[Tensor, "N P 2
 
 
 def set_loss(
-    raw: MaskLogits, targets: list[Target], draw: Draw = random_points, *, count: Float[Tensor, ""] | None = None
+    raw: MaskLogits, targets: list[Target], draw: Draw = random_points, *, count: Float[Tensor, ""] | None = None, points: int = POINTS
 ) -> Float[Tensor, ""]:
     """Sum the losses of all decoder layers, each matched for itself.
 
@@ -53,9 +53,10 @@ def set_loss(
         targets: One per picture.
         draw: How points are drawn.
         count: See `mean_count`; of these targets if None.
+        points: At which masks are compared; fewer cost less, and say less.
     """
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
-    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count)]).sum()
+    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]).sum()
 
 
 def layer_loss(
@@ -65,16 +66,18 @@ def layer_loss(
     draw: Draw = random_points,
     *,
     count: Float[Tensor, ""] | None = None,
+    points: int = POINTS,
 ) -> LayerLoss:
     """Match the queries of one layer with the targets and compute its losses.
 
     Args:
         class_logits: Before the ensemble, void last.
         count: By which the losses of masks are divided; see `mean_count`.
+        points: At which masks are compared.
     """
     count = mean_count(targets, class_logits) if count is None else count
     class_logits, mask_logits = class_logits.float(), mask_logits.float()
-    matches = [match(*predicted, target, draw) for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)]
+    matches = [match(*predicted, target, draw, points) for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)]
     of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
     queries = torch.cat([queries for queries, _ in matches])
     wanted = torch.full(class_logits.shape[:2], class_logits.shape[2] - 1, device=class_logits.device)
@@ -83,22 +86,26 @@ def layer_loss(
     weight[-1] = VOID_WEIGHT
     classes = CLASS_WEIGHT * F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
     masks = torch.cat([target.masks[chosen] for target, (_, chosen) in zip(targets, matches, strict=True)])
-    return LayerLoss(classes, *_mask_losses(mask_logits[of_picture, queries], masks, count, draw))
+    return LayerLoss(classes, *_mask_losses(mask_logits[of_picture, queries], masks, count, draw=draw, number=points))
 
 
 @torch.no_grad()
 def match(
-    class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], target: Target, draw: Draw = random_points
+    class_logits: Float[Tensor, "Q T1"],
+    mask_logits: Float[Tensor, "Q h w"],
+    target: Target,
+    draw: Draw = random_points,
+    number: int = POINTS,
 ) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
     """Assign targets to queries at the least total cost; return the queries, ascending, and the target of each.
 
     The cost of a pair is weighted: minus the class's probability, cross-entropy and dice of the masks at points that all pairs share.
     """
-    points = draw(1, POINTS, mask_logits)
+    points = draw(1, number, mask_logits)
     predicted = sample(mask_logits, points.expand(len(mask_logits), -1, -1))  # (Q, P)
     wanted = sample(target.masks.to(predicted), points.expand(len(target.masks), -1, -1))  # (N, P)
     inside, outside = F.softplus(-predicted), F.softplus(predicted)  # cross-entropy with one, with zero
-    cross_entropy = (inside @ wanted.T + outside @ (1 - wanted).T) / POINTS  # (Q, N)
+    cross_entropy = (inside @ wanted.T + outside @ (1 - wanted).T) / number  # (Q, N)
     probs = predicted.sigmoid()
     dice = 1 - (2 * probs @ wanted.T + 1) / (probs.sum(dim=1)[:, None] + wanted.sum(dim=1) + 1)
     cost = MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
@@ -107,11 +114,11 @@ def match(
 
 
 def _mask_losses(
-    mask_logits: Float[Tensor, "N h w"], masks: Tensor, count: Float[Tensor, ""], draw: Draw
+    mask_logits: Float[Tensor, "N h w"], masks: Tensor, count: Float[Tensor, ""], *, draw: Draw, number: int
 ) -> tuple[Float[Tensor, ""], Float[Tensor, ""]]:
     """Cross-entropy and dice of matched masks, at points most of which lie where the prediction is uncertain."""
     with torch.no_grad():
-        points = uncertain_points(mask_logits, draw)
+        points = uncertain_points(mask_logits, draw, number)
         wanted = sample(masks.to(mask_logits), points)  # (N, P)
     logits = sample(mask_logits, points)
     cross_entropy = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1).sum() / count
@@ -120,13 +127,13 @@ def _mask_losses(
     return MASK_WEIGHT * cross_entropy, DICE_WEIGHT * dice.sum() / count
 
 
-def uncertain_points(mask_logits: Float[Tensor, "N h w"], draw: Draw) -> Float[Tensor, "N P 2"]:
+def uncertain_points(mask_logits: Float[Tensor, "N h w"], draw: Draw, number: int = POINTS) -> Float[Tensor, "N P 2"]:
     """Draw more points than needed and keep those where the logit is nearest to 0; the rest are drawn anew."""
-    drawn = draw(len(mask_logits), OVERSAMPLING * POINTS, mask_logits)
+    drawn = draw(len(mask_logits), OVERSAMPLING * number, mask_logits)
     certainty = sample(mask_logits, drawn).abs()
-    nearest = certainty.topk(int(UNCERTAIN * POINTS), dim=1, largest=False).indices
+    nearest = certainty.topk(int(UNCERTAIN * number), dim=1, largest=False).indices
     kept = drawn.gather(1, nearest[..., None].expand(-1, -1, 2))
-    return torch.cat([kept, draw(len(mask_logits), POINTS - kept.shape[1], mask_logits)], dim=1)
+    return torch.cat([kept, draw(len(mask_logits), number - kept.shape[1], mask_logits)], dim=1)
 
 
 def sample(maps: Float[Tensor, "N h w"], points: Float[Tensor, "N P 2"]) -> Float[Tensor, "N P"]:

@@ -10,7 +10,10 @@ from wordmask.data.shapeland.names import things_of
 from wordmask.data.shapeland.scene import Scene, World, draw_scene
 from wordmask.vocabulary import Vocabulary
 
-FIRST = {"training": 0, "captions": 10**9, "validation": 2 * 10**9, "test": 3 * 10**9, "demo": 4 * 10**9}  # numbers of scenes, below 2³²
+FIRST = {  # numbers of scenes, below 2³²
+    **{"training": 0, "regions": 5 * 10**8, "captions": 10**9},
+    **{"validation": 2 * 10**9, "test": 3 * 10**9, "demo": 4 * 10**9},
+}
 SEEN = "shapeland-seen-656"
 SQUARE = World(256, 256)  # of the pictures that scores are measured on
 

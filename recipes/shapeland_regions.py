@@ -1,0 +1,54 @@
+"""The tiny CLIP of recipes/shapeland_clip.py learns where: it names regions of whole scenes, at the size both tiny models see them.
+
+command   wordmask train recipes/shapeland_regions.py
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from wordmask.data.augment import ScaleAugmentation
+from wordmask.data.shapeland.sets import SEEN
+from wordmask.training import contrastive
+from wordmask.training.recipe import Recipe, Settings, warmup_cosine
+from wordmask.training.regions import RegionLoss, RegionScenes, pad_regions, region_naming
+from wordmask.vocabulary import Vocabulary
+
+SIDE = 192  # what both tiny models see
+
+
+@dataclass(frozen=True)
+class RegionSettings(Settings):
+    """Args:
+    clip: What recipes/shapeland_clip.py wrote.
+    most: Words that a region is compared with.
+    scenes: Of the validation.
+    """
+
+    folder: Path = Path("runs/shapeland_regions")
+    clip: Path = Path("runs/shapeland_clip/last.safetensors")
+    steps: int = 2200
+    batch: int = 32
+    rate: float = 1e-3
+    precision: str = "bfloat16"
+    most: int = 256
+    scenes: int = 100
+    validate_every: int = 350
+    save_every: int = 100
+
+
+def build(settings: RegionSettings) -> Recipe:
+    model = contrastive.load(settings.clip).to(memory_format=torch.channels_last)
+    return Recipe(
+        model=model,
+        groups=lambda model: contrastive.decay_groups(model.clip, rate=settings.rate, weight_decay=0.05),  # the transformer stays
+        schedule=warmup_cosine(settings.steps, warmup=min(50, settings.steps // 10), start=0.01),
+        examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed),
+        collate=pad_regions,
+        loss=RegionLoss(Vocabulary.builtin(SEEN).names, settings.most),
+        validate=lambda model, folder: region_naming(model, SIDE, settings.scenes),
+        save=lambda path, model: contrastive.save(path, model, "recipes/shapeland_regions.py"),
+        betas=(0.9, 0.98),
+        divisible=False,
+    )

@@ -1,0 +1,148 @@
+"""How a CLIP that knows words learns where things are: regions of whole scenes are named, those of seen kinds alone.
+
+Beside that it goes on to compare whole scenes with their captions, which name seen and unseen things alike.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.random import RandomState
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.utils.data import Dataset
+
+from wordmask import clip
+from wordmask.clip import Clip
+from wordmask.data.augment import resize
+from wordmask.data.labelled import LabelledPicture
+from wordmask.data.shapeland import Composition, Scene, Shapeland, caption, draw_scene, unseen_classes
+from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
+from wordmask.models import eov_seg, err_seg
+from wordmask.text import encode_phrases
+from wordmask.training.recipe import Batch, Example
+from wordmask.training.segmentation import Augmentation, normalised
+from wordmask.vocabulary import Vocabulary
+
+PROMPTS = (*err_seg.TEMPLATES, *eov_seg.TEMPLATES)
+STRIDE = 16  # of the masks; the last stage sees half of that
+NO_WORD = -1
+
+
+class Regions(NamedTuple):
+    """The caption of each scene, its regions, and their words.
+
+    Args:
+        tokens: Of the captions, zero-padded.
+        masks: Share of each cell at stride 16 that a region covers; all zero where a scene has fewer than R regions.
+        words: Numbers of classes, or `NO_WORD`.
+    """
+
+    tokens: Int[Tensor, "B L"]
+    masks: Float[Tensor, "B R h w"]
+    words: Int[Tensor, "B R"]
+
+
+class RegionScenes(Dataset):
+    """Scenes with captions and regions, by number, without end. Regions of unseen things have no word.
+
+    Args:
+        augment: Gives pictures whose sides are multiples of 32.
+    """
+
+    def __init__(self, augment: Augmentation, seed: int):
+        self.augment, self.seed = augment, seed
+        self.label = {name: label for label, name in enumerate(Vocabulary.builtin(SEEN).names)}
+
+    def __getitem__(self, number: int) -> Example:
+        seed = FIRST["regions"] + number
+        scene = draw_scene(seed, SQUARE)
+        labelled = self.augment(self.labelled(scene, f"Shapeland scene {seed}"), np.random.default_rng([self.seed, 2, number]))
+        tokens = torch.tensor(clip.tokenize([caption(scene, RandomState(seed))])[0])
+        return Example(normalised(labelled.rgb), Regions(tokens, *regions_of(labelled)), labelled.source)
+
+    def labelled(self, scene: Scene, source: str) -> LabelledPicture:
+        """Give the regions of seen kinds their labels."""
+        names = [name.name if isinstance(name, Composition) else name for name in scene.names]
+        labels = np.array([self.label.get(name, NO_WORD) for name in names], dtype=np.int64)
+        return LabelledPicture(scene.rgb, scene.segments, labels, np.zeros(len(labels), dtype=bool), source)
+
+
+def regions_of(labelled: LabelledPicture) -> tuple[Float[Tensor, "R h w"], Int[Tensor, " R"]]:
+    """The share of each cell that every segment covers, and the segments' words."""
+    numbers = torch.arange(1, len(labelled.labels) + 1)
+    masks = (torch.from_numpy(labelled.segments.astype(np.int64)) == numbers[:, None, None]).float()
+    masks = F.avg_pool2d(masks[None], STRIDE)[0]
+    return masks, torch.where(masks.flatten(1).any(dim=1), torch.from_numpy(labelled.labels), NO_WORD)
+
+
+def pad_regions(examples: list[Example]) -> Batch:
+    """Stack pictures; captions and lists of regions are padded to the longest."""
+    columns = zip(zip(*(example.target for example in examples), strict=True), (0, 0, NO_WORD), strict=True)
+    padded = (nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=value) for column, value in columns)
+    return Batch(torch.stack([example.pixels for example in examples]), Regions(*padded), [example.source for example in examples])
+
+
+class RegionLoss:
+    """Each region takes its own word among those of the batch and some others, on both maps that ERR-Seg compares with words.
+
+    Args:
+        most: How many words are compared.
+    """
+
+    def __init__(self, names: list[str], most: int):
+        self.names, self.most = names, most
+
+    def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
+        assert len(whole) == 1
+        tower, target = model.clip, part.targets
+        *_, x16, x32 = clip.stage_maps(tower, part.pixels.contiguous(memory_format=torch.channels_last))
+        scale = tower.logit_scale.exp().clamp(max=100)
+        pictures = F.normalize(clip.pool_regions(tower, x32, torch.ones_like(x32[:, :1]))[:, 0].float(), dim=-1)
+        captions = F.normalize(clip.encode_tokens(tower, target.tokens).float(), dim=-1)
+        loss = clip.contrastive_loss(pictures, captions, scale)
+        words, labels = self.choose(target.words)
+        prompt = PROMPTS[int(torch.randint(len(PROMPTS), ()))]
+        text = encode_phrases(tower, [self.names[word] for word in words.tolist()], (prompt,))
+        masks = {STRIDE: target.masks, 2 * STRIDE: F.avg_pool2d(target.masks, 2)}
+        for stride, x in ((STRIDE, last_stage_at_16(tower, x16)), (2 * STRIDE, x32)):
+            regions = F.normalize(clip.pool_regions(tower, x, masks[stride]).float(), dim=-1)  # (B, R, D)
+            loss = loss + F.cross_entropy(scale * (regions @ text.float().T).flatten(0, 1), labels.flatten(), ignore_index=NO_WORD)
+        return loss
+
+    def choose(self, words: Int[Tensor, "B R"]) -> tuple[Int[Tensor, " S"], Int[Tensor, "B R"]]:
+        """Choose the words to be compared, ascending, those of the batch among them; return them, and the labels in their numbers."""
+        there = words[words != NO_WORD].unique()
+        every = torch.arange(len(self.names), device=words.device)
+        others = every[torch.isin(every, there, invert=True)]
+        others = others[torch.randperm(len(others), device=words.device)[: max(0, self.most - len(there))]]
+        chosen = torch.cat([there, others]).sort().values
+        return chosen, torch.where(words == NO_WORD, NO_WORD, torch.searchsorted(chosen, words.clamp(min=0)))
+
+
+def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h w"]:
+    """The last stage on the grid of the third, as ERR-Seg's `MiddleDownsample` begins, with weights that learn."""
+    norm, conv = clip.last_downsampling(tower)
+    x = F.conv2d(norm(x16), conv.weight, conv.bias, padding=1)  # (B, 2C, h + 1, w + 1)
+    return clip.last_stage_blocks(tower, F.interpolate(x, size=x16.shape[-2:], mode="bilinear", align_corners=False))
+
+
+@torch.no_grad()
+def region_naming(model: nn.Module, side: int, scenes: int) -> dict[str, float]:
+    """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and unseen; materials."""
+    data, unseen = Shapeland("shapeland-150", "validation", scenes), unseen_classes("shapeland-150")
+    is_thing = np.array([entry.thing for entry in data.vocabulary])
+    text = encode_phrases(model.clip, data.vocabulary.names, err_seg.TEMPLATES)
+    found, true = [], []
+    for place in range(scenes):
+        labelled = resize(data[place], (side, side))
+        masks, words = regions_of(labelled)
+        *_, x16, _ = clip.stage_maps(model.clip, normalised(labelled.rgb)[None].to(text.device))
+        vectors = clip.pool_regions(model.clip, last_stage_at_16(model.clip, x16), masks[None].to(text.device))[0]
+        found.append((F.normalize(vectors, dim=-1) @ text.T).argmax(dim=1).cpu()[words != NO_WORD])
+        true.append(words[words != NO_WORD])
+    found, true = torch.cat(found).numpy(), torch.cat(true).numpy()
+    right, thing, strange = found == true, is_thing[true], unseen[true]
+    groups = {"named": thing, "named seen": thing & ~strange, "named unseen": thing & strange, "materials": ~thing}
+    return {name: 100 * float(right[group].mean()) for name, group in groups.items()}
