@@ -28,13 +28,13 @@ class TinyEovSegSettings(Settings):
 
     folder: Path = Path("runs/shapeland_eov_seg")
     clip: Path = Path("runs/shapeland_regions/last.safetensors")
-    steps: int = 3000
+    steps: int = 4500
     batch: int = 8
     rate: float = 1e-3
     precision: str = "bfloat16"
     points: int = 2048
     scenes: int = 100
-    validate_every: int = 500
+    validate_every: int = 1500
     save_every: int = 250
 
 

@@ -47,7 +47,7 @@ def build(settings: RegionSettings) -> Recipe:
         examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed),
         collate=pad_regions,
         loss=RegionLoss(Vocabulary.builtin(SEEN).names, settings.most),
-        validate=lambda model, folder: region_naming(model, SIDE, settings.scenes),
+        validate=lambda model, folder: region_naming(model, SIDE, settings.scenes, folder),
         save=lambda path, model: contrastive.save(path, model, "recipes/shapeland_regions.py"),
         betas=(0.9, 0.98),
         divisible=False,

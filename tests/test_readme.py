@@ -44,7 +44,7 @@ def checkout(tmp_path, monkeypatch, stand_ins):
 
 def test_the_first_screen_has_the_two_commands():
     first, second = re.search(r"```bash\n(.*?)```", README, re.DOTALL)[1].splitlines()
-    assert first.startswith("pip install uv && uv run wordmask segment ")
+    assert first == "pip install uv && uv run wordmask demo"
     assert second == "uv run pytest"
     assert README[: README.index(second)].count("\n") < 12
     assert second in (ROOT / ".ci" / "run").read_text()

@@ -15,6 +15,7 @@ from PIL import Image
 from wordmask.data.datasets import CocoPanoptic, CocoStuff, LabelledFolder
 from wordmask.models.convert import reference_name
 from wordmask.models.load import load_model
+from wordmask.training import contrastive
 from wordmask.training.finetune import Weights, blend, with_classes
 from wordmask.training.start import load_recipe, read_settings, settings_class, start
 from wordmask.training.train import build_optimiser, train
@@ -64,6 +65,17 @@ def test_clip_on_shapeland(clip_file):
     rows = scores_in(clip_file.parent)
     assert {"named", "named seen", "named unseen", "shape", "colour", "pattern"} < rows[-1].keys()
     assert (clip_file.parent / "pictures" / "000002" / "names.png").exists()
+
+
+@pytest.mark.slow
+def test_regions_on_shapeland(clip_file, tmp_path):
+    outcome = start("shapeland_regions", [f"folder={tmp_path}", f"clip={clip_file}", "scenes=2", "batch=2", "most=20", *TWO_STEPS])
+    assert outcome.finished
+    assert outcome.scores.keys() == {"named", "named seen", "named unseen", "materials"}
+    assert sorted(path.name for path in (tmp_path / "pictures" / "000002").iterdir()) == ["0.png", "1.png"]
+    before, after = (contrastive.load(path) for path in (clip_file, tmp_path / "last.safetensors"))
+    assert all(torch.equal(a, b) for a, b in zip(before.vit.parameters(), after.vit.parameters(), strict=True))
+    assert not torch.equal(before.clip.text_projection, after.clip.text_projection)
 
 
 @pytest.mark.slow

@@ -122,3 +122,20 @@ def test_a_picture_can_be_learned():
     queries, _ = match(raw.class_logits[0], raw.mask_logits[0], Target(torch.tensor([0, 2]), masks))
     found = F.interpolate(raw.mask_logits[:, queries], size=(64, 64), mode="bilinear")[0] > 0
     assert (found == masks.bool()).float().mean() > 0.9 or (found == masks.flip(0).bool()).float().mean() > 0.9
+
+
+def test_fewer_points_estimate_the_same_loss():
+    asked = []
+
+    def draw(masks: int, points: int, like: torch.Tensor) -> torch.Tensor:
+        asked.append(points)
+        return random_points(masks, points, like)
+
+    class_logits, mask_logits, target = case(6, 3)
+    torch.manual_seed(0)
+    many = layer_loss(class_logits[None], mask_logits[None], [target], draw)
+    assert set(asked) == {module.POINTS, 3 * module.POINTS, module.POINTS // 4}
+    asked.clear()
+    few = layer_loss(class_logits[None], mask_logits[None], [target], draw, points=1000)
+    assert set(asked) == {1000, 3000, 250}
+    assert torch.stack(few).tolist() == pytest.approx(torch.stack(many).tolist(), rel=0.1)

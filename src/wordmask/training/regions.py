@@ -3,6 +3,8 @@
 Beside that it goes on to compare whole scenes with their captions, which name seen and unseen things alike.
 """
 
+from dataclasses import replace
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ from wordmask.models import eov_seg, err_seg
 from wordmask.text import encode_phrases
 from wordmask.training.recipe import Batch, Example
 from wordmask.training.segmentation import Augmentation, normalised
+from wordmask.training.validation import DRAWN, draw_beside_truth, pictures_of, truth_of
 from wordmask.vocabulary import Vocabulary
 
 PROMPTS = (*err_seg.TEMPLATES, *eov_seg.TEMPLATES)
@@ -129,20 +132,30 @@ def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor
 
 
 @torch.no_grad()
-def region_naming(model: nn.Module, side: int, scenes: int) -> dict[str, float]:
-    """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and unseen; materials."""
+def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None = None) -> dict[str, float]:
+    """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and unseen; materials.
+
+    Args:
+        side: To which the scenes are resized, pixels.
+        folder: Where the first scenes are drawn with the names they got, beside the truth.
+    """
     data, unseen = Shapeland("shapeland-150", "validation", scenes), unseen_classes("shapeland-150")
     is_thing = np.array([entry.thing for entry in data.vocabulary])
     text = encode_phrases(model.clip, data.vocabulary.names, err_seg.TEMPLATES)
     found, true = [], []
-    for place in range(scenes):
-        labelled = resize(data[place], (side, side))
+    for place, scene in enumerate(pictures_of(data)):
+        labelled = resize(scene, (side, side))
         masks, words = regions_of(labelled)
         *_, x16, _ = clip.stage_maps(model.clip, normalised(labelled.rgb)[None].to(text.device))
         vectors = clip.pool_regions(model.clip, last_stage_at_16(model.clip, x16), masks[None].to(text.device))[0]
-        found.append((F.normalize(vectors, dim=-1) @ text.T).argmax(dim=1).cpu()[words != NO_WORD])
-        true.append(words[words != NO_WORD])
-    found, true = torch.cat(found).numpy(), torch.cat(true).numpy()
+        names = (F.normalize(vectors, dim=-1) @ text.T).argmax(dim=1).cpu().numpy()
+        if folder is not None and place < DRAWN:
+            named = truth_of(replace(labelled, labels=names), data.vocabulary, panoptic=True)
+            draw_beside_truth(named, labelled, folder / f"{place}.png")
+        there = words.numpy() != NO_WORD
+        found.append(names[there])
+        true.append(labelled.labels[there])
+    found, true = np.concatenate(found), np.concatenate(true)
     right, thing, strange = found == true, is_thing[true], unseen[true]
     groups = {"named": thing, "named seen": thing & ~strange, "named unseen": thing & strange, "materials": ~thing}
     return {name: 100 * float(right[group].mean()) for name, group in groups.items()}
