@@ -25,6 +25,7 @@ class EovSegSettings(Settings):
     clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
     spatial: The same for the CLIP whose first block sees where things are.
     pictures: Of val2017, for a validation.
+    thorough: Decode every label before the training, to know now of a value that is no class.
     """
 
     folder: Path = Path("runs/eov_seg_coco_panoptic")
@@ -37,18 +38,19 @@ class EovSegSettings(Settings):
     rate: float = 1e-4
     workers: int = 4
     pictures: int = 200
+    thorough: bool = False
 
 
 def build(settings: EovSegSettings, data: CocoPanoptic | None = None, held_out: CocoPanoptic | None = None) -> Recipe:
     data, held_out = data or CocoPanoptic(settings.data), held_out or CocoPanoptic(settings.data, "val2017")
-    check(data, held_out)
+    check(data, held_out, thorough=settings.thorough)
     some = Part(held_out, range(min(settings.pictures, len(held_out))))
     return eov_seg_recipe(
         settings,
         from_clip(settings.model, settings.clip, settings.spatial),
         data,
         augment=ScaleAugmentation(side=1024, smallest=0.1, largest=2.0),
-        schedule=drops((163_889, 187_546)),
+        schedule=drops((settings.steps * 163_889 // 200_000, settings.steps * 187_546 // 200_000)),
         validate=lambda model, folder: validate(model, some, folder),
         origin="recipes/eov_seg_coco_panoptic.py",
     )

@@ -24,6 +24,7 @@ class ErrSegSettings(Settings):
     model: A preset.
     clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
     pictures: Of val2017, for a validation.
+    thorough: Decode every label before the training, to know now of a value that is no class.
     """
 
     folder: Path = Path("runs/err_seg_coco_stuff")
@@ -36,11 +37,12 @@ class ErrSegSettings(Settings):
     precision: str = "float16"
     workers: int = 4
     pictures: int = 200
+    thorough: bool = False
 
 
 def build(settings: ErrSegSettings, data: CocoStuff | None = None, held_out: CocoStuff | None = None) -> Recipe:
     data, held_out = data or CocoStuff(settings.data), held_out or CocoStuff(settings.data, "val2017")
-    check(data, held_out)
+    check(data, held_out, thorough=settings.thorough)
     some = Part(held_out, range(min(settings.pictures, len(held_out))))
     return err_seg_recipe(
         settings,

@@ -261,7 +261,9 @@ MAPPED = checkered(0, 10, 255, 11, 79, 255, 80, 170, 255)  # as files say it
 
 
 @pytest.mark.parametrize("pictures", ["images/train2017", "train2017"])
-@pytest.mark.parametrize("folder", ["stuffthingmaps", "annotations", "stuffthingmaps_detectron2", "annotations_detectron2"])
+@pytest.mark.parametrize(
+    "folder", ["stuffthingmaps", "stuffthingmaps_trainval2017", "annotations", "stuffthingmaps_detectron2", "annotations_detectron2"]
+)
 def test_every_layout_of_coco_stuff(tmp_path, pictures, folder):
     values = MAPPED if folder.endswith("detectron2") else RAW
     data = CocoStuff(stuff(tmp_path, pictures, f"{folder}/train2017", values))
@@ -399,6 +401,7 @@ def edited(parts: dict):
     ("edit", "wanted"),
     [
         (edited({"category_id": 12}), ("000000000042.png: 12", "category that COCO Panoptic does not have")),
+        (edited({"category_id": [1]}), ("000000000042.png: [1]", "category that COCO Panoptic does not have")),
         (edited({"id": 7}), ("000000000042.png: 7", "the same id")),
         (edited({"id": 0}), ("000000000042.png", "without an id from 1 to 16777215")),
         (lambda content: content["images"].clear(), ("panoptic_train2017.json", "has no images")),

@@ -12,10 +12,13 @@ import pytest
 import torch
 from PIL import Image
 
+from wordmask import clip
 from wordmask.data.datasets import CocoPanoptic, CocoStuff, LabelledFolder
+from wordmask.models import kind_of
 from wordmask.models.convert import reference_name
 from wordmask.models.load import load_model
 from wordmask.training import contrastive
+from wordmask.training.beginning import from_clip
 from wordmask.training.finetune import Weights, blend, with_classes
 from wordmask.training.start import load_recipe, read_settings, settings_class, start
 from wordmask.training.train import build_optimiser, train
@@ -177,6 +180,17 @@ def test_fine_tuning_learns_and_reports(garden, tmp_path, model, capsys):
 
 
 @pytest.mark.slow
+def test_fine_tuning_goes_on_with_the_same_labels_alone(garden, tmp_path):
+    arguments = [f"data={garden}", "start=err-seg-untrained", f"folder={tmp_path / 'run'}", "steps=1", "batch=1", "workers=0", "pictures=1"]
+    start("finetune", arguments)
+    corrected = np.array(Image.open(garden / "labels" / "1.png"))
+    corrected[0] = 255
+    Image.fromarray(corrected).save(garden / "labels" / "1.png")
+    with pytest.raises(ValueError, match="the data's fingerprint is"):
+        start("finetune", arguments)
+
+
+@pytest.mark.slow
 def test_fine_tuning_on_coco_json(shared, tmp_path):
     root = tmp_path / "own"
     shutil.copytree(shared / "samples" / "coco" / "images", root / "images")
@@ -240,6 +254,26 @@ def test_coco_layouts_are_checked_before_training(coco):
     (coco / "stuffthingmaps" / "train2017" / "000000439180.png").unlink()
     with pytest.raises(ValueError, match="000000439180"):
         start("err_seg_coco_stuff", [f"data={coco}", f"folder={coco / 'run'}", "clip=random", "model=err-seg-untrained"])
+
+
+def test_labels_may_be_decoded_before_training(coco):
+    Image.fromarray(np.full((427, 640), 200, np.uint8)).save(coco / "stuffthingmaps" / "train2017" / "000000142238.png")
+    arguments = [f"data={coco}", f"folder={coco / 'run'}", "clip=random", "model=err-seg-untrained", "thorough=true"]
+    with pytest.raises(ValueError, match="holds 200; expected 0 to 181"):
+        start("err_seg_coco_stuff", arguments)
+
+
+def test_the_spatial_extractor_begins_with_a_whole_clip(tmp_path):
+    """As published: image and text tower in one file, whose transformers name their blocks alike."""
+    kind = kind_of("eov-seg-untrained")
+    config = kind.presets["eov-seg-untrained"].spatial
+    vit, whole = clip.build_vit(config, layers=2, width=32), clip.build(kind.presets["eov-seg-untrained"].clip)
+    state = {f"visual.{name}": tensor for name, tensor in vit.state_dict().items()}
+    state |= {name: tensor for name, tensor in whole.state_dict().items() if not name.startswith("visual.")}
+    torch.save(state, tmp_path / "clip.pt")
+    model = from_clip("eov-seg-untrained", "random", str(tmp_path / "clip.pt"))
+    assert torch.equal(model.spatial.conv1.weight, vit.conv1.weight)
+    assert torch.equal(model.spatial.blocks[0].attn.in_proj_weight, vit.transformer.resblocks[0].attn.in_proj_weight)
 
 
 def settings_of(recipe: str, *assignments: str):

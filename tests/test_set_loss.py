@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from wordmask.models import kind_of
+from wordmask.models.eov_seg import MaskLogits
 from wordmask.text import Words
 from wordmask.training import set_loss as module
 from wordmask.training.set_loss import (
@@ -139,3 +140,23 @@ def test_fewer_points_estimate_the_same_loss():
     few = layer_loss(class_logits[None], mask_logits[None], [target], draw, points=1000)
     assert set(asked) == {1000, 3000, 250}
     assert torch.stack(few).tolist() == pytest.approx(torch.stack(many).tolist(), rel=0.1)
+
+
+def test_a_loss_that_is_no_number_is_no_error():
+    """The loop names the step and its pictures; an error of the matching would not."""
+    class_logits, mask_logits, target = case(4, 2)
+    losses = layer_loss(class_logits[None], mask_logits[None] * torch.nan, [target])
+    assert torch.stack(losses).sum().isnan()
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+def test_the_loss_does_not_follow_autocast(precision):
+    """Sums over 12 544 points overflow in half precision: a mask that is surely empty costs 12 at each of them."""
+    class_logits, _, target = case(4, 2)
+    mask_logits = torch.full((1, 1, 4, 8, 9), -12.0)
+    raw = MaskLogits(class_logits[None], mask_logits[0], class_logits[None, None], mask_logits)
+    torch.manual_seed(0)
+    expected = set_loss(raw, [target])
+    torch.manual_seed(0)
+    with torch.autocast("cpu", precision):
+        assert torch.equal(set_loss(raw, [target]), expected)

@@ -167,6 +167,31 @@ def test_another_training_in_the_folder_is_refused(tmp_path):
         train(line_recipe(), settings_for(tmp_path))
 
 
+def test_a_training_goes_on_with_the_same_data_alone(tmp_path):
+    train(line_recipe(fingerprint="one"), settings_for(tmp_path, steps=2))
+    assert train(line_recipe(fingerprint="one"), settings_for(tmp_path, steps=2)).finished
+    with pytest.raises(ValueError, match="the data's fingerprint is two, was one"):
+        train(line_recipe(fingerprint="two"), settings_for(tmp_path, steps=2))
+
+
+def test_scores_may_be_numpys(tmp_path):
+    recipe = line_recipe(validate=lambda model, folder: {"closeness": np.float64(0.5)})
+    train(recipe, settings_for(tmp_path))
+    assert train(recipe, settings_for(tmp_path)).scores == {"closeness": 0.5}
+
+
+def test_no_row_is_missing_after_a_checkpoint(tmp_path):
+    """A machine may fail at any moment: what a checkpoint covers is on the disk by then."""
+    rows = []
+
+    def save(path, model):
+        rows.append(len((tmp_path / "losses.csv").read_text().splitlines()) - 1)
+        save_file(model.state_dict(), path)
+
+    train(line_recipe(save=save), settings_for(tmp_path, validate_every=8))
+    assert rows[:4] == [2, 4, 6, 8]
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_loss_that_is_not_finite_names_step_files_and_rate(tmp_path, bad):
     def loss(model, part, whole):

@@ -20,6 +20,7 @@ Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 CONVNEXTS = {"convnext_mini": (1, 1, 3, 1)}  # blocks per stage; smaller than timm's, for training on a laptop
 LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is for hundreds of epochs
+DROP_PATH = 0.1  # stochastic depth of a ConvNeXt while it learns; open_clip's configurations convnext_base_w_320 and convnext_large_d_320
 RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}  # OpenAI's: blocks per stage, side of the training pictures
 
 
@@ -84,7 +85,7 @@ def build(config: ClipConfig) -> Clip:
         vision = CLIPVisionCfg(layers=blocks, width=config.channels[0] // 4, image_size=side)
         return Clip(config.width, vision, text, quick_gelu=True).eval()
     trunk = timm_name(config.trunk)
-    vision = CLIPVisionCfg(timm_model_name=trunk, timm_pool="", timm_proj=config.projection, image_size=320)
+    vision = CLIPVisionCfg(timm_model_name=trunk, timm_pool="", timm_proj=config.projection, timm_drop_path=DROP_PATH, image_size=320)
     clip = Clip(config.width, vision, text)
     if config.trunk in CONVNEXTS:
         shape = {"depths": CONVNEXTS[config.trunk], "dims": config.channels, "ls_init_value": LAYER_SCALE}

@@ -1,1 +1,1 @@
-"""Data: the built-in vocabularies (json, read by `wordmask.vocabulary`), and later the data sets."""
+"""Data: the built-in vocabularies (json, read by `wordmask.vocabulary`), data sets, and the generated world."""

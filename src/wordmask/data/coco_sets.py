@@ -238,7 +238,8 @@ def _entries(path: Path, content: dict, key: str, wanted: dict[str, type]) -> li
             raise ValueError(f"The file {str(path)!r}: {key}[{number}] is {str(entry)[:80]}; expected {{{expected}}}.")
         if "id" in wanted and entry["id"] in seen:
             raise ValueError(f"The file {str(path)!r} has two {key} with the id {entry['id']}. Give each its own.")
-        seen.add(entry.get("id"))
+        if "id" in wanted:
+            seen.add(entry["id"])
     return entries
 
 
@@ -264,7 +265,7 @@ def _check_segments(entries: list[dict], known: Mapping, path: Path) -> None:
         for part in entry["segments_info"]:
             if not isinstance(part, dict) or type(part.get("id")) is not int or not 0 < part["id"] < 256**3:
                 findings.add("Segments without an id from 1 to 16777215", f"{name}: {str(part)[:80]}")
-            elif part.get("category_id") not in known:
+            elif type(part.get("category_id")) is not int or part["category_id"] not in known:
                 findings.add("Segments of a category that COCO Panoptic does not have", f"{name}: {part.get('category_id')}")
             elif part["id"] in seen:
                 findings.add("Segments of a picture with the same id", f"{name}: {part['id']}")

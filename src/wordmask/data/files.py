@@ -1,5 +1,6 @@
 """Files of data sets: where they are, how large, and what is wrong with them, said at once."""
 
+import hashlib
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -10,6 +11,7 @@ from PIL import ExifTags, Image
 
 from wordmask.writing import at_home
 
+LABEL_FILES = (".png", ".json", ".txt")
 SHOWN = 5  # files that an error names
 EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Pillow's info; asking without one decodes a PNG
 
@@ -96,6 +98,17 @@ def opened(path: Path, what: str) -> Iterator[Image.Image]:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files, see `wordmask.image`
         raise ValueError(f"The {what} {str(path)!r} is damaged or no picture: {error}. Fetch or export it again.") from None
+
+
+def fingerprint(root: Path) -> str:
+    """Tell whether a folder holds the same data as before: names and sizes of all files, and what is in labels and lists of classes."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
+        place = path.relative_to(root)
+        digest.update(f"{place.as_posix()}\n{path.stat().st_size}\n".encode())
+        if place.parts[0] != "images" and path.suffix.lower() in LABEL_FILES:
+            digest.update(path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def some(values: list) -> str:

@@ -17,6 +17,7 @@ from wordmask.sources import PICTURE_FILES
 from wordmask.vocabulary import Vocabulary
 
 UNLABELLED_8, UNLABELLED_16 = 255, 65535  # in label maps of 8 and 16 bits: no class
+PUBLISHED = ("stuffthingmaps", "stuffthingmaps_trainval2017", "annotations")  # where COCO-Stuff's label maps are unpacked
 RAW_COCO_STUFF = 182  # ids of COCO-Stuff's PNGs are below this; 171 of them are classes of the benchmark
 NO_CLASS, UNKNOWN = -1, -2  # what a value in a label map may mean, besides a class
 LABEL_MODES = ("1", "L", "P", "I;16", "I")  # Pillow's names of pictures with one channel; "I" is its older one for 16 bits
@@ -81,8 +82,9 @@ class CocoStuff(LabelMaps):
     """COCO-Stuff-164k with the 171 classes that ERR-Seg trains on, as the field lays it out.
 
     Pictures: root/images/train2017 or root/train2017. Labels, the first there is of: root/stuffthingmaps_detectron2/train2017 and
-    root/annotations_detectron2/train2017, values 0 to 170, and 255 for none; root/stuffthingmaps/train2017 and
-    root/annotations/train2017, as published: values 0 to 181, and 255 for none, of which 171 are classes and the others are unlabelled.
+    root/annotations_detectron2/train2017, values 0 to 170, and 255 for none; and, as published, root/stuffthingmaps/train2017,
+    root/stuffthingmaps_trainval2017/train2017 and root/annotations/train2017: values 0 to 181, and 255 for none, of which 171 are
+    classes and the others are unlabelled.
 
     Raises:
         ValueError: A folder is missing, or there is no picture.
@@ -92,7 +94,7 @@ class CocoStuff(LabelMaps):
         root = folder_of(root)
         pictures = first_folder(root, (f"images/{split}", split), "pictures")
         mapped = (f"stuffthingmaps_detectron2/{split}", f"annotations_detectron2/{split}")
-        labels = first_folder(root, (*mapped, f"stuffthingmaps/{split}", f"annotations/{split}"), "labels")
+        labels = first_folder(root, (*mapped, *(f"{name}/{split}" for name in PUBLISHED)), "labels")
         vocabulary = Vocabulary.builtin("err-seg/coco-stuff-171")
         is_mapped = labels.relative_to(root).as_posix() in mapped
         coding = _in_order(len(vocabulary), 8, "COCO-Stuff-171") if is_mapped else _raw_coco_stuff()

@@ -39,9 +39,9 @@ def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FET
     if kind.family == "eov-seg":
         if spatial_weights != RANDOM:
             state = _state(spatial_weights, SPATIAL)
-            visual = {name.removeprefix("visual."): tensor for name, tensor in state.items()}
+            visual = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
             try:
-                beginning = clip.beginning_of(visual, model.config.spatial)
+                beginning = clip.beginning_of(visual or state, model.config.spatial)
             except KeyError as error:
                 raise ValueError(f"The weights {spatial_weights!r} are not of a vision transformer: {error} is missing.") from None
             _load(model.spatial, beginning, spatial_weights)
@@ -50,8 +50,11 @@ def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FET
     return model
 
 
-def check(*sets: DataSet) -> None:
+def check(*sets: DataSet, thorough: bool = False) -> None:
     """Check data sets before anything is trained; of several processes the first does it for all.
+
+    Args:
+        thorough: Decode every label, of a set that else looks at names and sizes alone.
 
     Raises:
         ValueError: See `DataSet.check`.
@@ -59,7 +62,7 @@ def check(*sets: DataSet) -> None:
     if int(os.environ.get("RANK", "0")) == 0:
         Console(stderr=True).print(f"Checking {sum(map(len, sets))} pictures and their labels …", highlight=False)
         for data in sets:
-            data.check()
+            data.check(thorough=True) if thorough else data.check()
 
 
 def _state(source: str, published: tuple[str, str] | None) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from wordmask.data.augment import ColourJitter, CropAugmentation, ScaleAugmentation
 from wordmask.data.datasets import open_folder
+from wordmask.data.files import fingerprint, folder_of
 from wordmask.data.labelled import DataSet
 from wordmask.data.shapeland import Shapeland
 from wordmask.models.load import load_model
@@ -107,6 +108,7 @@ def build(settings: FineTuneSettings, *, model: nn.Module, learn: DataSet, own: 
         schedule=warmup_cosine(settings.steps, warmup=min(100, settings.steps // 10), start=0.001),
         validate=lambda model, folder: validate(model, own, folder),
         origin=f"fine-tuned from {settings.start}",
+        fingerprint=" ".join(fingerprint(folder_of(folder)) for folder in (settings.data, settings.validation) if folder is not None),
     )
 
 

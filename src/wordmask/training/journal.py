@@ -35,8 +35,10 @@ class Checkpoint:
         scaler: torch.amp.GradScaler,
         *,
         save: Callable[[Path, nn.Module], None],
+        fingerprint: str = "",
         writes: bool = True,
     ):
+        self.fingerprint = fingerprint
         self.settings, self.model, self.optimiser, self.scaler = settings, model, optimiser, scaler
         self.save, self.writes = save, writes
         self.folder = Path(settings.folder)
@@ -95,15 +97,16 @@ class Checkpoint:
 
     def keep_best(self, scores: dict[str, float]) -> None:
         """Note the scores of a validation; keep the weights if the first score is the highest so far."""
-        self.scores = scores
+        self.scores = scores = {name: float(value) for name, value in scores.items()}  # numpy's numbers could not be read again
         score = next(iter(scores.values()), math.nan)
         if not math.isnan(score) and (self.best is None or score > self.best):
-            self.best = float(score)
+            self.best = score
             self.save(self.folder / BEST, self.model)
 
     def _fixed(self) -> dict[str, object]:
         values = dataclasses.asdict(self.settings).items()
         fixed = {"recipe": type(self.settings).__module__} | {name: value for name, value in values if name not in self.settings.any_time}
+        fixed |= {"the data's fingerprint": self.fingerprint} if self.fingerprint else {}
         return {name: str(value) if isinstance(value, Path) else value for name, value in fixed.items()}
 
 
@@ -150,6 +153,11 @@ class Journal:
         if self.board:
             self.board.add_scalar("loss", loss, step)
             self.board.add_scalar("rate", rate, step)
+
+    def flush(self) -> None:
+        """Bring the rows to the disk: before a checkpoint, so that none is missing after it."""
+        if self.losses:
+            self.losses.file.flush()
 
     def write_scores(self, step: int, scores: dict[str, float]) -> None:
         """Note a validation."""

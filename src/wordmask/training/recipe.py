@@ -102,6 +102,7 @@ class Recipe:
         betas: Of AdamW.
         validate: (model, folder for pictures) → scores; the first says which checkpoint is best.
         save: (file, model): write what `wordmask.load` reads.
+        fingerprint: Of what the examples are made of, where that may change: a training goes on with the same alone.
         divisible: Whether a batch may be taken in parts, one after the other, whose losses are averaged.
     """
 
@@ -115,6 +116,7 @@ class Recipe:
     collate: Callable[[list[Example]], Batch] = field(default=stack)
     gradient_norm: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
+    fingerprint: str = ""
     divisible: bool = True
 
 

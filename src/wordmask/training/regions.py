@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from numpy.random import RandomState
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -111,7 +112,9 @@ class RegionLoss:
         masks = {STRIDE: target.masks, 2 * STRIDE: F.avg_pool2d(target.masks, 2)}
         for stride, x in ((STRIDE, last_stage_at_16(tower, x16)), (2 * STRIDE, x32)):
             regions = F.normalize(clip.pool_regions(tower, x, masks[stride]).float(), dim=-1)  # (B, R, D)
-            loss = loss + F.cross_entropy(scale * (regions @ text.float().T).flatten(0, 1), labels.flatten(), ignore_index=NO_WORD)
+            with torch.autocast(x.device.type, enabled=False):  # half precision can't tell large logits apart
+                logits = scale * (regions @ text.float().T).flatten(0, 1)  # (B·R, S)
+                loss = loss + F.cross_entropy(logits, labels.flatten(), ignore_index=NO_WORD)
         return loss
 
     def choose(self, words: Int[Tensor, "B R"]) -> tuple[Int[Tensor, " S"], Int[Tensor, "B R"]]:
@@ -125,10 +128,12 @@ class RegionLoss:
 
 
 def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h w"]:
-    """The last stage on the grid of the third, as ERR-Seg's `MiddleDownsample` begins, with weights that learn."""
+    """The last stage on the grid of the third, as ERR-Seg begins: through `MiddleDownsample`, here with CLIP's own weights, which learn."""
     norm, conv = clip.last_downsampling(tower)
-    x = F.conv2d(norm(x16), conv.weight, conv.bias, padding=1)  # (B, 2C, h + 1, w + 1)
-    return clip.last_stage_blocks(tower, F.interpolate(x, size=x16.shape[-2:], mode="bilinear", align_corners=False))
+    with torch.device("meta"):
+        middle = err_seg.MiddleDownsample(x16.shape[1])
+    own = {"norm.weight": norm.weight, "norm.bias": norm.bias, "conv.weight": conv.weight, "conv.bias": conv.bias}
+    return clip.last_stage_blocks(tower, functional_call(middle, own, x16))
 
 
 @torch.no_grad()

@@ -137,7 +137,8 @@ class MaskLoss:
         return encode_vocabulary(self.vocabulary, "each", self.encode)
 
     def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
-        words = Words(*(tensor.to(part.pixels.device) for tensor in self.words))
+        with torch.autocast(part.pixels.device.type, enabled=False):  # they are the same for the whole training
+            words = Words(*(tensor.to(part.pixels.device) for tensor in self.words))
         count = mean_count([target for one in whole for target in one.targets], part.pixels, parts=len(whole))
         return set_loss(model(part.pixels, words), part.targets, count=count, points=self.points)
 

@@ -56,7 +56,8 @@ def set_loss(
         points: At which masks are compared; fewer cost less, and say less.
     """
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
-    return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]).sum()
+    with torch.autocast(raw.mask_logits.device.type, enabled=False):  # in half precision the costs of many points overflow
+        return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]).sum()
 
 
 def layer_loss(
@@ -109,7 +110,7 @@ def match(
     probs = predicted.sigmoid()
     dice = 1 - (2 * probs @ wanted.T + 1) / (probs.sum(dim=1)[:, None] + wanted.sum(dim=1) + 1)
     cost = MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
-    queries, chosen = linear_sum_assignment(cost.cpu().numpy())
+    queries, chosen = linear_sum_assignment(cost.nan_to_num().cpu().numpy())  # of what is not finite, any: the loss will tell
     return torch.as_tensor(queries).to(target.labels.device), torch.as_tensor(chosen).to(target.labels.device)
 
 

@@ -40,7 +40,7 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
     optimiser = build_optimiser(recipe, model)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    checkpoint = Checkpoint(settings, model, optimiser, scaler, save=recipe.save, writes=rank == 0)
+    checkpoint = Checkpoint(settings, model, optimiser, scaler, fingerprint=recipe.fingerprint, save=recipe.save, writes=rank == 0)
     first = agree_on_first(checkpoint.resume(), count, device)
     objective = Objective(model.train(), recipe)
     if count > 1:
@@ -81,6 +81,7 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
             journal.write(done, loss, settings.rate * factor, settings.batch / (time.perf_counter() - started))
             due = done % settings.validate_every == 0 or done == settings.steps
             if due or stopped or done % settings.save_every == 0:
+                journal.flush()
                 checkpoint.write(done, validation_due=due)
             if stopped and done < settings.steps:
                 journal.say(f"Stopped after step {done} of {settings.steps}; the same command goes on from there.")

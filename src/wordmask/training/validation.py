@@ -38,7 +38,8 @@ def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, uns
         semantic.update(result.labels, labelled.semantic)
         if model_task == "panoptic":
             result = segmenter(labelled.rgb, data.vocabulary, task="panoptic")
-            target = {"target_segments": labelled.segments, "target_labels": labelled.labels, "target_crowd": labelled.crowd}
+            ids, kept = renumbered(labelled.segments)  # what is wholly covered can't be found
+            target = {"target_segments": ids, "target_labels": labelled.labels[kept - 1], "target_crowd": labelled.crowd[kept - 1]}
             panoptic.update(*segments_of(result), **target)
         if folder is not None and place < DRAWN:
             draw_beside_truth(result, labelled, folder / f"{place}.png")

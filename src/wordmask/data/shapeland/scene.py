@@ -214,7 +214,7 @@ def _photograph(random: RandomState, canvas: UInt8[np.ndarray, "H W 3"]) -> UInt
     for _ in range(random.randint(0, 3)):
         photograph = _blurred(photograph)
     noise = np.frombuffer(random.bytes(canvas.size), dtype=np.int8).reshape(canvas.shape)
-    return np.clip(photograph + (noise * np.int32(random.randint(1, NOISE + 1)) >> 7), 0, 255).astype(np.uint8)
+    return np.clip(photograph + (noise.astype(np.int32) * random.randint(1, NOISE + 1) >> 7), 0, 255).astype(np.uint8)
 
 
 def _blurred(x: np.ndarray) -> np.ndarray:
