@@ -15,7 +15,7 @@ from wordmask.writing import atomic
 
 MODELS = ("err-seg-tiny", "eov-seg-tiny")
 UNSEEN = [thing for thing in COMPOSITIONS if not thing.seen]
-SCENES = World(320, 480, things=UNSEEN, count=(4, 6), size=(26, 46), spread=80)
+SCENES = World(320, 320, things=UNSEEN, count=(3, 5), size=(26, 42), spread=80)
 OTHERS = 18  # unseen things that are asked for though they are not there
 
 
