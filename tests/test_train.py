@@ -371,6 +371,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, recipe):
 GRADIENTS = """
 import sys, torch
 from pathlib import Path
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from wordmask.training.set_loss import Target, mean_count
 from wordmask.training.train import train
 sys.path.insert(0, sys.argv[1])
@@ -383,7 +384,7 @@ def loss(model, part, whole):
     rows = [Target(torch.zeros(len(part.sources) + 1, dtype=torch.long), None)]  # as if each process had one target more than pictures
     return (model.layer(part.pixels)[:, 0] - part.targets).square().mean() / mean_count(rows, part.pixels)
 
-torch.optim.optimizer.register_optimizer_step_pre_hook(dump)
+register_optimizer_step_pre_hook(dump)
 train(line_recipe(loss=loss), settings_for(Path(sys.argv[2]), steps=1, at_once=2))
 """
 
