@@ -1,4 +1,5 @@
 import json
+import signal
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from wordmask.regions import find_regions
 from wordmask.results import instance_result, panoptic_result
 from wordmask.segmentation import Segmentation, label_type, unlabelled_value
 from wordmask.vocabulary import Vocabulary, WordClass
+from wordmask.writing import undisturbed
 
 
 def numbered(count: int) -> Vocabulary:
@@ -378,3 +380,17 @@ def test_odd_names_are_folders():
     for stem in ("~", "..", "x/.."):
         with pytest.raises(ValueError, match="is a folder"):
             segmented().save(stem)
+
+
+def test_signals_wait_for_what_belongs_together():
+    steps = []
+
+    def write() -> None:
+        with undisturbed():
+            signal.raise_signal(signal.SIGINT)
+            steps.append("written")
+
+    with pytest.raises(KeyboardInterrupt):
+        write()
+    assert steps == ["written"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

@@ -86,7 +86,7 @@ def segment(
     """
     from wordmask.sources import find_pictures
     from wordmask.vocabulary import Vocabulary
-    from wordmask.writing import at_home, check_writable
+    from wordmask.writing import at_home, check_writable, undisturbed
 
     output = at_home(output)
     pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
@@ -109,11 +109,12 @@ def segment(
         for source in with_progress(sources):
             try:
                 result = segmenter(source.path, asked, **settings)
-                written = result.save(output / source.stem)
+                with undisturbed():  # all files of a picture, and its count
+                    written = result.save(output / source.stem)
+                    done += 1
             except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
                 failures[source.path] = error
                 continue
-            done += 1
             if len(sources) <= REPORTED:
                 report(source, result, written)
     finally:
