@@ -14,6 +14,7 @@ from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Scene, draw_scene
 from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import kind_of
 from wordmask.training.regions import NO_WORD, STRIDE, RegionLoss, RegionScenes, last_stage_at_16, pad_regions, regions_of
+from wordmask.training.segmentation import choose_among
 from wordmask.vocabulary import Vocabulary
 
 NAMES = Vocabulary.builtin(SEEN).names
@@ -77,11 +78,11 @@ def test_the_map_at_stride_16_is_the_one_of_err_seg():
 def test_words_of_the_batch_are_among_those_compared():
     words = torch.tensor([[5, NO_WORD, 600], [17, 5, NO_WORD]])
     torch.manual_seed(0)
-    chosen, labels = RegionLoss(NAMES, most=40).choose(words)
+    chosen, labels = choose_among(words, len(NAMES), 40)
     assert len(chosen) == 40
     assert len(chosen.unique()) == 40
     assert torch.equal(torch.where(labels == NO_WORD, NO_WORD, chosen[labels.clamp(min=0)]), words)
-    assert len(RegionLoss(NAMES, most=2).choose(words)[0]) == 3, "never fewer than are there"
+    assert len(choose_among(words, len(NAMES), 2)[0]) == 3, "never fewer than are there"
 
 
 def test_what_the_loss_asks_for(scenes, monkeypatch):

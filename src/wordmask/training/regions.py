@@ -25,7 +25,7 @@ from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import eov_seg, err_seg
 from wordmask.text import encode_phrases
 from wordmask.training.recipe import Batch, Example
-from wordmask.training.segmentation import Augmentation, normalised
+from wordmask.training.segmentation import Augmentation, choose_among, normalised
 from wordmask.training.validation import DRAWN, draw_beside_truth, pictures_of, truth_of
 from wordmask.vocabulary import Vocabulary
 
@@ -106,7 +106,7 @@ class RegionLoss:
         pictures = F.normalize(clip.pool_regions(tower, x32, torch.ones_like(x32[:, :1]))[:, 0].float(), dim=-1)
         captions = F.normalize(clip.encode_tokens(tower, target.tokens).float(), dim=-1)
         loss = clip.contrastive_loss(pictures, captions, scale)
-        words, labels = self.choose(target.words)
+        words, labels = choose_among(target.words, len(self.names), self.most)
         prompt = PROMPTS[int(torch.randint(len(PROMPTS), ()))]
         text = encode_phrases(tower, [self.names[word] for word in words.tolist()], (prompt,))
         masks = {STRIDE: target.masks, 2 * STRIDE: F.avg_pool2d(target.masks, 2)}
@@ -116,15 +116,6 @@ class RegionLoss:
                 logits = scale * (regions @ text.float().T).flatten(0, 1)  # (B·R, S)
                 loss = loss + F.cross_entropy(logits, labels.flatten(), ignore_index=NO_WORD)
         return loss
-
-    def choose(self, words: Int[Tensor, "B R"]) -> tuple[Int[Tensor, " S"], Int[Tensor, "B R"]]:
-        """Choose the words to be compared, ascending, those of the batch among them; return them, and the labels in their numbers."""
-        there = words[words != NO_WORD].unique()
-        every = torch.arange(len(self.names), device=words.device)
-        others = every[torch.isin(every, there, invert=True)]
-        others = others[torch.randperm(len(others), device=words.device)[: max(0, self.most - len(there))]]
-        chosen = torch.cat([there, others]).sort().values
-        return chosen, torch.where(words == NO_WORD, NO_WORD, torch.searchsorted(chosen, words.clamp(min=0)))
 
 
 def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h w"]:

@@ -105,11 +105,20 @@ class SemanticLoss:
         every = torch.arange(len(self.names), device=target.device)
         if self.most is None or self.most >= len(every):
             return every, target
-        there = target[target >= 0].unique()
-        rest = every[torch.isin(every, there, invert=True)]
-        others = rest[torch.randperm(len(rest), device=target.device)[: max(0, self.most - len(there))]]
-        chosen = torch.cat([there, others]).sort().values
-        return chosen, torch.where(target >= 0, torch.searchsorted(chosen, target.clamp(min=0)), -1)
+        return choose_among(target, len(self.names), self.most)
+
+
+def choose_among(labels: Int[Tensor, "..."], classes: int, most: int) -> tuple[Int[Tensor, " C"], Int[Tensor, "..."]]:
+    """Choose the classes that labels hold, and others at random up to `most`; return them, ascending, and the labels in their numbers.
+
+    Negative labels are none, and stay −1.
+    """
+    every = torch.arange(classes, device=labels.device)
+    there = labels[labels >= 0].unique()
+    rest = every[torch.isin(every, there, invert=True)]
+    others = rest[torch.randperm(len(rest), device=labels.device)[: max(0, most - len(there))]]
+    chosen = torch.cat([there, others]).sort().values
+    return chosen, torch.where(labels >= 0, torch.searchsorted(chosen, labels.clamp(min=0)), -1)
 
 
 def present(target: Int[Tensor, "B H W"], classes: int) -> Tensor:
