@@ -30,13 +30,13 @@ class ClipSettings(Settings):
     """
 
     folder: Path = Path("runs/shapeland_clip")
-    steps: int = 2400
+    steps: int = 1200
     batch: int = 256
-    rate: float = 2e-3
+    rate: float = 1e-3
     precision: str = "bfloat16"
-    plain: int = 1000
-    widening: int = 1400
-    validate_every: int = 500
+    plain: int = 600
+    widening: int = 600
+    validate_every: int = 300
     save_every: int = 250
 
 
@@ -45,8 +45,8 @@ def build(settings: ClipSettings) -> Recipe:
     model = contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3))
     return Recipe(
         model=model.to(memory_format=torch.channels_last),
-        groups=lambda model: contrastive.decay_groups(model, rate=settings.rate, weight_decay=0.05),
-        schedule=warmup_cosine(settings.steps, warmup=min(100, settings.steps // 10), start=0.01),
+        groups=lambda model: contrastive.muon_groups(model, rate=settings.rate, weight_decay=0.05),
+        schedule=warmup_cosine(settings.steps, warmup=min(50, settings.steps // 10), start=0.01),
         examples=Captioned([(step * settings.batch, world_of_one(stage)) for stage, step in enumerate(begins)]),
         collate=contrastive.pad_captions,
         loss=contrastive.contrastive_loss,

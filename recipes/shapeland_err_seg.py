@@ -34,7 +34,7 @@ class TinyErrSegSettings(Settings):
 
     folder: Path = Path("runs/shapeland_err_seg")
     clip: Path = Path("runs/shapeland_regions/last.safetensors")
-    steps: int = 4500
+    steps: int = 2500
     batch: int = 4
     rate: float = 1e-3
     precision: str = "bfloat16"
@@ -42,7 +42,7 @@ class TinyErrSegSettings(Settings):
     keep: int = 16
     clip_factor: float = 0.1
     scenes: int = 100
-    validate_every: int = 1500
+    validate_every: int = 1250
     save_every: int = 250
 
 

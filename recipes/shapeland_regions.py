@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from wordmask.data.augment import ScaleAugmentation
+from wordmask.data.shapeland import World
 from wordmask.data.shapeland.sets import SEEN
 from wordmask.training import contrastive
 from wordmask.training.recipe import Recipe, Settings, warmup_cosine
@@ -19,6 +20,7 @@ from wordmask.training.regions import RegionLoss, RegionScenes, pad_regions, reg
 from wordmask.vocabulary import Vocabulary
 
 SIDE = 192  # what both tiny models see
+CROWDED = World(256, 256, count=(6, 12))  # twice as many things in a scene teach twice as much
 
 
 @dataclass(frozen=True)
@@ -31,23 +33,23 @@ class RegionSettings(Settings):
 
     folder: Path = Path("runs/shapeland_regions")
     clip: Path = Path("runs/shapeland_clip/last.safetensors")
-    steps: int = 2200
-    batch: int = 32
+    steps: int = 5000
+    batch: int = 16
     rate: float = 1e-3
     precision: str = "bfloat16"
-    most: int = 256
+    most: int = 128
     scenes: int = 100
-    validate_every: int = 350
-    save_every: int = 100
+    validate_every: int = 1000
+    save_every: int = 200
 
 
 def build(settings: RegionSettings) -> Recipe:
     model = contrastive.load(settings.clip).to(memory_format=torch.channels_last)
     return Recipe(
         model=model,
-        groups=lambda model: contrastive.decay_groups(model.clip, rate=settings.rate, weight_decay=0.05),  # the transformer stays
+        groups=lambda model: contrastive.muon_groups(model.clip, rate=settings.rate, weight_decay=0.05),  # the transformer stays
         schedule=warmup_cosine(settings.steps, warmup=min(50, settings.steps // 10), start=0.01),
-        examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed),
+        examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed, CROWDED),
         collate=pad_regions,
         loss=RegionLoss(Vocabulary.builtin(SEEN).names, settings.most),
         validate=lambda model, folder: region_naming(model, SIDE, settings.scenes, folder),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from conftest import colourful, filled
+from conftest import colourful, filled, relative_error
 from wordmask.image import prepare
 from wordmask.models.eov_seg import MaskLogits
 from wordmask.models.err_seg import loss
@@ -143,7 +143,9 @@ def test_training_gives_gradients_to_what_trains_alone(model, pixels):
 def test_inference_needs_no_training_parts(model, pixels):
     words = random_words(40, model)
     slim = copy.deepcopy(model).for_inference()
-    assert all(torch.equal(a, b) for a, b in zip(run(slim, pixels, words), run(model, pixels, words), strict=True))
+    for ours, whole in zip(run(slim, pixels, words), run(model, pixels, words), strict=True):
+        assert relative_error(ours, whole) < 1e-5, "batch norms are folded: equal but for rounding"
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in slim.modules())
 
 
 @pytest.mark.parametrize("batch", [2, 8])

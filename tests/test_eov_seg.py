@@ -324,3 +324,23 @@ def test_positions_are_exact_in_half_precision(dtype):
     with torch.autocast("cpu", dtype):
         half = deformable_by_grid(*rounded, weight)
     assert relative_error(half.float(), deformable_by_grid(*(tensor.float() for tensor in rounded), weight)) < 0.01
+
+
+def test_folding_changes_nothing_in_a_resnet():
+    """As released, but narrow: statistics and scales that matter."""
+    tower = clip.build(
+        dataclasses.replace(PRESETS["eov-seg-small"].clip, channels=(64, 128, 256, 512), width=32, text_width=64, text_layers=1)
+    )
+    generator = torch.Generator().manual_seed(0)
+    for module in tower.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            for tensor in (module.weight, module.bias, module.running_mean, module.running_var):
+                tensor.data = 0.5 + torch.rand(tensor.shape, generator=generator)
+    pixels = torch.randn(1, 3, 64, 96, generator=generator)
+    with torch.no_grad():
+        before = clip.stage_maps(tower, pixels)
+        clip.fold_batch_norms(tower)
+        after = clip.stage_maps(tower, pixels)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in tower.modules())
+    for ours, theirs in zip(after, before, strict=True):
+        assert relative_error(ours, theirs) < 1e-5

@@ -112,8 +112,8 @@ def test_guidance_is_clamped(tiny):
     """CLIP's maps beyond ±16 guide like ±16."""
     features, extreme = stages(tiny, scale=1.0), stages(tiny, scale=1e4)
     clamped = extreme._replace(**{name: getattr(extreme, name).clamp(-16, 16) for name in ("x4", "x8", "x16", "x32")})
-    cost, text = torch.rand(1, 3, 8, 8), unit(1, 3, tiny.config.clip.width, dim=2)
-    run = [tiny.aggregate(cost, cost[..., ::2, ::2], text=text, features=maps) for maps in (features, extreme, clamped)]
+    text = unit(1, 3, tiny.config.clip.width, dim=2)
+    run = [tiny.aggregate(maps, text) for maps in (features, extreme, clamped)]
     torch.testing.assert_close(run[1], run[2])
     assert not torch.allclose(run[0], run[1])
     run = [tiny.decode(run[0], maps) for maps in (features, extreme, clamped)]
@@ -125,7 +125,8 @@ def stages(model, scale: float, **settings) -> Features:
     generator = torch.Generator().manual_seed(0)
     sizes = zip(model.config.clip.channels, (32, 16, 8, 4), strict=True)
     maps = [(scale * torch.randn(1, channels, size, size, generator=generator)).requires_grad_(**settings) for channels, size in sizes]
-    return Features(*maps, torch.zeros(1, model.config.clip.width, 8, 8), torch.zeros(1, model.config.clip.width, 4, 4))
+    dense = [torch.randn(1, model.config.clip.width, size, size, generator=generator) for size in (8, 4)]
+    return Features(*maps, *dense)
 
 
 def test_the_decoder_trains_nothing_behind_its_guidance(tiny):
@@ -135,7 +136,7 @@ def test_the_decoder_trains_nothing_behind_its_guidance(tiny):
     tiny.decode(x, features._replace(x4=features.x4.detach(), x8=features.x8.detach())).sum().backward()
     assert features.x16.grad is None
     text = unit(1, 2, tiny.config.clip.width, dim=2)
-    tiny.aggregate(torch.rand(1, 2, 8, 8), torch.rand(1, 2, 4, 4), text=text, features=features).sum().backward()
+    tiny.aggregate(features, text).sum().backward()
     assert features.x16.grad is not None
     assert features.x32.grad is not None
     tiny.zero_grad()

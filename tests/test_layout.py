@@ -16,7 +16,7 @@ LEVELS = [  # a module may import from its own level and those before it
     {"models"},
     {"segmenter", "data"},
     {"evaluation"},
-    {"training", "demo", "export", "batch"},
+    {"training", "demo", "bench", "export", "batch"},
     {"serve", "cli"},
 ]
 SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "base", "core"}

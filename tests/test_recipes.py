@@ -20,8 +20,9 @@ from wordmask.models.load import load_model
 from wordmask.training import contrastive
 from wordmask.training.beginning import from_clip
 from wordmask.training.finetune import Weights, blend, with_classes
+from wordmask.training.optimiser import build_optimiser
 from wordmask.training.start import load_recipe, read_settings, settings_class, start
-from wordmask.training.train import build_optimiser, train
+from wordmask.training.train import train
 from wordmask.vocabulary import Vocabulary
 
 TWO_STEPS = ("steps=2", "workers=0", "validate_every=2", "save_every=2", "precision=float32")

@@ -37,7 +37,13 @@ def test_three_lines_of_python(picture, tmp_path):
     assert {region.name for region in result.regions} <= {"road", "car", "sky"}
     assert all(0 < region.score <= 1 for region in result.regions)
     assert result.task == "semantic"
-    assert result.settings == {"keep": 3, "threshold": 0.0, "background": None, "synonyms": "first", "precision": "float32"}
+    assert result.settings == {
+        "keep": 3,
+        "threshold": 0.0,
+        "background": None,
+        "synonyms": "first",
+        "precision": result.settings["precision"],
+    }
 
 
 def test_one_word_takes_the_whole_picture(segment):
@@ -150,12 +156,27 @@ def test_settings_that_make_no_sense(segment, settings, message):
 
 def test_devices_and_precisions():
     assert choose_device("cpu") == torch.device("cpu")
-    assert choose_precision("auto") == "float32"
+    assert choose_precision("float16", torch.device("cpu")) == "float16"
     for unusable in ("gpu", "cuda:99", "tpu", "meta", "", None, 7.5):
         with pytest.raises(ValueError, match="cannot be used here"):
             choose_device(unusable)
     with pytest.raises(ValueError, match="expected one of auto"):
-        choose_precision("float64")
+        choose_precision("float64", torch.device("cpu"))
+
+
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [({"avx2": True}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32")],
+)
+def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, found, expected):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
+    assert choose_precision("auto", torch.device("cpu")) == expected
+
+
+@pytest.mark.parametrize(("capability", "expected"), [((7, 5), "float32"), ((8, 0), "bfloat16"), ((9, 0), "bfloat16")])
+def test_auto_is_bfloat16_on_gpus_that_multiply_it(monkeypatch, capability, expected):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: capability)
+    assert choose_precision("auto", torch.device("cuda")) == expected
 
 
 def test_settings_of_numpy_can_be_saved(segment, tmp_path):

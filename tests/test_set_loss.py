@@ -13,6 +13,7 @@ from wordmask.models import kind_of
 from wordmask.models.eov_seg import MaskLogits
 from wordmask.text import Words
 from wordmask.training import set_loss as module
+from wordmask.training.segmentation import MaskLoss
 from wordmask.training.set_loss import (
     DICE_WEIGHT,
     MASK_WEIGHT,
@@ -24,6 +25,7 @@ from wordmask.training.set_loss import (
     set_loss,
     uncertain_points,
 )
+from wordmask.vocabulary import Vocabulary
 
 
 def case(queries: int, targets: int, classes: int = 4, seed: int = 0):
@@ -160,3 +162,28 @@ def test_the_loss_does_not_follow_autocast(precision):
     torch.manual_seed(0)
     with torch.autocast("cpu", precision):
         assert torch.equal(set_loss(raw, [target]), expected)
+
+
+def test_some_classes_take_part():
+    """Those of the pictures do, with all their names; the targets count among them."""
+    vocabulary = Vocabulary.of("sky; car, automobile; grass; dog, hound; sea; road", "eov-seg")
+    loss = MaskLoss(vocabulary, TextOnly(), most=4)
+    words = loss.words._replace(seen=torch.tensor([True, False, True, True, False, True]))
+    masks = torch.zeros(3, 2, 2, dtype=torch.bool)
+    targets = [Target(torch.tensor([3, 1, 3]), masks), Target(torch.tensor([5]), masks[:1])]
+    torch.manual_seed(0)
+    fewer, renumbered = loss.choose(words, targets)
+    assert len(fewer.seen) == 4
+    assert fewer.owner.max() == 3
+    for target, before in zip(renumbered, targets, strict=True):
+        for label, old in zip(target.labels.tolist(), before.labels.tolist(), strict=True):
+            assert torch.equal(fewer.embeddings[fewer.owner == label], words.embeddings[words.owner == old])
+            assert fewer.seen[label] == words.seen[old]
+    assert MaskLoss(vocabulary, TextOnly()).choose(words, targets) == (words, targets)
+
+
+class TextOnly:
+    """Encodes any phrase as a vector of its own."""
+
+    def encode_text(self, phrases: list[str]) -> torch.Tensor:
+        return torch.eye(12)[: len(phrases)]

@@ -70,7 +70,7 @@ def segment(
     model: Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")] = "err-seg-base",
     task: Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side; auto is float32.")] = Precision.auto,
+    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")] = 0.0,
     overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
@@ -196,6 +196,35 @@ def train(
 
     if not start(recipe, settings or []).finished:
         raise typer.Exit(143)  # as of a process that was told to stop
+
+
+@app.command()
+def bench(
+    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help="Presets; released ones get random weights.")] = None,
+    vocabulary: Annotated[str, typer.Option(help="A built-in list; see `wordmask vocabularies`.")] = "ade20k-150",
+    precision: Annotated[Precision, typer.Option(help="As in `wordmask segment`.")] = Precision.auto,
+    batch: Annotated[int, typer.Option(min=1, help="Also time so many pictures together.")] = 1,
+    compile: Annotated[bool, typer.Option("--compile", help="Compile the models; their parts can't be told apart then.")] = False,
+    runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    json: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
+) -> None:
+    """Time models on this machine, part by part, beside what it could do at best. Needs no weights and no network.
+
+    wordmask bench err-seg-base eov-seg-small --json speed.json
+    """
+    from wordmask.bench import bench_all
+
+    bench_all(
+        models or ["err-seg-tiny", "eov-seg-tiny"],
+        vocabulary,
+        precision=str(precision),
+        batch=batch,
+        compile=compile,
+        runs=runs,
+        device=device,
+        file=json,
+    )
 
 
 @app.command()

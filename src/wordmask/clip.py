@@ -15,6 +15,7 @@ from open_clip.tokenizer import SimpleTokenizer
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
@@ -88,7 +89,7 @@ def build(config: ClipConfig) -> Clip:
     vision = CLIPVisionCfg(timm_model_name=trunk, timm_pool="", timm_proj=config.projection, timm_drop_path=DROP_PATH, image_size=320)
     clip = Clip(config.width, vision, text)
     if config.trunk in CONVNEXTS:
-        shape = {"depths": CONVNEXTS[config.trunk], "dims": config.channels, "ls_init_value": LAYER_SCALE}
+        shape = {"depths": CONVNEXTS[config.trunk], "dims": config.channels, "ls_init_value": LAYER_SCALE, "conv_mlp": False}
         clip.visual.trunk = timm.create_model(trunk, num_classes=0, global_pool="", **shape)
         clip.visual.head.proj = nn.Linear(config.channels[-1], config.width, bias=False)
     return clip.eval()
@@ -162,6 +163,29 @@ def project_pixels(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 
     """Bring every pixel of a last-stage map to the space shared with words, through CLIP's own norm and projection."""
     x = clip.visual.trunk.head.norm(clip.visual.trunk.norm_pre(x))
     return clip.visual.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, h, w)
+
+
+def folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[nn.Module, nn.Identity]:
+    """A convolution that does what it and the batch norm after it did with fixed statistics, and nothing in the norm's place."""
+    return fuse_conv_bn_eval(conv.eval(), norm.eval(), transpose=isinstance(conv, nn.ConvTranspose2d)), nn.Identity()
+
+
+def fold_batch_norms(clip: Clip) -> None:
+    """Fold the batch norms of OpenAI's ResNets; a ConvNeXt has none."""
+    if not has_attention_pool(clip):
+        return
+    blocks = [block for stage in ("layer1", "layer2", "layer3", "layer4") for block in getattr(clip.visual, stage)]
+    for module in (clip.visual, *blocks):
+        for number in (1, 2, 3):
+            names = f"conv{number}", f"bn{number}"
+            conv, norm = (getattr(module, name) for name in names)
+            if isinstance(norm, nn.BatchNorm2d):
+                for name, part in zip(names, folded(conv, norm), strict=True):
+                    setattr(module, name, part)
+    for block in blocks:
+        if block.downsample is not None and isinstance(block.downsample[-1], nn.BatchNorm2d):
+            *before, conv, norm = block.downsample
+            block.downsample = nn.Sequential(*before, *folded(conv, norm))
 
 
 def has_attention_pool(clip: Clip) -> bool:

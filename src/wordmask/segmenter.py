@@ -1,7 +1,7 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Iterable
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -31,6 +31,7 @@ def load(
     precision: Precision = "auto",
     cache: Path | Literal["auto"] | None = "auto",
     batch: int = 1,
+    compile: bool = False,
 ) -> "Segmenter":
     """Load a model, ready to segment.
 
@@ -38,18 +39,22 @@ def load(
         name: A preset (`err-seg-base`, `err-seg-large`, `eov-seg-small`, `eov-seg-medium`, `eov-seg-large`), a checkpoint file (ours or
             the reference's), or a hub id `owner/name`.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device such as `cuda:1`.
-        precision: Of the image side: `float32`, `bfloat16`, `float16`; `auto` is float32.
+        precision: Of the image side: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 where the hardware multiplies it natively (CUDA
+            from 8.0 on, CPUs with AMX or avx512_bf16), else float32. Votes, cosines, embedded costs and probabilities are always float32.
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
         batch: How many pictures of equal input size go through the model together, where many are asked for.
+        compile: Compile the model when it is first used, which takes a minute or more and a C++ compiler; other sizes and vocabularies then
+            run without compiling again. Pays where many pictures follow.
 
     Raises:
         ValueError: No such model, device or precision; weights that can't be fetched or don't fit.
     """
-    chosen_device, chosen_precision = choose_device(device), choose_precision(precision)
+    chosen_device = choose_device(device)
+    chosen_precision = choose_precision(precision, chosen_device)
     loaded = load_model(name)
     model = loaded.model.for_inference().to(chosen_device)
     folder = cache_folder() if cache == "auto" else cache and at_home(cache)
-    details = {"precision": chosen_precision, "text_tower": loaded.text_tower, "cache": folder, "batch": batch}
+    details = {"precision": chosen_precision, "text_tower": loaded.text_tower, "cache": folder, "batch": batch, "compile": compile}
     return Segmenter(model, name=loaded.name, **details)
 
 
@@ -87,6 +92,7 @@ class Segmenter:
         text_tower: Fingerprint of the text tower, computed if None.
         cache: Folder for text embeddings, or None.
         batch: How many pictures of equal input size go through the model together.
+        compile: See `load`.
     """
 
     def __init__(
@@ -98,11 +104,13 @@ class Segmenter:
         text_tower: str | None = None,
         cache: Path | None = None,
         batch: int = 1,
+        compile: bool = False,
     ):
         self.model = model.eval()
         self.name = name
         self.device = next(model.parameters()).device
-        self.precision = choose_precision(precision)
+        self.precision = choose_precision(precision, self.device)
+        self.run = compiled(model, self.device) if compile else model
         if not (isinstance(batch, int) and batch >= 1):
             raise ValueError(f"batch came as {batch!r}; expected a number of pictures, at least 1.")
         self.batch = batch
@@ -222,8 +230,8 @@ class Segmenter:
     def _segment(self, group: list[Prepared], asked: Asked, *, settings: dict, per_pixel: bool) -> dict[int, Segmentation]:
         pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
         choice = {"keep": settings["keep"]} if "keep" in settings else {}
-        with self._autocast():
-            raw = self.model(pixels, asked.words, **choice)
+        with self.autocast():
+            raw = self.run(pixels, asked.words, **choice)
         results = {}
         for number, ready in enumerate(group):
             origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
@@ -244,10 +252,16 @@ class Segmenter:
         limits = {name: settings[name] for name in ("threshold", "overlap")}
         return panoptic_result(read_panoptic(*masks, things=things, frame=frame, per_pixel=per_pixel, **limits), origin)
 
-    def _autocast(self):
+    def autocast(self) -> AbstractContextManager[None]:
+        """What the image side runs in."""
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+
+def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
+    """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together."""
+    return torch.compile(model, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
 
 
 def distractors(vocabulary: Vocabulary) -> tuple[WordClass, ...]:

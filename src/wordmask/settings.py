@@ -7,6 +7,7 @@ import torch
 
 from wordmask.text import Synonyms
 
+NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16")  # of a CPU's capabilities, as torch names them
 MOST_INSTANCES = 65535  # their ids fill 16 bits
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Task = Literal["semantic", "panoptic", "instance"]
@@ -60,12 +61,24 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str) -> str:
-    """Resolve `auto`, which is float32: half precisions are not yet shown to give the same labels.
+def choose_precision(precision: str, device: torch.device) -> str:
+    """Resolve `auto`: bfloat16 where the hardware multiplies it natively, float32 elsewhere.
 
     Raises:
         ValueError: An unknown precision.
     """
     if precision not in get_args(Precision):
         raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
-    return "float32" if precision == "auto" else precision
+    if precision != "auto":
+        return precision
+    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+
+
+def multiplies_bfloat16(device: torch.device) -> bool:
+    """Whether a device has instructions for bfloat16: CUDA from compute capability 8.0 on; CPUs with AMX or avx512_bf16."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_capability(device) >= (8, 0)
+    if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):
+        return False
+    found = torch.cpu.get_capabilities()
+    return any(found.get(name, False) for name in NATIVE_BFLOAT16)

@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, mean_inside, sum_inside, widened
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, folded, mean_inside, sum_inside, widened
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -165,7 +165,14 @@ class DeformableUpsample(nn.Module):
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B O h2 w2"]:
         offsets, strengths = self.offsets(x).split([2 * DEFORMED, DEFORMED], dim=1)
         x = deformable_conv2d(x, offsets, strengths.sigmoid(), self.deformable.weight)
+        if self.deformable.bias is not None:  # of a folded norm
+            x = x + self.deformable.bias[:, None, None]
         return F.relu(self.norm2(self.up(F.relu(self.norm1(x)))))
+
+    def fold(self) -> None:
+        """Make the norms, which don't change any more, part of the kernels before them."""
+        self.deformable, self.norm1 = folded(self.deformable, self.norm1)
+        self.up, self.norm2 = folded(self.up, self.norm2)
 
 
 class LiteAggregator(nn.Module):
@@ -224,6 +231,11 @@ class VocabularyAwareSelection(nn.Module):
 
     def forward(self, x: Float[Tensor, "B C h w"], text: Float[Tensor, "S D"]) -> Float[Tensor, "B C h w"]:
         return x * (self.clarity(x, text)[:, None] * self.scale + self.offset)
+
+    def fold(self) -> None:
+        """Make the norms, which don't change any more, part of the kernels before them."""
+        self.depthwise, self.norm1 = folded(self.depthwise, self.norm1)
+        self.pointwise, self.norm2 = folded(self.pointwise, self.norm2)
 
     def clarity(self, x: Float[Tensor, "B C h w"], text: Float[Tensor, "S D"]) -> Float[Tensor, "B h w"]:
         """The largest probability that a softmax over the words gives at each pixel, in (0, 1]."""
@@ -484,7 +496,11 @@ class EovSeg(nn.Module):
         return not name.startswith(("clip.", "spatial."))
 
     def for_inference(self) -> "EovSeg":
-        """Leave out what only training needs: the class vectors of all layers but the last, which nothing but their losses reads."""
+        """Fold batch norms, and leave out the class vectors of all layers but the last, which nothing but their losses reads."""
+        clip.fold_batch_norms(self.clip)
+        for module in self.modules():
+            if isinstance(module, DeformableUpsample | VocabularyAwareSelection):
+                module.fold()
         for layer in self.layers[:-1]:
             layer.semantic = layer.spatial = layer.fusion = layer.class_vector = layer.logit_scale = None
         return self

@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from torchvision.ops import stochastic_depth
 
 from wordmask import clip
-from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.text import Words, encode_phrases
 
@@ -154,7 +154,7 @@ def choose_classes(
 
 
 class CostEmbedding(nn.Module):
-    """Embed the two cost maps of every kept class and fuse them on the x16 grid."""
+    """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to the result."""
 
     def __init__(self, config: ErrSegConfig):
         super().__init__()
@@ -163,10 +163,11 @@ class CostEmbedding(nn.Module):
         self.fuse = nn.Conv2d(config.cost_width, config.width, kernel_size=1)
 
     def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
-        fine = self.x16(cost_x16.flatten(0, 1)[:, None])  # (B·K, 256, h, w)
-        coarse = self.x32(cost_x32.flatten(0, 1)[:, None])
-        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        x = self.fuse((fine + coarse) / 2)
+        with torch.autocast(cost_x16.device.type, enabled=False):
+            fine = self.x16(cost_x16.flatten(0, 1)[:, None])  # (B·K, 256, h, w)
+            coarse = self.x32(cost_x32.flatten(0, 1)[:, None])
+            coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+            x = self.fuse((fine + coarse) / 2)
         return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
 
 
@@ -411,31 +412,38 @@ class ErrSeg(nn.Module):
             present: Classes in the target, when training; see `choose_classes`.
         """
         features = self.encode_image(pixels)
-        pixels_x16, pixels_x32 = F.normalize(features.dense_x16, dim=1), F.normalize(features.dense_x32, dim=1)
-        with torch.no_grad(), torch.autocast(pixels.device.type, enabled=False):  # a vote counts or doesn't: in full precision
-            votes, peaks = count_votes(pixels_x16.float(), words.embeddings.float())
-            kept = choose_classes(votes, peaks, keep=keep or self.default_keep(votes.shape[1]), present=present)
-        text = words.embeddings[kept]  # (B, K, D)
-        cost_x16, cost_x32 = (torch.einsum("bdhw,bkd->bkhw", x, text) for x in (pixels_x16, pixels_x32))
-        x = self.aggregate(cost_x16, cost_x32, text=text, features=features)
+        kept, votes = self.choose(features, words, keep=keep or self.default_keep(len(words.embeddings)), present=present)
+        x = self.aggregate(features, words.embeddings[kept])
         return SemanticLogits(self.decode(x, features), kept, votes)
 
-    def aggregate(
-        self,
-        cost_x16: Float[Tensor, "B K h w"],
-        cost_x32: Float[Tensor, "B K h32 w32"],
-        *,
-        text: Float[Tensor, "B K D"],
-        features: Features,
-    ) -> Float[Tensor, "B K h w C"]:
+    @torch.no_grad()
+    def choose(
+        self, features: Features, words: Words, *, keep: int, present: Bool[Tensor, "B T"] | None = None
+    ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B T"]]:
+        """Choose the classes worth refining; return them, ascending, and every class's votes.
+
+        A vote counts or doesn't: it is cast in full precision.
+        """
+        with torch.autocast(features.dense_x16.device.type, enabled=False):
+            pixels = F.normalize(widened(features.dense_x16), dim=1)
+            votes, peaks = count_votes(pixels, widened(words.embeddings))
+            return choose_classes(votes, peaks, keep=keep, present=present), votes
+
+    def aggregate(self, features: Features, text: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w C"]:
         """Refine the cost maps of the kept classes, each beside its picture and its word."""
-        x16, x32 = (x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))
-        image_guidance = self.image_guidance(x16, x32)
+        cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
+        image_guidance = self.image_guidance(*(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32)))
         text_guidance = F.gelu(self.text_guidance(text))
         x = self.cost_embedding(cost_x16, cost_x32)
         for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
             x = class_block(spatial_block(x, image_guidance), text_guidance)
         return x
+
+    @staticmethod
+    def cost(pixels: Float[Tensor, "B D h w"], text: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w"]:
+        """The cosine of every pixel with every word, in full precision: it is small differences that count."""
+        with torch.autocast(pixels.device.type, enabled=False):
+            return torch.einsum("bdhw,bkd->bkhw", F.normalize(widened(pixels), dim=1), widened(text))
 
     def decode(self, x: Float[Tensor, "B K h w C"], features: Features) -> Float[Tensor, "B K h4 w4"]:
         """Bring the map of every kept class to stride 4, guided by the earlier stages of the image tower."""

@@ -20,7 +20,7 @@ from wordmask import clip
 from wordmask.clip import Clip
 from wordmask.data.augment import resize
 from wordmask.data.labelled import LabelledPicture
-from wordmask.data.shapeland import Composition, Scene, Shapeland, caption, draw_scene, unseen_classes
+from wordmask.data.shapeland import Composition, Scene, Shapeland, World, caption, draw_scene, unseen_classes
 from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import eov_seg, err_seg
 from wordmask.text import encode_phrases
@@ -53,15 +53,16 @@ class RegionScenes(Dataset):
 
     Args:
         augment: Gives pictures whose sides are multiples of 32.
+        world: What the scenes look like.
     """
 
-    def __init__(self, augment: Augmentation, seed: int):
-        self.augment, self.seed = augment, seed
+    def __init__(self, augment: Augmentation, seed: int, world: World = SQUARE):
+        self.augment, self.seed, self.world = augment, seed, world
         self.label = {name: label for label, name in enumerate(Vocabulary.builtin(SEEN).names)}
 
     def __getitem__(self, number: int) -> Example:
         seed = FIRST["regions"] + number
-        scene = draw_scene(seed, SQUARE)
+        scene = draw_scene(seed, self.world)
         labelled = self.augment(self.labelled(scene, f"Shapeland scene {seed}"), np.random.default_rng([self.seed, 2, number]))
         tokens = torch.tensor(clip.tokenize([caption(scene, RandomState(seed))])[0])
         return Example(normalised(labelled.rgb), Regions(tokens, *regions_of(labelled)), labelled.source)

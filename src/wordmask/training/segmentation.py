@@ -135,10 +135,11 @@ class MaskLoss:
 
     Args:
         points: At which masks are compared.
+        most: At most so many classes take part, those of the pictures and others at random. None: all, as in the paper.
     """
 
-    def __init__(self, vocabulary: Vocabulary, model: nn.Module, points: int = POINTS):
-        self.vocabulary, self.encode, self.points = vocabulary, model.encode_text, points
+    def __init__(self, vocabulary: Vocabulary, model: nn.Module, points: int = POINTS, most: int | None = None):
+        self.vocabulary, self.encode, self.points, self.most = vocabulary, model.encode_text, points, most
 
     @cached_property
     @torch.no_grad()
@@ -148,8 +149,19 @@ class MaskLoss:
     def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
         with torch.autocast(part.pixels.device.type, enabled=False):  # they are the same for the whole training
             words = Words(*(tensor.to(part.pixels.device) for tensor in self.words))
+        words, targets = self.choose(words, part.targets)
         count = mean_count([target for one in whole for target in one.targets], part.pixels, parts=len(whole))
-        return set_loss(model(part.pixels, words), part.targets, count=count, points=self.points)
+        return set_loss(model(part.pixels, words), targets, count=count, points=self.points)
+
+    def choose(self, words: Words, targets: list[Target]) -> tuple[Words, list[Target]]:
+        """Choose the classes that take part; return their words, and the targets in their numbers."""
+        if self.most is None or self.most >= len(words.seen):
+            return words, targets
+        counts = [len(target.labels) for target in targets]
+        chosen, labels = choose_among(torch.cat([target.labels for target in targets]), len(words.seen), self.most)
+        taken = torch.isin(words.owner, chosen)
+        fewer = Words(words.embeddings[taken], torch.searchsorted(chosen, words.owner[taken]), words.seen[chosen])
+        return fewer, [target._replace(labels=part) for target, part in zip(targets, labels.split(counts), strict=True)]
 
 
 # Recipes ----------------------------------------------------------------------------------------------------------------------------
@@ -178,15 +190,18 @@ def err_seg_recipe(
     return _recipe(settings, model, data, loss=loss, target=semantic_target, numbers=numbers, **parts)
 
 
-def eov_seg_recipe(settings: Settings, model: nn.Module, data: DataSet, *, points: int = POINTS, **parts) -> Recipe:
+def eov_seg_recipe(
+    settings: Settings, model: nn.Module, data: DataSet, *, points: int = POINTS, most: int | None = None, **parts
+) -> Recipe:
     """EOV-Seg's recipe: rate 1e-4, decay 0.05, none on norms and embeddings; the gradient's norm at most 0.01.
 
     Args:
         points: See `MaskLoss`.
+        most: Likewise.
         parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm` and `shuffle`.
     """
     limit = {"gradient_norm": parts.pop("gradient_norm", EOV_SEG_GRADIENT_NORM)}
-    loss = MaskLoss(data.vocabulary, model, points)
+    loss = MaskLoss(data.vocabulary, model, points, most)
     return _recipe(settings, model, data, loss=loss, target=mask_target, numbers=EOV_SEG_NUMBERS, **limit, **parts)
 
 

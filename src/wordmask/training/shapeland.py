@@ -38,7 +38,9 @@ class Captioned(Dataset):
         world = [world for start, world in self.worlds if start <= number][-1]
         seed = FIRST["captions"] + number
         scene = draw_scene(seed, world)
-        return Example(normalised(scene.rgb), tokenize([caption(scene, RandomState(seed))])[0], f"Shapeland scene {seed}")
+        random = RandomState(seed)
+        captions = tokenize([caption(scene, random), caption(scene, random)])
+        return Example(normalised(scene.rgb), captions, f"Shapeland scene {seed}")
 
 
 @torch.no_grad()

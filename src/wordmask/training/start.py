@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from wordmask.settings import choose_precision
+from wordmask.settings import choose_device, choose_precision
 from wordmask.training.recipe import Settings
 from wordmask.training.train import Outcome, train
 from wordmask.writing import at_home
@@ -30,7 +30,7 @@ def start(recipe: str, assignments: list[str]) -> Outcome:
     """
     module = load_recipe(recipe)
     settings = read_settings(settings_class(module), assignments)
-    settings = dataclasses.replace(settings, precision=choose_precision(settings.precision))
+    settings = dataclasses.replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
     torch.manual_seed(settings.seed)  # the weights a model starts with
     if hasattr(module, "run"):
         return module.run(settings)

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from wordmask.settings import choose_device
 from wordmask.training.journal import Checkpoint, Journal, StopSignal
+from wordmask.training.optimiser import build_optimiser
 from wordmask.training.parts import PartsAhead, Share, parts_per_step
 from wordmask.training.recipe import Batch, Recipe, Settings
 
@@ -103,16 +104,6 @@ def validate(recipe: Recipe, model: nn.Module, checkpoint: Checkpoint, journal: 
         checkpoint.keep_best(scores)
         checkpoint.write(step, validation_due=False)
     model.train()
-
-
-def build_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW:
-    """AdamW over the recipe's groups; what is in none of them gets no gradient."""
-    groups = [{**group, "full_rate": group["lr"]} for group in recipe.groups(model)]
-    model.requires_grad_(False)
-    for group in groups:
-        for parameter in group["params"]:
-            parameter.requires_grad_(True)
-    return torch.optim.AdamW(groups, betas=recipe.betas, fused=True)
 
 
 class Objective(nn.Module):

@@ -1,0 +1,473 @@
+"""How fast a model is, part by part, beside what the machine could do at best.
+
+Released presets are built with random weights: speed doesn't depend on them. Every time is the median of several runs after a warm-up,
+with the fastest and the slowest. So that figures from two machines can be compared, all are also given in units of one *yardstick*: the
+image tower of ERR-Seg B with both dense maps, 640×640 pixels, in eager float32.
+
+The *floor* of a part is the longer of two times: its floating-point operations at the machine's measured rate of matrix products in that
+precision, and the bytes it can't avoid (weights and inputs read once, outputs written once) at its measured bandwidth.
+"""
+
+import io
+import json
+import platform
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import FlopCounterMode
+
+from wordmask.image import prepare, read_picture
+from wordmask.models import InPackage, kind_of
+from wordmask.models.load import load_model
+from wordmask.segmenter import Segmenter
+from wordmask.settings import choose_device, choose_precision
+from wordmask.vocabulary import Vocabulary
+from wordmask.writing import atomic, check_writable
+
+PARTS = {  # methods of the models, in the order data meets them
+    "err-seg": {"encode_image": "CLIP", "choose": "class choice", "aggregate": "aggregation", "decode": "decoder"},
+    "eov-seg": {
+        **{"encode_image": "CLIP and spatial extractor", "aggregate": "aggregation", "select": "vocabulary-aware selection"},
+        **{"decode": "decoder", "opinion": "ensemble"},
+    },
+}
+YARDSTICK = "err-seg-base"
+MATRIX = 2048  # side of the matrices whose product is timed
+COPIED = 2**28  # bytes
+SIZE = (480, 640)  # of the picture
+TEXT_CLASSES = 150  # at most, of those that are encoded to time the text tower
+RUNS = 5
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds: the median of several runs, the fastest and the slowest."""
+
+    median: float
+    fastest: float
+    slowest: float
+    runs: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What the machine can do.
+
+    Args:
+        products: Floating-point operations per second of a product of two square matrices, by precision.
+        bandwidth: Bytes per second, read and written, of a copy in memory.
+        yardstick: Of the image tower of ERR-Seg B in float32.
+        conditions: Hardware, versions, threads, time.
+    """
+
+    products: dict[str, float]
+    bandwidth: float
+    yardstick: Timing
+    conditions: dict[str, object]
+
+
+@dataclass
+class Part:
+    """What one part of a model took.
+
+    Args:
+        seconds: Of each run.
+        operations: Floating-point operations of one run.
+        bytes: Weights and inputs read once and outputs written once.
+    """
+
+    label: str
+    seconds: list[float] = field(default_factory=list)
+    operations: int = 0
+    bytes: int = 0
+
+    def floor(self, machine: Machine, precision: str) -> float:
+        """The least number of seconds that this machine could need."""
+        return max(self.operations / machine.products[precision], self.bytes / machine.bandwidth)
+
+
+class Asked(NamedTuple):
+    """What is timed.
+
+    Args:
+        model: A preset.
+        vocabulary: A built-in list, for `Vocabulary.of`.
+        precision: float32, bfloat16 or float16.
+        batch: Pictures that go through together.
+        compile: Whether the model is compiled; its parts can't be told apart then.
+    """
+
+    model: str
+    vocabulary: str
+    precision: str
+    batch: int = 1
+    compile: bool = False
+
+
+# The machine ------------------------------------------------------------------------------------------------------------------------
+
+
+def timed(action: Callable[[], object], device: torch.device, *, runs: int = RUNS, warm_up: int = 1) -> Timing:
+    """Time an action, until the device is done with it."""
+    for _ in range(warm_up):
+        action()
+    seconds = []
+    for _ in range(runs):
+        finish(device)
+        started = time.perf_counter()
+        action()
+        finish(device)
+        seconds.append(time.perf_counter() - started)
+    return summary(seconds)
+
+
+def summary(seconds: list[float]) -> Timing:
+    return Timing(statistics.median(seconds), min(seconds), max(seconds), len(seconds))
+
+
+def finish(device: torch.device) -> None:
+    """Wait for what a device was given to do."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+@torch.inference_mode()
+def measure_machine(device: torch.device, precisions: set[str]) -> Machine:
+    """Measure matrix products, bandwidth and the yardstick."""
+    products = {}
+    for precision in precisions | {"float32"}:
+        a, b = (torch.randn(MATRIX, MATRIX, device=device).to(getattr(torch, precision)) for _ in range(2))
+        products[precision] = 2 * MATRIX**3 / timed(lambda a=a, b=b: a @ b, device).fastest
+    return Machine(products, measure_bandwidth(device), measure_yardstick(device), conditions(device))
+
+
+def measure_bandwidth(device: torch.device) -> float:
+    """Bytes read and written per second of a copy."""
+    source = torch.zeros(COPIED // 4, device=device)
+    target = torch.empty_like(source)
+    return 2 * COPIED / timed(lambda: target.copy_(source), device).fastest
+
+
+def measure_yardstick(device: torch.device) -> Timing:
+    """Time the image tower of ERR-Seg B with both dense maps, 640×640, eager float32."""
+    kind = kind_of(YARDSTICK)
+    model = kind.random(kind.presets[YARDSTICK]).to(device)
+    pixels = torch.randn(1, 3, 640, 640, device=device)
+    return timed(lambda: model.encode_image(pixels), device)
+
+
+def conditions(device: torch.device) -> dict[str, object]:
+    """What a figure depends on."""
+    found = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+    flags = [name for name in ("amx_bf16", "avx512_bf16", "avx512_f", "avx2") if found.get(name)]
+    return {
+        "date": datetime.now(UTC).isoformat(timespec="minutes"),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+        "cpu": found.get("cpu_name") or platform.processor() or platform.machine(),
+        "instructions": flags,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.system(),
+    }
+
+
+# One model --------------------------------------------------------------------------------------------------------------------------
+
+
+def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = RUNS) -> dict[str, object]:
+    """Time one picture through a model, by part, and a batch; count operations, bytes, parameters and memory.
+
+    Raises:
+        ValueError: No such preset or vocabulary, or a batch that is none.
+    """
+    model, name = build(asked.model)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    segmenter = Segmenter(model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile)
+    vocabulary = Vocabulary.of(asked.vocabulary, model.family)
+    report = {"asked": asked._asdict(), "classes": len(vocabulary), "parameters": parameters, "text": time_text(segmenter, vocabulary)}
+    segmenter.text.vectors = _Unit(model.config.clip.width)  # what the words are doesn't matter from here on
+    rgb = some_picture(*SIZE)
+    words = segmenter.encode_words(vocabulary)
+    pixels, frame = prepare(rgb, model.image_input)
+    segmenter(rgb, vocabulary)
+    report["whole"] = asdict(timed(lambda: segmenter(rgb, vocabulary), device, runs=runs, warm_up=0))
+    if asked.batch > 1:
+        batch = timed(lambda: segmenter([rgb] * asked.batch, vocabulary), device, runs=max(2, runs // 2))
+        report["batch"] = asdict(batch) | {"per picture": batch.median / asked.batch}
+    report["memory"] = peak_memory(lambda: segmenter(rgb, vocabulary), device)
+    parts = list(time_around(segmenter, rgb, vocabulary, device, runs))
+    if not asked.compile:
+        parts[1:1] = time_parts(segmenter, pixels[None].to(device), words, runs)
+    report["parts"] = [describe(part, machine, asked.precision) for part in parts]
+    report["floor"] = sum(part["floor"] for part in report["parts"])
+    report["yardsticks"] = report["whole"]["median"] / machine.yardstick.median
+    report["input"] = {"picture": list(SIZE), "pixels": list(pixels.shape[1:]), "original": list(frame.original)}
+    return report
+
+
+def build(name: str) -> tuple[nn.Module, str]:
+    """A preset with weights: bundled ones have their own, others random ones."""
+    kind = kind_of(name)
+    if isinstance(kind.released.get(name), InPackage):
+        return load_model(name).model, name
+    return kind.random(kind.presets[name]), f"{name} (random weights)"
+
+
+class _Unit(dict):
+    """A vector for any phrase, without a text tower: its place decides."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width, self.random = width, torch.Generator().manual_seed(0)
+
+    def __contains__(self, _: object) -> bool:
+        return True
+
+    def __missing__(self, phrase: str) -> Tensor:
+        self[phrase] = vector = nn.functional.normalize(torch.randn(self.width, generator=self.random), dim=0)
+        return vector
+
+
+def some_picture(height: int, width: int) -> np.ndarray:
+    """A picture with edges and texture, the same everywhere; (H, W, 3) uint8."""
+    y, x = np.mgrid[:height, :width]
+    waves = [127 + 90 * np.sin(x / (7 + 9 * i) + y / (23 - 5 * i)) + 37 * ((x // 40 + y // 40) % 2) for i in range(3)]
+    return np.clip(np.stack(waves, axis=-1), 0, 255).astype(np.uint8)
+
+
+def time_text(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]:
+    """Time the text tower on the first classes, per class; and the same words again from memory."""
+    names = [entry.names[0] for entry in vocabulary][:TEXT_CLASSES]
+
+    def encode() -> None:
+        segmenter.text.encode(names, segmenter.model.encode_text)
+
+    with torch.inference_mode():
+        cold = timed(encode, segmenter.device, runs=1, warm_up=0)
+        warm = timed(encode, segmenter.device)
+    return {"phrases": len(names), "cold": cold.median, "in memory": warm.median}
+
+
+def time_around(segmenter: Segmenter, rgb: np.ndarray, vocabulary: Vocabulary, device: torch.device, runs: int) -> Iterator[Part]:
+    """Time what is done before the model and after it."""
+    result = segmenter(rgb, vocabulary)
+    wanted = segmenter.model.image_input
+    encoded = png_of(rgb)
+    yield Part("decoding and resizing", [timed(lambda: prepare(read_picture(encoded), wanted), device, runs=runs).median])
+    reading = Part("reading out")
+    with recorded(segmenter, {"_read": reading}, device):
+        for _ in range(runs):
+            segmenter(rgb, vocabulary)
+    yield reading
+    yield Part("drawing (not in the whole)", [timed(lambda: result.draw(), device, runs=runs).median])
+
+
+def png_of(rgb: np.ndarray) -> bytes:
+    """A picture as the bytes of a file."""
+    file = io.BytesIO()
+    Image.fromarray(rgb).save(file, "PNG")
+    return file.getvalue()
+
+
+@torch.inference_mode()
+def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) -> list[Part]:
+    """Time every part of a model, and count its operations and bytes."""
+    model, device = segmenter.model, segmenter.device
+    parts = {method: Part(label) for method, label in PARTS[model.family].items()}
+    with recorded(model, parts, device), segmenter.autocast():
+        for _ in range(runs):
+            model(pixels, words)
+    with counted(model, parts), segmenter.autocast():
+        model(pixels, words)
+    return list(parts.values())
+
+
+@contextmanager
+def recorded(owner: object, parts: dict[str, Part], device: torch.device) -> Iterator[None]:
+    """Note how long each of some methods takes, whenever it is called."""
+
+    def wrap(method: str, part: Part) -> Callable:
+        original = getattr(owner, method)
+
+        def run(*arguments: object, **settings: object) -> object:
+            finish(device)
+            started = time.perf_counter()
+            result = original(*arguments, **settings)
+            finish(device)
+            part.seconds.append(time.perf_counter() - started)
+            return result
+
+        return run
+
+    with replaced(owner, {method: wrap(method, part) for method, part in parts.items()}):
+        yield
+
+
+@contextmanager
+def counted(owner: object, parts: dict[str, Part]) -> Iterator[None]:
+    """Count operations and bytes of each of some methods."""
+
+    def wrap(method: str, part: Part) -> Callable:
+        original = getattr(owner, method)
+
+        def run(*arguments: object, **settings: object) -> object:
+            operations, read = FlopCounterMode(display=False), BytesRead()
+            with sdpa_kernel(SDPBackend.MATH), read, operations:  # the counter doesn't know every kernel of attention
+                result = original(*arguments, **settings)
+            part.operations += operations.get_total_flops()
+            part.bytes += read.total + sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+            return result
+
+        return run
+
+    with replaced(owner, {method: wrap(method, part) for method, part in parts.items()}):
+        yield
+
+
+@contextmanager
+def replaced(owner: object, methods: dict[str, Callable]) -> Iterator[None]:
+    """Give an object other methods for a while."""
+    vars(owner).update(methods)
+    try:
+        yield
+    finally:
+        for method in methods:
+            vars(owner).pop(method, None)
+
+
+class BytesRead(TorchDispatchMode):
+    """Counts the bytes of tensors that were there before, each once: weights and inputs."""
+
+    def __init__(self):
+        super().__init__()
+        self.made: set[int] = set()
+        self.seen: set[int] = set()
+        self.kept: list[Tensor] = []  # so that no address is used twice
+        self.total = 0
+
+    def __torch_dispatch__(self, operator, types, arguments=(), settings=None):
+        result = operator(*arguments, **(settings or {}))
+        for leaf in tree_leaves((arguments, settings)):
+            if isinstance(leaf, Tensor) and leaf.untyped_storage().data_ptr() not in self.made | self.seen:
+                self.seen.add(leaf.untyped_storage().data_ptr())
+                self.total += leaf.nbytes
+        for leaf in tree_leaves(result):
+            if isinstance(leaf, Tensor):
+                self.made.add(leaf.untyped_storage().data_ptr())
+                self.kept.append(leaf)
+        return result
+
+
+def describe(part: Part, machine: Machine, precision: str) -> dict[str, object]:
+    """A part in plain values."""
+    timing = summary(part.seconds)
+    return {
+        **{"part": part.label, **asdict(timing), "operations": part.operations, "bytes": part.bytes},
+        "floor": part.floor(machine, precision),
+    }
+
+
+def peak_memory(action: Callable[[], object], device: torch.device) -> dict[str, int] | None:
+    """Bytes in use at the highest, and before: of a GPU's memory; on a Linux CPU of the whole process; elsewhere unknown."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        action()
+        return {"before": before, "peak": torch.cuda.max_memory_allocated(device)}
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    before = resident("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
+    action()
+    return {"before": before, "peak": resident("VmHWM")}
+
+
+def resident(line: str) -> int:
+    """A line of this process's status, in bytes."""
+    status = Path("/proc/self/status").read_text()
+    return int(next(row.split()[1] for row in status.splitlines() if row.startswith(line + ":"))) * 1024
+
+
+# The report -------------------------------------------------------------------------------------------------------------------------
+
+
+def bench_all(
+    models: list[str], vocabulary: str, *, precision: str, batch: int, compile: bool, runs: int, device: str, file: Path | None
+) -> None:
+    """Measure the machine and then models, one by one; print tables, and write everything to a json file.
+
+    Raises:
+        ValueError: No such preset, vocabulary, precision or device.
+    """
+    chosen = choose_device(device)
+    precision = choose_precision(precision, chosen)
+    for model in models:
+        Vocabulary.of(vocabulary, kind_of(model).family)  # errors come before anything is measured
+    if file is not None:
+        check_writable(file.parent)
+    console = Console()
+    with console.status("Measuring the machine …"):
+        machine = measure_machine(chosen, {precision})
+    console.print(machine_line(machine))
+    reports = []
+    for model in models:
+        with console.status(f"Timing {model} …"):
+            reports.append(bench(Asked(model, vocabulary, precision, batch, compile), machine, chosen, runs=runs))
+        console.print(table_of(reports[-1]))
+        if file is not None:
+            content = {"machine": asdict(machine), "models": reports}
+            with atomic(file) as temporary:
+                temporary.write_text(json.dumps(content, indent=1) + "\n")
+
+
+def machine_line(machine: Machine) -> str:
+    """What the machine can do, in a line."""
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in machine.products.items())
+    where = machine.conditions
+    return (
+        f"{where['cpu'] if where['device'] == 'cpu' else where['device']}, {where['threads']} threads, torch {where['torch']}: {rates}, "
+        f"{machine.bandwidth / 1e9:.1f} GB/s; yardstick {machine.yardstick.median:.2f} s"
+    )
+
+
+def table_of(report: dict) -> Table:
+    """The parts of a model, what they took, and their floors."""
+    asked, whole = report["asked"], report["whole"]
+    table = Table(title=f"{asked['model']}, {report['classes']} classes, {asked['precision']}{', compiled' if asked['compile'] else ''}")
+    for column in ("part", "ms", "from – to", "GFLOP", "floor, ms", "× floor"):
+        table.add_column(column, justify="left" if column == "part" else "right")
+    for part in report["parts"]:
+        floor = part["floor"]
+        ratio = f"{part['median'] / floor:.1f}" if floor else ""
+        spread = f"{1e3 * part['fastest']:.1f} – {1e3 * part['slowest']:.1f}"
+        floors = (f"{part['operations'] / 1e9:.2f}", f"{1e3 * floor:.1f}", ratio) if floor else ("", "", "")
+        table.add_row(part["part"], f"{1e3 * part['median']:.1f}", spread, *floors)
+    table.add_section()
+    spread = f"{1e3 * whole['fastest']:.1f} – {1e3 * whole['slowest']:.1f}"
+    table.add_row("whole call, words known", f"{1e3 * whole['median']:.1f}", spread)
+    if "batch" in report:
+        table.add_row(f"per picture of {asked['batch']}", f"{1e3 * report['batch']['per picture']:.1f}")
+    caption = f"{report['yardsticks']:.2f} yardsticks · {report['parameters'] / 1e6:.1f} M parameters"
+    if report["memory"]:
+        caption += f" · {(report['memory']['peak'] - report['memory']['before']) / 2**20:.0f} MB beyond weights"
+    text = report["text"]
+    table.caption = f"{caption} · {text['phrases']} names encoded in {text['cold']:.2f} s, from memory in {1e3 * text['in memory']:.1f} ms"
+    return table
