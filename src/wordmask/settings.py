@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import torch
 
-from wordmask.text import Synonyms
+from wordmask.vocabulary import Synonyms
 
 MOST_INSTANCES = 65535  # their ids fill 16 bits
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
