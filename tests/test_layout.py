@@ -10,7 +10,7 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "vocabulary", "regions", "polygons", "coco", "segmentation", "drawing", "sources"},
+    {"writing", "released", "vocabulary", "regions", "polygons", "coco", "segmentation", "drawing", "sources"},
     {"image", "text", "clip", "weights", "postprocess", "settings", "results"},
     {"bundled"},
     {"models"},

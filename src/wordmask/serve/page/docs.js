@@ -6,7 +6,10 @@ $("drawn").textContent = `curl -H 'Accept: image/png' -F picture=@street.jpg -F 
 
 const element = (kind, text, ...children) => {
   const one = document.createElement(kind);
-  if (text) one.textContent = text;
+  String(text ?? "").split("`").forEach((part, number) => {  // between backticks: code
+    if (number % 2) one.append(Object.assign(document.createElement("code"), { textContent: part }));
+    else if (part) one.append(part);
+  });
   one.append(...children);
   return one;
 };

@@ -4,7 +4,7 @@ const $ = (id) => document.getElementById(id);
 const LARGEST_VIEW = 1600, LARGEST_SAVED = 4096;  // pixels along the longer side
 const PATIENCE = 3;  // times a busy server is asked again
 
-const state = { file: null, words: [], models: [], result: null, ids: null, view: null, places: new Map(), hovered: 0, alone: 0, asking: null };
+const state = { file: null, words: [], models: [], result: null, ids: null, view: null, places: new Map(), hovered: 0, alone: 0, asking: null, summary: "" };
 
 // ---- words ----
 
@@ -88,7 +88,7 @@ function takePicture(file) {
   $("picture").src = URL.createObjectURL(file);
   $("picture").alt = file.name || "The picture";
   $("picture").onload = () => {
-    $("frame").style.setProperty("--ratio", $("picture").naturalWidth / $("picture").naturalHeight);
+    $("view").style.setProperty("--ratio", $("picture").naturalWidth / $("picture").naturalHeight);
     $("empty").hidden = true;
     $("view").hidden = false;
     ask();
@@ -199,7 +199,7 @@ function showResult(result, seconds) {
   showChips();
   showList();
   const kinds = new Set(shown.map((region) => region.name)).size;
-  say(`${shown.length ? `${shown.length} region${shown.length > 1 ? "s" : ""} of ${kinds} word${kinds > 1 ? "s" : ""}` : "Nothing found"} · ${width}×${height} · ${seconds.toFixed(2)} s`);
+  say(state.summary = `${shown.length ? `${shown.length} region${shown.length > 1 ? "s" : ""} of ${kinds} word${kinds > 1 ? "s" : ""}` : "Nothing found"} · ${width}×${height} · ${seconds.toFixed(2)} s`);
   $("picture").alt = shown.length ? `Picture with ${shown.slice(0, 8).map((region) => region.title).join(", ")}` : "Picture, nothing found";
 }
 
@@ -362,7 +362,7 @@ $("frame").addEventListener("click", (event) => {
   const region = regionAt(event);
   if (state.alone) isolate(state.alone);
   else if (region) isolate(region.id);
-  if (event.pointerType === "touch") say(region && state.alone ? `${region.title} · score ${region.score.toFixed(2)}` : "");
+  if (event.pointerType === "touch") say(region && state.alone ? `${region.title} · score ${region.score.toFixed(2)}` : state.summary);
 });
 $("opacity").addEventListener("input", () => { $("fill").style.opacity = state.alone ? 1 : opacity(); });
 $("named").addEventListener("change", showNames);
