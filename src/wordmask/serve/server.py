@@ -9,7 +9,7 @@ from wordmask.serve.limits import Limits
 from wordmask.writing import at_home
 
 try:
-    import multipart as _multipart  # noqa: F401  what FastAPI reads forms with
+    import python_multipart  # noqa: F401  what FastAPI reads forms with
     import uvicorn
     from fastapi import FastAPI
 except ImportError as error:
