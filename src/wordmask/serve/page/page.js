@@ -129,15 +129,19 @@ document.addEventListener("drop", (event) => {
 let later = 0;
 function ask() {
   clearTimeout(later);
+  state.asking?.abort();
+  state.asking = null;
+  const missing = !state.file ? (state.words.length ? "Now a picture: drop, paste or choose one." : "") : !state.words.length ? "Name what to look for." : null;
+  document.body.classList.toggle("busy", missing === null);
+  if (missing !== null) {
+    clearResult();
+    return say(missing);
+  }
   later = setTimeout(askNow, 250);
 }
 
 async function askNow(patience = PATIENCE) {
-  state.asking?.abort();
-  if (!state.file) return say(state.words.length ? "Now a picture: drop, paste or choose one." : "");
-  if (!state.words.length) { clearResult(); return say("Name what to look for."); }
   const asking = (state.asking = new AbortController());
-  document.body.classList.add("busy");
   say("Looking …");
   try {
     const begin = performance.now();
@@ -147,7 +151,7 @@ async function askNow(patience = PATIENCE) {
       const seconds = Math.min(20, Number(answer.headers.get("Retry-After")) || 2);
       say(`The server is busy; trying again in ${seconds} s …`);
       await new Promise((done) => setTimeout(done, seconds * 1000));
-      return asking.signal.aborted ? undefined : askNow(patience - 1);
+      return asking.signal.aborted ? undefined : await askNow(patience - 1);
     }
     if (!answer.ok) { clearResult(); return say(content.detail, true); }
     showResult(content, (performance.now() - begin) / 1000);
