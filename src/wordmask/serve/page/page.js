@@ -230,7 +230,7 @@ function showList() {
     return element("li", {}, row);
   }));
   const faint = result.regions.length - shown.length;
-  const rest = [result.unlabelled_area ? `${share(result.unlabelled_area / pixels)} of the picture is none of these.` : "", faint ? `${faint} more have a score below 0.1.` : ""];
+  const rest = [shown.length ? "" : "No word fits. Other words may, or another task or model.", result.unlabelled_area && shown.length ? `${share(result.unlabelled_area / pixels)} of the picture is none of these.` : "", faint ? `${faint} more have a score below 0.1.` : ""];
   $("rest").textContent = rest.filter(Boolean).join(" ");
   $("found").hidden = false;
   $("downloads").hidden = false;
