@@ -10,13 +10,13 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "vocabulary", "regions", "coco", "segmentation", "drawing", "sources"},
+    {"writing", "released", "vocabulary", "regions", "polygons", "coco", "segmentation", "drawing", "sources"},
     {"image", "text", "clip", "weights", "postprocess", "settings", "results"},
     {"bundled"},
     {"models"},
     {"segmenter", "data"},
     {"evaluation"},
-    {"training", "demo", "bench", "export", "batch"},
+    {"training", "demo", "bench", "doctor", "export", "batch"},
     {"serve", "cli"},
 ]
 SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "base", "core"}

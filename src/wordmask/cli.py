@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from wordmask.serve.limits import Limits
+
 if TYPE_CHECKING:
     from wordmask.regions import Region
     from wordmask.segmentation import Segmentation
@@ -239,6 +241,59 @@ def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the class
         return
     for label, entry in enumerate(Vocabulary.builtin(name)):
         say(f"{label:5}  {'thing' if entry.thing else 'stuff'}  {', '.join(entry.names)}")
+
+
+@app.command()
+def serve(
+    models: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for segment; several times for several.")] = None,
+    host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
+    upload: Annotated[float, typer.Option(min=0.001, help="MB of a picture's file.")] = Limits.upload / 1e6,
+    pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of a picture.")] = Limits.pixels / 1e6,
+    words: Annotated[int, typer.Option(min=1, help="Words in a request, synonyms counted.")] = Limits.words,
+    queue: Annotated[int, typer.Option(min=1, help="Requests under way; the next is told to come again.")] = Limits.queue,
+    rate: Annotated[int, typer.Option(min=0, help="Requests a minute from one client; 0 is no limit.")] = Limits.rate,
+    seconds: Annotated[float, typer.Option(min=0.1, help="From a request's first byte to its last.")] = Limits.seconds,
+    batch: Annotated[int, typer.Option(min=1, help="Pictures that go through a model together.")] = Limits.batch,
+    proxy: Annotated[str | None, typer.Option(help="Address of a proxy whose X-Forwarded-For is believed.")] = None,
+) -> None:
+    """Serve a page and an API on this machine: drop a picture, type words, see the masks.
+
+    wordmask serve --model eov-seg-tiny
+
+    Without --model, the two that come with the package are served; they need no network.
+    """
+    from rich.console import Console
+
+    with Console(stderr=True).status("Loading …"):
+        from wordmask.demo import MODELS
+        from wordmask.serve.server import create_server, load_all, run
+
+        limits = Limits(round(upload * 1e6), round(pixels * 1e6), words, queue, rate, seconds, batch)
+        segmenters = load_all(models or list(MODELS), device=device, precision=str(precision), batch=batch)
+    if models is None:
+        say(f"note: {' and '.join(MODELS)} are small; --model err-seg-base fetches the released weights, once.", err=True)
+    run(create_server(segmenters, limits, host=host, port=port, proxy=proxy), lambda url: say(f"{url}  (Ctrl-C stops)"))
+
+
+@app.command()
+def doctor(
+    as_json: Annotated[bool, typer.Option("--json", help="For programs.")] = False,
+    wait: Annotated[float, typer.Option(min=0, help="Seconds that torch gets to say what it can use.")] = 2.0,
+) -> None:
+    """Say what hardware and precision will be used, what is cached, what is missing and how to get it."""
+    from wordmask.doctor import examine, report_lines
+
+    found = examine(wait)
+    if as_json:
+        import json
+
+        say(json.dumps(found, indent=1))
+    else:
+        for line in report_lines(found):
+            say(line)
 
 
 def read_arguments(

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from numpy.random import RandomState
 from PIL import Image
 
-from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Composition, World, draw_scene
+from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Composition, Scene, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
 from wordmask.drawing import lay_out
 from wordmask.segmentation import Segmentation
@@ -17,6 +17,7 @@ MODELS = ("err-seg-tiny", "eov-seg-tiny")
 UNSEEN = [thing for thing in COMPOSITIONS if not thing.seen]
 SCENES = World(320, 320, things=UNSEEN, count=(3, 5), size=(26, 42), spread=80)
 OTHERS = 18  # unseen things that are asked for though they are not there
+SAMPLE_OTHERS = 5  # about so many words of a sample are not there
 
 
 class Shown(NamedTuple):
@@ -45,13 +46,26 @@ def demo(output: Path, *, scenes: int, seed: int, device: str) -> tuple[Path, li
 
 
 def show(segmenters: dict[str, Segmenter], number: int) -> Shown:
-    """Segment one scene by its own words, all materials, and some things that are not there."""
+    """Segment one scene."""
     scene = draw_scene(number, SCENES)
+    words, there = words_for(scene, number)
+    return Shown(words, there, {name: segmenter(scene.rgb, words) for name, segmenter in segmenters.items()})
+
+
+def draw_sample(number: int) -> tuple[Image.Image, list[str]]:
+    """Draw a scene for people to try, and words to look for in it."""
+    scene = draw_scene(FIRST["demo"] + number, SCENES)
+    words, there = words_for(scene, FIRST["demo"] + number)
+    absent = [word for word in words if word.removesuffix(" [stuff]") not in there]
+    return Image.fromarray(scene.rgb), [word for word in words if word not in absent] + absent[:: len(absent) // SAMPLE_OTHERS]
+
+
+def words_for(scene: Scene, number: int) -> tuple[list[str], set[str]]:
+    """What to look for in a scene: its own words, all materials, and some things that are not there; and the names that are there."""
     there = {name.name if isinstance(name, Composition) else name for name in scene.names}
     order = RandomState(number % 2**32).permutation(len(UNSEEN))
     others = [UNSEEN[place].name for place in order if UNSEEN[place].name not in there][:OTHERS]
-    words = [*(f"{material} [stuff]" for material in MATERIALS), *sorted({*(there - set(MATERIALS)), *others})]
-    return Shown(words, there, {name: segmenter(scene.rgb, words) for name, segmenter in segmenters.items()})
+    return [*(f"{material} [stuff]" for material in MATERIALS), *sorted({*(there - set(MATERIALS)), *others})], there
 
 
 def sheet(shown: list[Shown]) -> Image.Image:

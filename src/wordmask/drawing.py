@@ -145,7 +145,8 @@ def palette() -> np.ndarray:
     steps = np.linspace(0, 255, 12).round()
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     oklab = _to_oklab(grid)
-    lively = (oklab[:, 0] > 0.45) & (oklab[:, 0] < 0.9) & (np.linalg.norm(oklab[:, 1:], axis=1) > 0.1)
+    chroma = np.linalg.norm(oklab[:, 1:], axis=1)
+    lively = (oklab[:, 0] > 0.5) & (oklab[:, 0] < 0.9) & (chroma > 0.09) & (chroma < 0.19)
     grid, oklab = grid[lively], oklab[lively]
     chosen = [int(np.linalg.norm(grid - (40, 110, 240), axis=1).argmin())]  # begin with a blue
     distance = np.linalg.norm(oklab - oklab[chosen[0]], axis=1)

@@ -87,11 +87,19 @@ def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Fl
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
     if wanted.square is None:
-        padded = (-(-new_height // PADDING) * PADDING, -(-new_width // PADDING) * PADDING)
+        padded = input_size(height, width, wanted)
         pixels = F.pad(pixels, (0, padded[1] - new_width, 0, padded[0] - new_height))
         return pixels, Frame((height, width), (new_height, new_width), padded)
     pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[0]  # (3, R, R)
     return pixels, Frame((height, width))
+
+
+def input_size(height: int, width: int, wanted: ImageInput) -> tuple[int, int]:
+    """(height, width) of the pixels that `prepare` makes of a picture."""
+    if wanted.square is not None:
+        return wanted.square, wanted.square
+    new_height, new_width = shortest_edge_size(height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge)
+    return -(-new_height // PADDING) * PADDING, -(-new_width // PADDING) * PADDING
 
 
 def _resize_axis(maps: Float[Tensor, "1 K h w"], size: int, axis: int) -> Float[Tensor, "1 K h2 w2"]:

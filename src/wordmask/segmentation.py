@@ -143,9 +143,9 @@ class Segmentation:
 
         return Image.fromarray(self.labels)
 
-    def to_dict(self) -> dict[str, object]:
-        """Describe the result in plain values, as in the json file."""
-        regions = [region.to_dict() | {"segmentation": region.to_rle()} for region in self.regions]
+    def to_dict(self, *, masks: bool = True) -> dict[str, object]:
+        """Describe the result in plain values, as in the json file; without the regions' pixels if not `masks`."""
+        regions = [region.to_dict() | ({"segmentation": region.to_rle()} if masks else {}) for region in self.regions]
         return {
             "picture": self.source,
             "size": {"height": self.size[0], "width": self.size[1]},

@@ -15,8 +15,8 @@ from wordmask.postprocess import read_instances, read_panoptic, read_query_seman
 from wordmask.results import instance_result, panoptic_result, semantic_result
 from wordmask.segmentation import Segmentation
 from wordmask.settings import Precision, Task, check_settings, choose_device, choose_precision
-from wordmask.text import Synonyms, TextCache, Words, encode_vocabulary
-from wordmask.vocabulary import Vocabulary, WordClass, same_phrase
+from wordmask.text import TextCache, Words, encode_vocabulary
+from wordmask.vocabulary import Synonyms, Vocabulary, WordClass, same_phrase
 from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import at_home, cache_folder
 

@@ -5,7 +5,7 @@ from typing import Literal, get_args
 
 import torch
 
-from wordmask.text import Synonyms
+from wordmask.vocabulary import Synonyms
 
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16")  # of a CPU's capabilities, as torch names them
 MOST_INSTANCES = 65535  # their ids fill 16 bits

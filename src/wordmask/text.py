@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable
 from contextlib import closing, suppress
 from pathlib import Path
-from typing import Literal, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -15,9 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask.clip import Clip, encode_tokens, tokenize
-from wordmask.vocabulary import Vocabulary, same_phrase
+from wordmask.vocabulary import Synonyms, Vocabulary, same_phrase
 
-Synonyms = Literal["first", "mean", "each"]
 Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
 

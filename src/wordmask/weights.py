@@ -16,7 +16,8 @@ from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntr
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from wordmask.writing import at_home, atomic, cache_folder
+from wordmask.released import converted_file, forget, remember, weights_folder  # noqa: F401  callers find them here
+from wordmask.writing import at_home, atomic
 
 FORMAT = "wordmask-1"
 REFERENCE_FILES = (".pth", ".pt", ".bin", ".pkl")
@@ -244,31 +245,6 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def converted_file(name: str) -> Path | None:
-    """Find the checkpoint that `remember` noted for a preset or hub id."""
-    try:
-        path = Path(json.loads(_note(name).read_text())["file"])
-    except (OSError, ValueError, KeyError):
-        return None
-    return path if path.is_file() else None
-
-
-def forget(name: str) -> None:
-    """Undo `remember`."""
-    _note(name).unlink(missing_ok=True)
-
-
-def remember(name: str, file: Path, details: dict[str, str]) -> None:
-    """Note which checkpoint serves a preset or hub id from now on, without asking the hub."""
-    with atomic(_note(name)) as temporary:
-        temporary.write_text(json.dumps({"file": str(file), **details}, indent=1))
-
-
-def weights_folder() -> Path:
-    """Where converted checkpoints lie."""
-    return cache_folder() / "weights"
-
-
 def _in_hub_cache(repository: str, file: str | None, size: str | None) -> Path | None:
     try:
         folder = Path(snapshot_download(repository, local_files_only=True))
@@ -277,10 +253,6 @@ def _in_hub_cache(repository: str, file: str | None, size: str | None) -> Path |
     except (*HUB_ERRORS, ValueError):
         return None
     return path if path.is_file() else None
-
-
-def _note(name: str) -> Path:
-    return weights_folder() / f"{name.replace('/', '--')}.json"
 
 
 def _offline_message(where: str, file: str | None, error: Exception) -> str:

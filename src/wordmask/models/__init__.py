@@ -25,29 +25,10 @@ from torch import Tensor, nn
 
 from wordmask import clip
 from wordmask.models import eov_seg, err_seg
+from wordmask.released import RELEASED, InPackage, OnDrive, OnHub
 
 UNTRAINED_SEED = 0
 LISTED = 5  # names given in an error; the rest are counted
-
-
-@dataclass(frozen=True)
-class OnHub:
-    """Released weights in a hub repository: the file whose name says the size."""
-
-    repository: str
-    size: str
-
-
-@dataclass(frozen=True)
-class OnDrive:
-    """Released weights on Google Drive."""
-
-    file_id: str
-
-
-@dataclass(frozen=True)
-class InPackage:
-    """Weights that this project trained, and that come with the package."""
 
 
 @dataclass(frozen=True)
@@ -94,23 +75,14 @@ MODELS = {
         err_seg.ErrSeg,
         err_seg.ErrSegConfig,
         err_seg.PRESETS,
-        released={
-            "err-seg-base": OnHub("lchen1019/ERR-Seg", "base"),
-            "err-seg-large": OnHub("lchen1019/ERR-Seg", "large"),
-            "err-seg-tiny": InPackage(),
-        },
+        RELEASED["err-seg"],
     ),
     "eov-seg": ModelKind(
         "eov-seg",
         eov_seg.EovSeg,
         eov_seg.EovSegConfig,
         eov_seg.PRESETS,
-        released={  # linked from the reference's README
-            "eov-seg-small": OnDrive("1UgLrRxpi4l30F8zTqhEv7cEW23TCGv3h"),
-            "eov-seg-medium": OnDrive("1--SYgaWs8_Ry2ouXBJO8FfSWH7D-Pejk"),
-            "eov-seg-large": OnDrive("1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"),
-            "eov-seg-tiny": InPackage(),
-        },
+        RELEASED["eov-seg"],
     ),
 }
 

@@ -1,0 +1,209 @@
+"""What a request asks: read from a form or from json, and checked before anything waits."""
+
+import base64
+import binascii
+import io
+from collections.abc import AsyncIterator
+from typing import Annotated, Literal, NamedTuple
+
+from fastapi import Request
+from PIL import Image
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from wordmask.serve.limits import Limits, Refused
+from wordmask.settings import Task
+from wordmask.vocabulary import Synonyms, Vocabulary, builtin_names
+
+FORM, JSON = "multipart/form-data", "application/json"
+TEXT_BYTES = 2**18  # of a request beside its picture
+LONGEST_NAME = 500  # characters; CLIP reads 77 tokens
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF")  # none that runs another program or writes files
+OTHER_FIELDS = 32  # of a form, beside words
+
+Text = Annotated[str, StringConstraints(max_length=TEXT_BYTES)]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+Wanted = Literal["regions", "labels", "overlay", "coco"]
+
+
+class Question(BaseModel):
+    """What to look for, and what to send back."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    words: list[Text] | Text = Field(
+        default_factory=list,
+        description='One class each, or several with ";" between; commas separate synonyms: "car, automobile". '
+        '"[stuff]" or "[thing]" at the end says whether it is counted.',
+        examples=[["cup, mug", "spoon", "table"]],
+    )
+    vocabulary: Text | None = Field(None, description="A built-in list instead of words, such as ade20k-150.")
+    model: Text | None = Field(None, description="One of `GET /v1/models`; the first if left out.")
+    task: Task | None = Field(None, description="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")
+    threshold: Share = Field(0.0, description="Leave out what is less probable: pixels, segments or instances.")
+    background: Literal["other"] | None = Field(None, description='"other" lets everyday things compete; what they win is unlabelled.')
+    synonyms: Synonyms | None = Field(None, description="A class is its first name, the mean of all, or the best of each.")
+    keep: int | None = Field(None, ge=1, le=65535, description="ERR-Seg: how many classes are refined.")
+    overlap: Share | None = Field(None, description="Panoptic: the share of its pixels a mask must win; 0.8.")
+    most: int | None = Field(None, ge=1, le=1000, description="Instance: how many pairs of mask and class are looked at; 100.")
+    masks: Literal["rle", "polygons", "none"] = Field(
+        "rle", description="How the regions' pixels are written: COCO's compressed run lengths, polygons along the pixels' edges, or not."
+    )
+    wanted: list[Wanted] = Field(
+        ["regions"], alias="return", min_length=1, max_length=4, description="regions; labels and overlay as PNG; coco as a data set."
+    )
+
+
+class JsonQuestion(Question):
+    """A question with its picture in it."""
+
+    picture: str = Field(description="A picture file in base64, or a data URL of one.", json_schema_extra={"contentEncoding": "base64"})
+
+
+class Asked(NamedTuple):
+    """A question that was understood.
+
+    Args:
+        picture: Opened, its header read; not decoded.
+        file_name: As the client calls it, or empty.
+    """
+
+    question: Question
+    words: Vocabulary | str
+    picture: Image.Image
+    file_name: str
+
+
+async def read_request(request: Request, limits: Limits) -> Asked:
+    """Read a request whole, in memory.
+
+    Raises:
+        Refused: 413 too large, 415 another content type, 422 whatever else does not fit.
+    """
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == FORM:
+        question, content, name = await _read_form(request, limits)
+    elif kind == JSON:
+        question, content, name = await _read_json(request, limits)
+    else:
+        raise Refused(415, f"The content type came as {kind!r}; expected {FORM} or {JSON}.")
+    if len(content) > limits.upload:
+        raise _too_many_bytes(limits)
+    return Asked(question, _words(question, limits), open_picture(content, limits), name)
+
+
+def open_picture(content: bytes, limits: Limits) -> Image.Image:
+    """Open a picture's file and read its header.
+
+    Raises:
+        Refused: 413 too many pixels, 422 no picture.
+    """
+    try:
+        picture = Image.open(io.BytesIO(content), formats=FORMATS)
+        pixels = picture.width * picture.height
+    except Image.DecompressionBombError:
+        pixels = limits.pixels + 1
+    except MemoryError:
+        raise
+    except Exception:  # Pillow's readers raise almost anything on damaged headers
+        known = ", ".join(FORMATS)
+        raise Refused(422, f"The picture's {len(content)} bytes are no picture that can be read; expected one of {known}.") from None
+    if pixels > limits.pixels:
+        raise Refused(413, f"The picture has more than {limits.pixels / 1e6:g} million pixels, the limit here. Shrink it.")
+    return picture
+
+
+async def limited(request: Request, most: int, limits: Limits) -> AsyncIterator[bytes]:
+    """Give the body piece by piece, up to `most` bytes.
+
+    Raises:
+        Refused: 413, at once where the header says so.
+    """
+    said = request.headers.get("content-length", "0")
+    if said.isdecimal() and int(said[:20]) > most:
+        raise _too_many_bytes(limits)
+    received = 0
+    async for piece in request.stream():
+        received += len(piece)
+        if received > most:
+            raise _too_many_bytes(limits)
+        yield piece
+
+
+async def _read_form(request: Request, limits: Limits) -> tuple[Question, bytes, str]:
+    most = limits.upload + TEXT_BYTES
+    parts = {"max_files": 1, "max_fields": limits.words + OTHER_FIELDS, "max_part_size": TEXT_BYTES}
+    parser = MultiPartParser(request.headers, limited(request, most, limits), **parts)
+    parser.spool_max_size = most + 1  # never reached: nothing is spooled to the disk
+    try:
+        form = await parser.parse()
+    except MultiPartException as error:
+        raise Refused(422, f"The form cannot be read: {error.message}") from None
+    picture = form.get("picture")
+    if not isinstance(picture, UploadFile):
+        raise Refused(422, "The form has no file in the field 'picture'.")
+    fields = {name: form.getlist(name) for name in form if name != "picture"}
+    values = {name: entries if name in ("words", "return") else entries[-1] for name, entries in fields.items()}
+    if "return" in values:
+        values["return"] = [entry.strip() for text in values["return"] for entry in text.split(",")]
+    blank = [name for name, value in values.items() if value == ""]  # as forms send what was left empty
+    question = _validated(Question, {name: value for name, value in values.items() if name not in blank})
+    return question, await picture.read(), picture.filename or ""
+
+
+async def _read_json(request: Request, limits: Limits) -> tuple[Question, bytes, str]:
+    most = limits.upload * 4 // 3 + TEXT_BYTES
+    body = b"".join([piece async for piece in limited(request, most, limits)])
+    question = _validated(JsonQuestion, body)
+    text = question.picture.partition(",")[2] if question.picture.startswith("data:") else question.picture
+    try:
+        return question, base64.b64decode("".join(text.split()), validate=True), ""
+    except (binascii.Error, ValueError):  # the latter of characters beyond ASCII
+        raise Refused(422, "The picture is not base64; expected a picture file so encoded, or a data URL.") from None
+
+
+def _validated(kind: type[Question], values: dict | bytes) -> Question:
+    try:
+        return kind.model_validate_json(values, strict=True) if isinstance(values, bytes) else kind.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors(include_input=False, include_url=False)
+        ]
+        raise Refused(422, "; ".join(lines[:5])) from None
+
+
+def _words(question: Question, limits: Limits) -> Vocabulary | str:
+    """The words, or the name of a built-in vocabulary; a name is never read as a file's."""
+    given = [question.words] if isinstance(question.words, str) else question.words
+    if question.vocabulary is not None:
+        if given:
+            raise Refused(422, "Both words and a vocabulary came. Leave one out.")
+        if question.vocabulary not in builtin_names():
+            raise Refused(422, f"There is no vocabulary {question.vocabulary!r}; there are {', '.join(builtin_names())}.")
+        check_number(Vocabulary.builtin(question.vocabulary), limits)
+        return question.vocabulary
+    try:
+        words = Vocabulary.of(given)
+    except ValueError as error:
+        raise Refused(422, str(error)) from None
+    check_number(words, limits)
+    return words
+
+
+def check_number(words: Vocabulary, limits: Limits) -> None:
+    """Check how many names there are, and how long they are.
+
+    Raises:
+        Refused: 422.
+    """
+    names = [name for entry in words for name in entry.names]
+    if len(names) > limits.words:
+        raise Refused(422, f"{len(names)} words came, synonyms counted; the limit here is {limits.words}. Leave some out.")
+    longest = max(names, key=len)
+    if len(longest) > LONGEST_NAME:
+        raise Refused(422, f"A word has {len(longest)} characters ({longest[:40]!r} …); expected at most {LONGEST_NAME}.")
+
+
+def _too_many_bytes(limits: Limits) -> Refused:
+    return Refused(413, f"The picture has more than {limits.upload / 1e6:g} MB, the limit here. Shrink it.")
