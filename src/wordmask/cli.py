@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +87,7 @@ def segment(
     """
     from wordmask.sources import find_pictures
     from wordmask.vocabulary import Vocabulary
-    from wordmask.writing import at_home, check_writable, undisturbed
+    from wordmask.writing import at_home, check_writable
 
     output = at_home(output)
     pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
@@ -104,21 +105,18 @@ def segment(
     if task == Task.instance:
         name_stuff(asked)
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
-    done, failures = 0, {}
+    done, failures = [], {}
     try:
-        for source in with_progress(sources):
-            try:
-                result = segmenter(source.path, asked, **settings)
-                with undisturbed():  # all files of a picture, and its count
-                    written = result.save(output / source.stem)
-                    done += 1
-            except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
-                failures[source.path] = error
-                continue
-            if len(sources) <= REPORTED:
-                report(source, result, written)
+        with saving(segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done) as saved:
+            for source, outcome in zip(with_progress(sources), saved, strict=True):
+                if isinstance(outcome, ValueError | OSError | MemoryError | RuntimeError):  # torch runs out of memory with the last
+                    failures[source.path] = outcome
+                elif isinstance(outcome, Exception):
+                    raise outcome
+                elif len(sources) <= REPORTED:
+                    report(source, *outcome)
     finally:
-        conclude(len(sources), done, failures, output)
+        conclude(len(sources), len(done), failures, output)
     if failures:
         raise typer.Exit(1)
 
@@ -283,6 +281,38 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
         return
     console = Console(stderr=True)
     yield from track(sources, description="Segmenting", console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def saving(
+    results: "Iterator[Segmentation | Exception]", sources: "list[Source]", output: Path, done: list[Path]
+) -> "Iterator[Iterator[tuple[Segmentation, list[Path]] | Exception]]":
+    """Save results in threads, while the next are made; give each with its files, or its error.
+
+    What is begun when the block is left, by Ctrl-C too, is written whole, and counted.
+
+    Args:
+        done: The stem of every picture that was saved is added.
+    """
+    from wordmask.pipeline import ahead, thread_count, thread_pool
+    from wordmask.writing import undisturbed
+
+    def save(pair: "tuple[Source, Segmentation | Exception]") -> "tuple[Segmentation, list[Path]]":
+        source, result = pair
+        if isinstance(result, Exception):
+            raise result
+        written = result.save(output / source.stem)
+        done.append(source.stem)
+        return result, written
+
+    with ExitStack() as leaving:
+        pool = leaving.enter_context(thread_pool(thread_count()))
+        leaving.callback(results.close)
+        try:
+            yield ahead(zip(sources, results, strict=True), save, pool, most=thread_count())
+        finally:
+            with undisturbed():
+                leaving.close()
 
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:

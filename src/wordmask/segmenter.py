@@ -1,6 +1,6 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,6 +11,7 @@ from torch import nn
 
 from wordmask.image import Frame, ImageInput, Picture, prepare, read_picture
 from wordmask.models.load import load_model
+from wordmask.pipeline import Steps, overlapping, thread_count
 from wordmask.postprocess import read_instances, read_panoptic, read_query_semantic, read_semantic
 from wordmask.results import instance_result, panoptic_result, semantic_result
 from wordmask.segmentation import Segmentation
@@ -61,20 +62,35 @@ class Asked(NamedTuple):
     things: torch.Tensor
 
 
+class Request(NamedTuple):
+    """What is asked of every picture: the words, and the settings as `Segmenter.check` gives them."""
+
+    asked: Asked
+    settings: dict[str, object]
+    per_pixel: bool
+
+
 class Prepared(NamedTuple):
     """A picture that is ready for the model."""
 
-    place: int
     source: str | None
     rgb: np.ndarray
     pixels: torch.Tensor
     frame: Frame
 
     @classmethod
-    def of(cls, place: int, picture: Picture, wanted: ImageInput) -> "Prepared":
+    def of(cls, picture: Picture, wanted: ImageInput) -> "Prepared":
         rgb = read_picture(picture)
         source = printable(picture) if isinstance(picture, str | Path) else None
-        return cls(place, source, rgb, *prepare(rgb, wanted))
+        return cls(source, rgb, *prepare(rgb, wanted))
+
+
+class Answered(NamedTuple):
+    """A picture with the model's raw output for the batch it was in, and its number there."""
+
+    ready: Prepared
+    raw: tuple
+    number: int
 
 
 class Segmenter:
@@ -150,18 +166,38 @@ class Segmenter:
         Raises:
             ValueError: A picture that can't be read, words or settings that make no sense.
         """
-        vocabulary = Vocabulary.of(words, self.model.family)
         choices = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "background": background, "synonyms": synonyms}
-        settings = self.check(vocabulary, task=task, **choices)
-        if per_pixel and settings["task"] == "instance":
-            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
-        asked = self._ask(vocabulary, settings["synonyms"], background)
-        if "keep" in settings:
-            competing = len(asked.things)
-            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
-        many = isinstance(pictures, list | tuple)
-        results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
-        return results if many else results[0]
+        steps = self._steps(self._request(words, per_pixel, task=task, **choices))
+        if not isinstance(pictures, list | tuple):
+            return steps.one(pictures)
+        results = []
+        for result in overlapping(pictures, steps, group=self.batch, threads=thread_count()):
+            if isinstance(result, Exception):
+                raise result
+            results.append(result)
+        return results
+
+    def stream(
+        self, pictures: Iterable[Picture], words: Vocabulary | str | Path | Iterable[str], *, per_pixel: bool = False, **settings
+    ) -> Iterator[Segmentation | Exception]:
+        """Find what the words name in one picture after the other, of which there may be no end: results in the order asked.
+
+        The next pictures are read and resized, and the results of those before are read out, in threads while the model runs. The model
+        runs in the caller's thread, when the next result is asked for: hand long work with a result, such as saving it, to another thread.
+        A picture that can't be read, or that the model fails at, gives its error in its place and disturbs no other. Pictures of equal
+        input size go through the model together, `batch` of them at most; one waits for at most `2 · batch` later ones.
+
+        Args:
+            pictures: Taken from it a few at a time, in the caller's thread.
+            words: As `__call__` takes them.
+            per_pixel: Likewise.
+            settings: Likewise: task, keep, threshold, overlap, most, background, synonyms.
+
+        Raises:
+            ValueError: Words or settings that make no sense; at once, before a picture is read.
+        """
+        steps = self._steps(self._request(words, per_pixel, **settings))
+        return overlapping(pictures, steps, group=self.batch, threads=thread_count())
 
     def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
         """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
@@ -204,32 +240,41 @@ class Segmenter:
             last = self._last_asked = (key, Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things))
         return last[1]
 
-    def _segment_all(self, pictures: list[Picture], asked: Asked, *, settings: dict, per_pixel: bool) -> list[Segmentation]:
-        """Segment pictures in batches of equal input size: padding to a common size would change what a model sees."""
-        results: dict[int, Segmentation] = {}
-        waiting: dict[torch.Size, list[Prepared]] = {}
-        for place, picture in enumerate(pictures):
-            ready = Prepared.of(place, picture, self.model.image_input)
-            group = waiting.setdefault(ready.pixels.shape, [])
-            group.append(ready)
-            if len(group) == self.batch:
-                results |= self._segment(waiting.pop(ready.pixels.shape), asked, settings=settings, per_pixel=per_pixel)
-        for group in waiting.values():
-            results |= self._segment(group, asked, settings=settings, per_pixel=per_pixel)
-        return [results[place] for place in range(len(pictures))]
+    def _request(self, words: Vocabulary | str | Path | Iterable[str], per_pixel: bool, **settings) -> Request:
+        vocabulary = Vocabulary.of(words, self.model.family)
+        settings = self.check(vocabulary, **settings)
+        if per_pixel and settings["task"] == "instance":
+            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
+        asked = self._ask(vocabulary, settings["synonyms"], settings["background"])
+        if "keep" in settings:
+            competing = len(asked.things)
+            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
+        return Request(asked, settings, per_pixel)
+
+    def _steps(self, request: Request) -> Steps[Picture, Prepared, Answered, Segmentation]:
+        """Padding to a common size would change what a model sees, so that only pictures of equal input size go together."""
+        return Steps(
+            prepare=lambda picture: Prepared.of(picture, self.model.image_input),
+            kind=lambda ready: ready.pixels.shape,
+            run=lambda group: self._segment(group, request),
+            finish=lambda answered: self._finish(answered, request),
+        )
 
     @torch.inference_mode()
-    def _segment(self, group: list[Prepared], asked: Asked, *, settings: dict, per_pixel: bool) -> dict[int, Segmentation]:
+    def _segment(self, group: list[Prepared], request: Request) -> list[Answered]:
         pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
+        settings, asked = request.settings, request.asked
         choice = {"keep": settings["keep"]} if "keep" in settings else {}
         with self._autocast():
             raw = self.model(pixels, asked.words, **choice)
-        results = {}
-        for number, ready in enumerate(group):
-            origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
-            origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
-            results[ready.place] = self._read(raw, number, ready.frame, things=asked.things, origin=origin, per_pixel=per_pixel)
-        return results
+        return [Answered(ready, raw, number) for number, ready in enumerate(group)]
+
+    @torch.inference_mode()
+    def _finish(self, answered: Answered, request: Request) -> Segmentation:
+        ready, asked, settings = answered.ready, request.asked, request.settings
+        origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
+        origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
+        return self._read(answered.raw, answered.number, ready.frame, things=asked.things, origin=origin, per_pixel=request.per_pixel)
 
     def _read(self, raw: tuple, number: int, frame: Frame, *, things: torch.Tensor, origin: dict, per_pixel: bool) -> Segmentation:
         """Turn the raw output for one picture of a batch into a result."""
