@@ -25,7 +25,7 @@ MEAN, STD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)  # of RGB in 0
 PADDING = 32  # pixels, the coarsest stride
 OPENING = threading.Lock()
 
-Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], "Picture"]
 
 
 @dataclass(frozen=True)
@@ -121,11 +121,14 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
 
     Args:
         picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1, 3 or 4 first),
-            uint8, uint16, or float in [0, 1]; channels in the order RGB.
+            uint8, uint16, or float in [0, 1]; channels in the order RGB. Or a function that gives one of these, called here: where many
+            pictures are asked for, in a thread, shortly before the model sees it.
 
     Raises:
         ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
     """
+    if callable(picture):
+        picture = picture()
     if isinstance(picture, Tensor):
         return _from_array(_channels_last(picture), "tensor")
     if isinstance(picture, np.ndarray):
