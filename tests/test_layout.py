@@ -10,8 +10,8 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "vocabulary", "regions", "coco", "segmentation", "drawing", "sources", "pipeline"},
-    {"image", "text", "clip", "weights", "postprocess", "settings", "results"},
+    {"writing", "vocabulary", "regions", "coco", "segmentation", "drawing", "sources", "pipeline", "georeference"},
+    {"image", "text", "clip", "weights", "postprocess", "settings", "results", "tiles"},
     {"bundled"},
     {"models"},
     {"segmenter", "data"},

@@ -50,6 +50,7 @@ Overlap = Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the
 Most = Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")]
 BackgroundOption = Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")]
 SynonymsOption = Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")]
+Tile = Annotated[str | None, typer.Option(help="Semantic: see large pictures in tiles of so many pixels; auto: nothing is shrunk.")]
 
 
 def main() -> None:
@@ -93,6 +94,7 @@ def segment(
     most: Most = None,
     background: BackgroundOption = None,
     synonyms: SynonymsOption = None,
+    tile: Tile = None,
 ) -> None:
     """Outline the regions that words name: an overlay, a label map and a json file per picture.
 
@@ -114,7 +116,7 @@ def segment(
     if model.endswith("-untrained"):
         say(f"note: {model} has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
+    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
     settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
     segmenter.check(asked, **settings)
     if task == Task.instance:
@@ -235,6 +237,7 @@ def batch(
     most: Most = None,
     background: BackgroundOption = None,
     synonyms: SynonymsOption = None,
+    tile: Tile = None,
 ) -> None:
     """Label a whole collection. Killed or stopped, the same command goes on where it was.
 
@@ -245,7 +248,7 @@ def batch(
 
     options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
     wanted = read_words(listed or [], options, [source])
-    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
+    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
     settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
     details = {"model": model, "device": device, "precision": str(precision), "processes": processes, "ray": ray, "every": every}
     names = [str(name) for name in formats or [Format.labels]]
@@ -315,6 +318,11 @@ def read_words(listed: list[str], options: dict[str, object], pictures: list[str
 
         Vocabulary.builtin(vocabulary)  # raises, with the near matches
     return next(iter(given.values()), listed)
+
+
+def read_tile(tile: str | None) -> int | str | None:
+    """Pixels as a number; whatever else it is, is checked with the other settings."""
+    return int(tile) if tile and tile.isdecimal() else tile
 
 
 def name_stuff(asked: "Vocabulary") -> None:

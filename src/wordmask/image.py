@@ -25,7 +25,7 @@ MEAN, STD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)  # of RGB in 0
 PADDING = 32  # pixels, the coarsest stride
 OPENING = threading.Lock()
 
-Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor | Callable[[], "Picture"]
+Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,11 @@ class Frame:
         for strip in narrow.split(rows, dim=2):
             yield self._restore(strip, axis=1)[0]
 
+    def restoring(self, maps: Float[Tensor, "K h w"]) -> tuple[Float[Tensor, "H h"], Float[Tensor, "W w"]]:
+        """The same as two matrices, for parts of a picture: down @ maps @ across.T is what `restore_strips` gives."""
+        down, across = (torch.eye(side, dtype=maps.dtype, device=maps.device)[None, None] for side in maps.shape[1:])
+        return self._restore(down, axis=0)[0, 0], self._restore(across, axis=1)[0, 0].T
+
     def _restore(self, maps: Float[Tensor, "1 K h w"], axis: int) -> Float[Tensor, "1 K h2 w2"]:
         """Restore the height (axis 0) or the width (axis 1) of maps."""
         if self.padded is not None:
@@ -121,14 +126,11 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
 
     Args:
         picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1, 3 or 4 first),
-            uint8, uint16, or float in [0, 1]; channels in the order RGB. Or a function that gives one of these, called here: where many
-            pictures are asked for, in a thread, shortly before the model sees it.
+            uint8, uint16, or float in [0, 1]; channels in the order RGB.
 
     Raises:
         ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
     """
-    if callable(picture):
-        picture = picture()
     if isinstance(picture, Tensor):
         return _from_array(_channels_last(picture), "tensor")
     if isinstance(picture, np.ndarray):

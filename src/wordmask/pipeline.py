@@ -93,6 +93,13 @@ def ahead(items: Iterable[Item], work: Callable[[Item], Result], pool: Executor,
         raise failures[0]
 
 
+def raised(outcome: Result | Exception) -> Result:
+    """Give a result, or raise what there is in its place."""
+    if isinstance(outcome, Exception):
+        raise outcome
+    return outcome
+
+
 @contextmanager
 def thread_pool(threads: int) -> Iterator[ThreadPoolExecutor]:
     """Threads that are there for the block: what has begun when it is left, ends; what has not, is dropped."""

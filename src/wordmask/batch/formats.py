@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     pass
 
 OVERLAY_QUALITY = 90  # of JPEG
-Content = "Image | str"
+Content = "Image | str | Callable[[Path], None]"
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,11 @@ class Format:
     files: Callable[[str, Segmentation], dict[str, Content]] = lambda stem, result: {}
     details: Callable[[Segmentation], dict[str, object]] = lambda result: {}
     collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = lambda output, unfinished, vocabulary, records: None
+
+
+def _label_maps(stem: str, result: Segmentation) -> "dict[str, Content]":
+    geotiff = result.geotiff()
+    return {f"labels/{stem}.png": result.label_image()} | ({f"labels/{stem}.tif": geotiff} if geotiff else {})
 
 
 def _panoptic_details(result: Segmentation) -> dict[str, object]:
@@ -52,7 +57,7 @@ def _yolo_lines(stem: str, result: Segmentation) -> dict[str, str]:
 
 
 FORMATS = {
-    "labels": Format(files=lambda stem, result: {f"labels/{stem}.png": result.label_image()}),
+    "labels": Format(files=_label_maps),
     "overlays": Format(files=lambda stem, result: {f"overlays/{stem}.jpg": result.draw()}),
     "coco": Format(details=lambda result: {"annotations": result.to_coco()["annotations"]}, collect=collect_coco),
     "coco-panoptic": Format(
@@ -97,6 +102,8 @@ def write_picture(stem: str, result: Segmentation, formats: Iterable[str], *, ou
             with atomic(output / path, unfinished) as temporary:
                 if isinstance(content, str):
                     temporary.write_text(content, encoding="utf-8")
+                elif callable(content):
+                    content(temporary)
                 elif temporary.suffix == ".jpg":
                     content.convert("RGB").save(temporary, quality=OVERLAY_QUALITY)
                 else:

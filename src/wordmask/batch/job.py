@@ -11,7 +11,7 @@ from wordmask.batch.collected import write_classes, write_failures
 from wordmask.batch.formats import FORMATS, check_formats, details_of, write_picture
 from wordmask.batch.inputs import Item
 from wordmask.batch.journal import Journal, Writer
-from wordmask.pipeline import ahead, thread_count, thread_pool
+from wordmask.pipeline import ahead, raised, thread_count, thread_pool
 from wordmask.segmentation import Segmentation, unlabelled_value
 from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
@@ -112,9 +112,7 @@ def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outc
     with Journal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
         pairs = ((taken.popleft(), result) for result in results)
         for outcome in ahead(pairs, lambda pair: _keep(job, *pair, writer), pool, most=thread_count()):
-            if isinstance(outcome, Exception):
-                raise outcome
-            yield outcome
+            yield raised(outcome)
 
 
 def _keep(job: Job, item: Item, result: Segmentation | Exception, writer: Writer) -> Outcome:
