@@ -76,6 +76,17 @@ def test_what_cannot_be_opened_is_one_failure(tmp_path):
             item.read()
 
 
+def test_a_shard_that_ends_early_gives_what_it_has(tmp_path):
+    write_tar(tmp_path / "s.tar", {f"{number}.png": encoded(number) for number in range(3)})
+    whole = (tmp_path / "s.tar").read_bytes()
+    length = found(tmp_path / "s.tar", tmp_path)[2].part.offset
+    for cut in (length - 512, length - 100, length + 20):  # between two members, in a header, in the data
+        (tmp_path / "s.tar").write_bytes(whole[:cut])
+        *items, last = found(tmp_path / "s.tar", tmp_path)
+        assert [item.stem for item in items[:2]] == ["s/0", "s/1"]
+        assert last.problem
+
+
 @pytest.mark.parametrize(
     ("argument", "message"),
     [("missing", "no picture"), ("a.tar.gz", "compressed"), ("empty.txt", "names no file"), ("empty", "holds no pictures")],

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
 FILM_FILES = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg")
+LEAST_STEP = 10**6  # of a second
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ def moments(path: Path, every: float) -> list[Moment]:
         raise ValueError(f"it is damaged, or no film: {error.strerror}.") from None
     if not stamps:
         raise ValueError("there is no frame in it.")
-    chosen, due, step = [], Fraction(0), Fraction(every).limit_denominator(10**6)
+    chosen, due, step = [], Fraction(0), max(Fraction(every).limit_denominator(LEAST_STEP), Fraction(1, LEAST_STEP))
     for stamp in stamps:
         time = (stamp - stamps[0]) * unit
         if time >= due:

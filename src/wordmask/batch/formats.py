@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from PIL import Image
 
 from wordmask import coco
 from wordmask.batch.collected import collect_coco, collect_panoptic, collect_parquet, collect_yolo
@@ -12,11 +13,8 @@ from wordmask.segmentation import Segmentation
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
-if TYPE_CHECKING:
-    pass
-
 OVERLAY_QUALITY = 90  # of JPEG
-Content = "Image | str | Callable[[Path], None]"
+Content = Image.Image | str | Callable[[Path], None]
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class Format:
     collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = lambda output, unfinished, vocabulary, records: None
 
 
-def _label_maps(stem: str, result: Segmentation) -> "dict[str, Content]":
+def _label_maps(stem: str, result: Segmentation) -> dict[str, Content]:
     geotiff = result.geotiff()
     return {f"labels/{stem}.png": result.label_image()} | ({f"labels/{stem}.tif": geotiff} if geotiff else {})
 

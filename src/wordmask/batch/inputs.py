@@ -1,5 +1,6 @@
 """What a collection holds: picture files, members of tar shards, moments of films; each with a name of its own."""
 
+import math
 import re
 import tarfile
 from collections import defaultdict
@@ -82,7 +83,7 @@ def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
     Raises:
         ValueError: There is nothing of the kind.
     """
-    if not every > 0:
+    if not 0 < every < math.inf:
         raise ValueError(f"every came as {every!r}; expected seconds between two pictures of a film, above 0.")
     if argument.lower().endswith(PACKED):
         raise ValueError(
@@ -119,33 +120,42 @@ def _items_of(source: Source, every: float) -> Iterator[Item]:
     ending = source.path.suffix.lower()
     try:
         if ending == SHARD:
-            yield from (Item(_below(source.stem, _key(member.name)), source.path, member) for member in _members(source.path))
+            members, problem = _members(source.path)
+            yield from (Item(_below(source.stem, _key(member.name)), source.path, member) for member in members)
+            if problem:
+                yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {problem}")
         elif ending in FILM_FILES:
             for moment in moments(source.path, every):
                 yield Item(_below(source.stem, PurePosixPath(moment.name).stem), source.path, moment)
         else:
             yield Item(source.stem.as_posix(), source.path)
-    except (ValueError, OSError, tarfile.TarError) as error:
+    except (ValueError, OSError) as error:
         yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {error}")
 
 
-def _members(path: Path) -> list[Member]:
+def _members(path: Path) -> tuple[list[Member], str | None]:
     """The pictures of a shard as WebDataset names them: a sample's key goes to the first dot, `1.jpg` is its picture, `1.seg.png` is not.
 
-    Where a sample has no such picture, what ends like one is.
+    Where a sample has no such picture, what ends like one is. Also says what is wrong with the shard, if something is.
     """
     samples: dict[str, list[Member]] = defaultdict(list)
-    with tarfile.open(path, "r:") as shard:
-        for member in shard:
-            if member.isfile() and member.name.lower().endswith(PICTURE_FILES):
-                folder, _, name = member.name.rpartition("/")
-                samples[f"{folder}/{name.partition('.')[0]}"].append(Member(member.name, member.offset_data, member.size))
+    problem = None
+    with path.open("rb") as file:
+        try:
+            with tarfile.open(fileobj=file, mode="r:") as shard:
+                for member in shard:
+                    if member.isfile() and member.name.lower().endswith(PICTURE_FILES):
+                        folder, _, name = member.name.rpartition("/")
+                        samples[f"{folder}/{name.partition('.')[0]}"].append(Member(member.name, member.offset_data, member.size))
+                file.seek(shard.offset)  # tarfile takes any block that it cannot read for the last one, which is empty
+                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
+                    problem = "it is damaged or ends early; what comes after is lost."
+        except tarfile.TarError as error:
+            problem = f"it is damaged: {error}."
     found = []
     for members in samples.values():
         found += [member for member in members if member.name.rpartition("/")[2].count(".") == 1] or members
-    if not found:
-        raise ValueError(f"no picture in it ({', '.join(PICTURE_FILES)}).")
-    return found
+    return found, problem if problem or found else f"no picture in it ({', '.join(PICTURE_FILES)})."
 
 
 def _key(name: str) -> str:

@@ -13,7 +13,7 @@ from wordmask.batch.inputs import Item
 from wordmask.batch.journal import Journal, Writer
 from wordmask.pipeline import ahead, raised, thread_count, thread_pool
 from wordmask.segmentation import Segmentation, unlabelled_value
-from wordmask.segmenter import Segmenter
+from wordmask.segmenter import Segmenter, printable
 from wordmask.vocabulary import Vocabulary
 from wordmask.weights import fingerprint
 
@@ -122,6 +122,7 @@ def _keep(job: Job, item: Item, result: Segmentation | Exception, writer: Writer
         return Outcome(item.stem, f"{kind}{result}")
     unfinished = Journal(job.output).unfinished
     files = list(write_picture(item.stem, result, job.formats, output=job.output, unfinished=unfinished))
-    record = {"picture": item.stem, "file_name": item.file_name, "source": item.source, "height": result.size[0], "width": result.size[1]}
+    names = {"picture": item.stem, "file_name": item.file_name, "source": item.source}
+    record = {key: printable(name) for key, name in names.items()} | dict(zip(("height", "width"), result.size, strict=True))
     writer.add(item.stem, files, record | details_of(result, job.formats))
     return Outcome(item.stem)

@@ -14,16 +14,16 @@ CORES_CLAIMED = 0.5  # by a worker, of those Ray counts: workers that claim all 
 class Worker:
     """A model on one of the cluster's machines."""
 
-    def __init__(self, job: Job, threads: int, device: str):
+    def __init__(self, job: Job, items: list[Item], threads: int, device: str):
         import torch
 
         from wordmask.segmenter import load
 
         torch.set_num_threads(threads)
-        self.job, self.segmenter = job, load(job.model, device=device, precision=job.precision)
+        self.job, self.items, self.segmenter = job, items, load(job.model, device=device, precision=job.precision)
 
     def __call__(self, batch: dict) -> dict[str, list]:
-        outcomes = list(work(self.job, batch["item"], self.segmenter))
+        outcomes = list(work(self.job, [self.items[number] for number in batch["number"]], self.segmenter))
         return {"stem": [outcome.stem for outcome in outcomes], "error": [outcome.error or "" for outcome in outcomes]}
 
 
@@ -53,11 +53,12 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
         gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 1))
         many = processes or gpus or max(1, cores // CORES_EACH)
         claim = {"num_gpus": min(1, gpus / many)} if gpus else {"num_cpus": CORES_CLAIMED}
-        details = {"job": job, "threads": max(1, cores // many), "device": "cuda" if gpus else "cpu"}
+        details = {"job": job, "items": items, "threads": max(1, cores // many), "device": "cuda" if gpus else "cpu"}
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        outcomes = data.from_items([{"item": item} for item in items], override_num_blocks=-(-len(items) // PICTURES_EACH)).map_batches(
-            Worker, fn_constructor_kwargs=details, batch_size=PICTURES_EACH, concurrency=many, **claim
+        numbers = data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=-(-len(items) // PICTURES_EACH))
+        outcomes = numbers.map_batches(
+            Worker, fn_constructor_kwargs=details, batch_size=PICTURES_EACH, compute=data.ActorPoolStrategy(size=many), **claim
         )
         for row in outcomes.iter_rows():
             yield Outcome(row["stem"], row["error"] or None)
