@@ -45,6 +45,8 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
         raise ValueError("--ray needs Ray. Install it: pip install 'wordmask[ray]'.") from None
     if not items:
         return
+    import torch
+
     started = not ray.is_initialized()
     if started:
         ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
@@ -53,7 +55,12 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
         gpus, cores = int(has.get("GPU", 0)), int(has.get("CPU", 1))
         many = processes or gpus or max(1, cores // CORES_EACH)
         claim = {"num_gpus": min(1, gpus / many)} if gpus else {"num_cpus": CORES_CLAIMED}
-        details = {"job": job, "items": items, "threads": max(1, cores // many), "device": "cuda" if gpus else "cpu"}
+        details = {
+            "job": job,
+            "items": items,
+            "threads": max(1, min(cores // many, torch.get_num_threads())),
+            "device": "cuda" if gpus else "cpu",
+        }
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
         numbers = data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=-(-len(items) // PICTURES_EACH))
