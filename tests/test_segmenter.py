@@ -1,3 +1,4 @@
+import itertools
 import json
 import sys
 import threading
@@ -9,6 +10,7 @@ import torch
 import wordmask
 from conftest import colourful
 from wordmask import segmenter
+from wordmask.pipeline import thread_count
 from wordmask.results import as_labels
 from wordmask.segmenter import DISTRACTORS, Segmenter, distractors
 from wordmask.settings import choose_device, choose_precision
@@ -312,6 +314,67 @@ def test_a_batch_is_a_number_of_pictures(tiny):
     for batch in (0, -1, 2.5, "4"):
         with pytest.raises(ValueError, match="expected a number of pictures"):
             Segmenter(tiny, batch=batch)
+
+
+def test_a_stream_is_what_the_pictures_give_one_by_one(tiny, tiny_eov):
+    sizes = [(40, 50), (60, 40), (40, 50), (50, 40), (60, 40)]
+    pictures = [colourful(*size, seed) for seed, size in enumerate(sizes)]
+    for model in (tiny, tiny_eov):
+        segment = Segmenter(model)
+        for result, picture in zip(segment.stream(iter(pictures), "sky; car", per_pixel=True), pictures, strict=True):
+            alone = segment(picture, "sky; car", per_pixel=True)
+            np.testing.assert_array_equal(result.labels, alone.labels)
+            np.testing.assert_array_equal(result.confidence, alone.confidence)
+            np.testing.assert_array_equal(result.picture, picture)
+            assert result.settings == alone.settings
+
+
+def test_a_stream_has_no_end_and_looks_ahead_a_little(tiny):
+    taken = []
+
+    def endless():
+        for seed in itertools.count():
+            taken.append(seed)
+            yield colourful(20 + 10 * (seed % 3), 30, seed)
+
+    results = Segmenter(tiny, batch=4).stream(endless(), "sky; car")
+    assert taken == [], "nothing is read before a result is asked for"
+    for number in range(10):
+        assert next(results).size == (20 + 10 * (number % 3), 30)
+        assert len(taken) <= number + 1 + 3 * 4 + 2 * thread_count()
+    results.close()
+
+
+def test_a_bad_picture_in_a_stream_disturbs_no_other(segment, tmp_path):
+    pictures = [colourful(20, 30), tmp_path / "missing.png", b"", colourful(20, 30, 1)]
+    first, missing, empty, last = segment.stream(pictures, "sky; car")
+    assert first.size == last.size == (20, 30)
+    assert isinstance(missing, ValueError)
+    assert "does not exist" in str(missing)
+    assert "empty" in str(empty)
+    with pytest.raises(ValueError, match="does not exist"):
+        segment(pictures, "sky; car")
+
+
+def test_a_picture_that_the_model_fails_at_disturbs_none_in_its_batch(tiny, monkeypatch):
+    segment, ordinary = Segmenter(tiny, batch=3), Segmenter._segment
+    bad = colourful(20, 30, 1)
+
+    def hungry(self, group, request):
+        if any((ready.rgb == bad).all() for ready in group):
+            raise torch.OutOfMemoryError("no memory for this")
+        return ordinary(self, group, request)
+
+    monkeypatch.setattr(Segmenter, "_segment", hungry)
+    results = list(segment.stream([colourful(20, 30, seed) for seed in range(4)], "sky; car"))
+    assert [isinstance(result, torch.OutOfMemoryError) for result in results] == [False, True, False, False]
+
+
+def test_words_of_a_stream_are_checked_at_once(segment):
+    for words, settings, message in (("sky; sky", {}, "twice"), ("sky", {"threshold": 2}, "expected a probability")):
+        with pytest.raises(ValueError, match=message):
+            segment.stream([], words, **settings)
+    assert list(segment.stream([], "sky")) == segment([], "sky") == []
 
 
 def test_threads_get_their_own_words(tiny):

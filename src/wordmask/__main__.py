@@ -1,3 +1,4 @@
 from wordmask.cli import main
 
-main()
+if __name__ == "__main__":  # processes of a batch import this file under another name
+    main()

@@ -6,6 +6,7 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -36,6 +37,22 @@ Precision = StrEnum("Precision", ["auto", "float32", "bfloat16", "float16"])
 Background = StrEnum("Background", ["other"])
 Synonyms = StrEnum("Synonyms", ["first", "mean", "each"])
 Task = StrEnum("Task", ["panoptic", "instance", "semantic"])
+Format = StrEnum("Format", ["labels", "overlays", "coco", "coco-panoptic", "yolo", "parquet"])
+
+# Options of more than one command
+WordsOption = Annotated[str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')]
+WordsFile = Annotated[Path | None, typer.Option(help="A file with one class a line, synonyms separated by commas.")]
+BuiltinList = Annotated[str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")]
+Model = Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")]
+TaskOption = Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+Keep = Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")]
+Threshold = Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")]
+Overlap = Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")]
+Most = Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")]
+BackgroundOption = Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")]
+SynonymsOption = Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")]
+Tile = Annotated[str | None, typer.Option(help="Semantic: see large pictures in tiles of so many pixels; auto: nothing is shrunk.")]
 
 
 def main() -> None:
@@ -65,20 +82,21 @@ def every_command(version: Annotated[bool, typer.Option("--version", help="Show 
 @app.command(no_args_is_help=True)
 def segment(
     arguments: Annotated[list[str], typer.Argument(metavar="PICTURE... WORD...", help="Files, folders or globs; then what to look for.")],
-    words: Annotated[str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')] = None,
-    words_file: Annotated[Path | None, typer.Option(help="A file with one class a line, synonyms separated by commas.")] = None,
-    vocabulary: Annotated[str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")] = None,
+    words: WordsOption = None,
+    words_file: WordsFile = None,
+    vocabulary: BuiltinList = None,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the results.")] = Path("masks"),
-    model: Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")] = "err-seg-base",
-    task: Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")] = None,
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    model: Model = "err-seg-base",
+    task: TaskOption = None,
+    device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
-    keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")] = None,
-    threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")] = 0.0,
-    overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")] = None,
-    background: Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")] = None,
-    synonyms: Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")] = None,
+    keep: Keep = None,
+    threshold: Threshold = 0.0,
+    overlap: Overlap = None,
+    most: Most = None,
+    background: BackgroundOption = None,
+    synonyms: SynonymsOption = None,
+    tile: Tile = None,
 ) -> None:
     """Outline the regions that words name: an overlay, a label map and a json file per picture.
 
@@ -88,7 +106,7 @@ def segment(
     """
     from wordmask.sources import find_pictures
     from wordmask.vocabulary import Vocabulary
-    from wordmask.writing import at_home, check_writable, undisturbed
+    from wordmask.writing import at_home, check_writable
 
     output = at_home(output)
     pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
@@ -100,27 +118,24 @@ def segment(
     if model.endswith("-untrained"):
         say(f"note: {model} has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most}
+    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
     settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
     segmenter.check(asked, **settings)
     if task == Task.instance:
         name_stuff(asked)
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
-    done, failures = 0, {}
+    done, failures = [], {}
     try:
-        for source in with_progress(sources):
-            try:
-                result = segmenter(source.path, asked, **settings)
-                with undisturbed():  # all files of a picture, and its count
-                    written = result.save(output / source.stem)
-                    done += 1
-            except (ValueError, OSError, MemoryError, RuntimeError) as error:  # torch runs out of memory with the last
-                failures[source.path] = error
-                continue
-            if len(sources) <= REPORTED:
-                report(source, result, written)
+        with saving(segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done) as saved:
+            for source, outcome in zip(with_progress(sources), saved, strict=True):
+                if isinstance(outcome, ValueError | OSError | MemoryError | RuntimeError):  # torch runs out of memory with the last
+                    failures[source.path] = outcome
+                elif isinstance(outcome, Exception):
+                    raise outcome
+                elif len(sources) <= REPORTED:
+                    report(source, *outcome)
     finally:
-        conclude(len(sources), done, failures, output)
+        conclude(len(sources), len(done), failures, output)
     if failures:
         raise typer.Exit(1)
 
@@ -198,6 +213,50 @@ def train(
 
     if not start(recipe, settings or []).finished:
         raise typer.Exit(143)  # as of a process that was told to stop
+
+
+@app.command(no_args_is_help=True)
+def batch(
+    source: Annotated[str, typer.Argument(metavar="INPUT", help="A folder, a glob, a list (.txt), tar shards, or films.")],
+    output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results; holds those of one job.")],
+    listed: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="What to look for.")] = None,
+    words: WordsOption = None,
+    words_file: WordsFile = None,
+    vocabulary: BuiltinList = None,
+    formats: Annotated[
+        list[Format] | None, typer.Option("--format", help="What to write; give it several times. labels if left out.")
+    ] = None,
+    every: Annotated[float, typer.Option(help="Films: seconds from one picture to the next.")] = 1.0,
+    processes: Annotated[int | None, typer.Option(min=1, help="One on each GPU, or on each four cores, if left out.")] = None,
+    ray: Annotated[bool, typer.Option("--ray", help="Work on the Ray cluster that RAY_ADDRESS names, or a local one.")] = False,
+    model: Model = "err-seg-base",
+    task: TaskOption = None,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the image side.")] = Precision.auto,
+    keep: Keep = None,
+    threshold: Threshold = 0.0,
+    overlap: Overlap = None,
+    most: Most = None,
+    background: BackgroundOption = None,
+    synonyms: SynonymsOption = None,
+    tile: Tile = None,
+) -> None:
+    """Label a whole collection. Killed or stopped, the same command goes on where it was.
+
+    wordmask batch photos masks road "car, automobile" sky --format labels --format coco
+    """
+    from wordmask.batch.command import label_collection
+    from wordmask.writing import at_home
+
+    options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
+    wanted = read_words(listed or [], options, [source])
+    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
+    settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
+    details = {"model": model, "device": device, "precision": str(precision), "processes": processes, "ray": ray, "every": every}
+    names = [str(name) for name in formats or [Format.labels]]
+    report = label_collection(source, at_home(output), wanted, formats=names, settings=settings, say=say, **details)
+    if report.failures:
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -305,30 +364,49 @@ def read_arguments(
         ValueError: No pictures, no words, or words in two ways.
     """
     from wordmask.sources import split_pictures_and_words
-    from wordmask.vocabulary import builtin_names
 
     pictures, listed = split_pictures_and_words(arguments)
-    options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
+    wanted = read_words(listed, {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}, pictures)
+    if not pictures:
+        raise ValueError(
+            f"No picture was given: no existing file, folder or glob among {', '.join(map(repr, arguments))}, which were read as words."
+        )
+    return pictures, wanted
+
+
+def read_words(listed: list[str], options: dict[str, object], pictures: list[str]) -> list[str] | Path | str:
+    """Take the words, whichever way they came.
+
+    Args:
+        pictures: What was given before them.
+
+    Raises:
+        ValueError: No words, or words in two ways.
+    """
+    from wordmask.vocabulary import builtin_names
+
     given = {name: value for name, value in options.items() if value is not None}
     if len(given) + bool(listed) > 1:
         ways = [*(["WORD... " + ", ".join(map(repr, listed))] if listed else []), *given]
         raise ValueError(
             f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. (What is no picture is read as a word.)"
         )
-    if not pictures:
-        raise ValueError(
-            f"No picture was given: no existing file, folder or glob among {', '.join(map(repr, arguments))}, which were read as words."
-        )
-    if not given and not listed:
+    if not given and not listed and pictures:
         raise ValueError(
             f"No words were given after {', '.join(map(repr, pictures))}. Add what to look for: wordmask segment street.jpg road sky. "
             "A word that is also a folder here goes into --words."
         )
+    vocabulary = options["--vocabulary"]
     if vocabulary is not None and vocabulary not in builtin_names():
         from wordmask.vocabulary import Vocabulary
 
         Vocabulary.builtin(vocabulary)  # raises, with the near matches
-    return pictures, next(iter(given.values()), listed)
+    return next(iter(given.values()), listed)
+
+
+def read_tile(tile: str | None) -> int | str | None:
+    """Pixels as a number; whatever else it is, is checked with the other settings."""
+    return int(tile) if tile and tile.isdecimal() else tile
 
 
 def name_stuff(asked: "Vocabulary") -> None:
@@ -367,6 +445,38 @@ def with_progress(sources: "list[Source]") -> "Iterator[Source]":
         return
     console = Console(stderr=True)
     yield from track(sources, description="Segmenting", console=console, disable=not console.is_terminal)
+
+
+@contextmanager
+def saving(
+    results: "Iterator[Segmentation | Exception]", sources: "list[Source]", output: Path, done: list[Path]
+) -> "Iterator[Iterator[tuple[Segmentation, list[Path]] | Exception]]":
+    """Save results in threads, while the next are made; give each with its files, or its error.
+
+    What is begun when the block is left, by Ctrl-C too, is written whole, and counted.
+
+    Args:
+        done: The stem of every picture that was saved is added.
+    """
+    from wordmask.pipeline import ahead, thread_count, thread_pool
+    from wordmask.writing import undisturbed
+
+    def save(pair: "tuple[Source, Segmentation | Exception]") -> "tuple[Segmentation, list[Path]]":
+        source, result = pair
+        if isinstance(result, Exception):
+            raise result
+        written = result.save(output / source.stem)
+        done.append(source.stem)
+        return result, written
+
+    with ExitStack() as leaving:
+        pool = leaving.enter_context(thread_pool(thread_count()))
+        leaving.callback(results.close)
+        try:
+            yield ahead(zip(sources, results, strict=True), save, pool, most=thread_count())
+        finally:
+            with undisturbed():
+                leaving.close()
 
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:

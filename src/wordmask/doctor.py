@@ -30,8 +30,9 @@ ASK_TORCH = """
 import json, torch
 from wordmask.settings import choose_device, choose_precision
 cuda = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+device = choose_device("auto")
 print(json.dumps({
-    "device": str(choose_device("auto")), "precision": choose_precision("auto", choose_device("auto")), "threads": torch.get_num_threads(), "cuda": cuda,
+    "device": str(device), "precision": choose_precision("auto", device), "threads": torch.get_num_threads(), "cuda": cuda,
     "cuda_version": torch.version.cuda, "mps": torch.backends.mps.is_available(),
 }))
 """

@@ -2,6 +2,7 @@
 
 import io
 import math
+import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
@@ -22,6 +23,7 @@ STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
 MEAN, STD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)  # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
 PADDING = 32  # pixels, the coarsest stride
+OPENING = threading.Lock()
 
 Picture = str | Path | bytes | Image.Image | np.ndarray | Tensor
 
@@ -71,6 +73,11 @@ class Frame:
         narrow = self._restore(maps[None], axis=0)  # (1, K, H, w)
         for strip in narrow.split(rows, dim=2):
             yield self._restore(strip, axis=1)[0]
+
+    def restoring(self, maps: Float[Tensor, "K h w"]) -> tuple[Float[Tensor, "H h"], Float[Tensor, "W w"]]:
+        """The same as two matrices, for parts of a picture: down @ maps @ across.T is what `restore_strips` gives."""
+        down, across = (torch.eye(side, dtype=maps.dtype, device=maps.device)[None, None] for side in maps.shape[1:])
+        return self._restore(down, axis=0)[0, 0], self._restore(across, axis=1)[0, 0].T
 
     def _restore(self, maps: Float[Tensor, "1 K h w"], axis: int) -> Float[Tensor, "1 K h2 w2"]:
         """Restore the height (axis 0) or the width (axis 1) of maps."""
@@ -160,11 +167,9 @@ def _from_file(file: Path | io.BytesIO, name: str, size: int) -> np.ndarray:
 
 def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name: str) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine; twice that is an error below
-            with open_image() as image:
-                image.load()
-                upright = ImageOps.exif_transpose(image)
+        with _opened(open_image) as image:
+            image.load()
+            upright = ImageOps.exif_transpose(image)
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ValueError(
@@ -180,6 +185,13 @@ def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name:
     except Exception as error:  # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
         raise ValueError(f"The {name} is damaged or ends early: {error}. Fetch or export it again.") from None
     return _from_pil(upright, name)
+
+
+def _opened(open_image: Callable[[], AbstractContextManager[Image.Image]]) -> AbstractContextManager[Image.Image]:
+    """Read the header, in one thread at a time: all share the list of warnings that are left out."""
+    with OPENING, warnings.catch_warnings():
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine; twice that is an error
+        return open_image()
 
 
 def _from_pil(image: Image.Image, name: str) -> np.ndarray:

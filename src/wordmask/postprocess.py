@@ -67,7 +67,7 @@ def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
     classes = kept.int()
-    return PixelReading(*_join((_best_two(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())), frame))
+    return PixelReading(*_join((rank_classes(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())), frame))
 
 
 def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], frame: Frame) -> PixelReading:
@@ -81,21 +81,21 @@ def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[
         mask_logits: The sigmoid is the probability.
     """
     class_probs = class_logits.float().softmax(dim=-1)[:, :-1].T  # (T, Q)
-
-    def read(maps: Float[Tensor, "Q s W"]) -> PixelReading:
-        masks = maps.sigmoid()
-        many = max(1, CLASS_ENTRIES // (masks.shape[1] * masks.shape[2]))
-        reading = None
-        for start in range(0, len(class_probs), many):
-            sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
-            part = _best_two(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
-            reading = part if reading is None else _better_two(reading, part)
-        return reading._replace(confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1))
-
-    return PixelReading(*_join((read(maps) for maps in frame.restore_strips(mask_logits.float())), frame))
+    return PixelReading(*_join((rank_queries(class_probs, maps.sigmoid()) for maps in frame.restore_strips(mask_logits.float())), frame))
 
 
-def _best_two(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
+def rank_queries(class_probs: Float[Tensor, "T Q"], masks: Float[Tensor, "Q s W"]) -> PixelReading:
+    """Rank the classes at the pixels of a strip by class probability × mask probability, summed over the queries."""
+    many = max(1, CLASS_ENTRIES // (masks.shape[1] * masks.shape[2]))
+    reading = None
+    for start in range(0, len(class_probs), many):
+        sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
+        part = rank_classes(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
+        reading = part if reading is None else _better_two(reading, part)
+    return reading._replace(confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1))
+
+
+def rank_classes(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
     """Rank the classes at the pixels of a strip; the first of equals comes first."""
     best, place = maps.max(dim=0)
     second, second_place = maps.scatter(0, place[None], -1.0).max(dim=0)

@@ -7,7 +7,7 @@ import numpy as np
 
 from wordmask.vocabulary import Vocabulary
 
-ROWS_AT_ONCE = 256  # of a map that is looked up
+ROWS_AT_ONCE = 256  # of a map that is looked up or counted
 
 Box = tuple[int, int, int, int]
 
@@ -90,17 +90,23 @@ def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.n
         confidence: (H, W) probability of each pixel's label.
         runner_up: (H, W) coded as `labels`.
     """
-    flat = labels.ravel()
-    areas = np.bincount(flat, minlength=len(vocabulary))[: len(vocabulary)]
-    sums = np.bincount(flat, weights=confidence.ravel(), minlength=len(vocabulary))
+    areas, sums = np.zeros(len(vocabulary), np.int64), np.zeros(len(vocabulary))
+    for start in range(0, len(labels), ROWS_AT_ONCE):  # numpy turns all values that it counts into 64 bits first
+        rows = slice(start, start + ROWS_AT_ONCE)
+        areas += np.bincount(labels[rows].ravel(), minlength=len(vocabulary))[: len(vocabulary)]
+        sums += np.bincount(labels[rows].ravel(), weights=confidence[rows].ravel(), minlength=len(vocabulary))[: len(vocabulary)]
     regions = []
     for label in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)].tolist():
         entry, mask = vocabulary.classes[label], labels == label
-        rivals = np.bincount(runner_up[mask], minlength=len(vocabulary))[: len(vocabulary)]
+        box = left, top, right, bottom = _box(mask)
+        rivals = np.zeros(len(vocabulary), np.int64)
+        for start in range(top, bottom, ROWS_AT_ONCE):
+            here = slice(start, min(start + ROWS_AT_ONCE, bottom)), slice(left, right)
+            rivals += np.bincount(runner_up[here][mask[here]], minlength=len(vocabulary))[: len(vocabulary)]
         rival = vocabulary.classes[int(rivals.argmax())].name if rivals.any() else None
         score = min(1.0, float(sums[label] / areas[label]))
         pixels = Painted(labels, label)
-        regions.append(Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), _box(mask), rival, pixels))
+        regions.append(Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), box, rival, pixels))
     return regions
 
 

@@ -4,21 +4,25 @@ import json
 import os
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wordmask import coco
+from wordmask.georeference import read_georeference, write_geotiff
 from wordmask.regions import Region
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import at_home, atomic
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from PIL.Image import Image
 
 TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}  # COCO's formats
+GEO_ENDING = ".labels.tif"
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
 
@@ -99,6 +103,7 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
+        Of a GeoTIFF, where rasterio is installed, `stem`.labels.tif is the label map with the same reference system and transform.
         A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json: COCO's formats. What an
         earlier result of another task left beside them is removed.
         The files appear whole, and only when all are written; `stem`.masks.json comes last.
@@ -119,6 +124,8 @@ class Segmentation:
                 temporary = files.enter_context(atomic(path))
                 if isinstance(content, dict):
                     temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False), encoding="utf-8")
+                elif callable(content):
+                    content(temporary)
                 else:
                     content.save(temporary)
             for stale in earlier_files(stem) - contents.keys():
@@ -126,7 +133,7 @@ class Segmentation:
                     stale.unlink()
         return list(contents)
 
-    def _contents(self, stem: str) -> "dict[str, Image | dict]":
+    def _contents(self, stem: str) -> "dict[str, Image | dict | Callable[[Path], None]]":
         """What is saved: the ending of each file → its content."""
         own = {
             "semantic": lambda: (),
@@ -134,6 +141,7 @@ class Segmentation:
             "instance": lambda: (self.to_coco(),),
         }
         contents = {".masks.png": self.draw(), ".labels.png": self.label_image()}
+        contents |= {GEO_ENDING: write} if (write := self.geotiff()) else {}
         contents |= dict(zip(TASK_ENDINGS[self.task], own[self.task](), strict=True))
         return contents | {".masks.json": self.to_dict()}
 
@@ -142,6 +150,11 @@ class Segmentation:
         from PIL import Image
 
         return Image.fromarray(self.labels)
+
+    def geotiff(self) -> "Callable[[Path], None] | None":
+        """Return what writes the label map as a GeoTIFF that lies where the picture does, if that is known; needs rasterio."""
+        place = read_georeference(self.source, self.size)
+        return place and partial(write_geotiff, labels=self.labels, place=place, unlabelled=self.unlabelled)
 
     def to_dict(self, *, masks: bool = True) -> dict[str, object]:
         """Describe the result in plain values, as in the json file; without the regions' pixels if not `masks`."""
@@ -189,7 +202,7 @@ def earlier_files(stem: Path) -> set[Path]:
     """The COCO files of an earlier result of this name, by what its description says; none if we wrote no description."""
     try:
         task = json.loads(stem.with_name(stem.name + ".masks.json").read_text(encoding="utf-8"))["task"]
-        return {stem.with_name(stem.name + ending) for ending in TASK_ENDINGS[task]}
+        return {stem.with_name(stem.name + ending) for ending in (GEO_ENDING, *TASK_ENDINGS[task])}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
 

@@ -1,6 +1,6 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Literal, NamedTuple
@@ -11,11 +11,13 @@ from torch import nn
 
 from wordmask.image import Frame, ImageInput, Picture, prepare, read_picture
 from wordmask.models.load import load_model
-from wordmask.postprocess import read_instances, read_panoptic, read_query_semantic, read_semantic
+from wordmask.pipeline import Steps, overlapping, raised, thread_count
+from wordmask.postprocess import PixelReading, read_instances, read_panoptic, read_query_semantic, read_semantic
 from wordmask.results import instance_result, panoptic_result, semantic_result
 from wordmask.segmentation import Segmentation
 from wordmask.settings import Precision, Task, check_settings, choose_device, choose_precision
 from wordmask.text import TextCache, Words, encode_vocabulary
+from wordmask.tiles import Grid, TileMaps, read_tiles, tile_side
 from wordmask.vocabulary import Synonyms, Vocabulary, WordClass, same_phrase
 from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import at_home, cache_folder
@@ -66,20 +68,41 @@ class Asked(NamedTuple):
     things: torch.Tensor
 
 
+class Request(NamedTuple):
+    """What is asked of every picture: the words, and the settings as `Segmenter.check` gives them."""
+
+    asked: Asked
+    settings: dict[str, object]
+    per_pixel: bool
+
+
 class Prepared(NamedTuple):
     """A picture that is ready for the model."""
 
-    place: int
     source: str | None
     rgb: np.ndarray
-    pixels: torch.Tensor
-    frame: Frame
+    pixels: torch.Tensor | None
+    frame: Frame | None
+    grid: Grid | None = None  # of tiles that are yet to be prepared
 
     @classmethod
-    def of(cls, place: int, picture: Picture, wanted: ImageInput) -> "Prepared":
+    def of(cls, picture: Picture | Callable[[], Picture], wanted: ImageInput, tile: int | str | None = None) -> "Prepared":
+        picture = picture() if callable(picture) else picture
         rgb = read_picture(picture)
         source = printable(picture) if isinstance(picture, str | Path) else None
-        return cls(place, source, rgb, *prepare(rgb, wanted))
+        if tile is not None:
+            side = tile_side(wanted) if tile == "auto" else tile
+            if max(rgb.shape[:2]) > side:
+                return cls(source, rgb, None, None, Grid.over(rgb.shape[:2], side))
+        return cls(source, rgb, *prepare(rgb, wanted))
+
+
+class Answered(NamedTuple):
+    """A picture with the model's raw output for the batch it was in, and its number there."""
+
+    ready: Prepared
+    raw: tuple
+    number: int
 
 
 class Segmenter:
@@ -135,6 +158,7 @@ class Segmenter:
         most: int | None = None,
         background: Literal["other"] | None = None,
         synonyms: Synonyms | None = None,
+        tile: int | Literal["auto"] | None = None,
         per_pixel: bool = False,
     ) -> Segmentation | list[Segmentation]:
         """Find what the words name in a picture, or in each picture of a list.
@@ -153,23 +177,46 @@ class Segmenter:
             background: `"other"` lets everyday things and stuff compete with the words; what they win stays unlabelled.
             synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names; `each` takes the best of all its
                 names. By default what the paper does: `first` for ERR-Seg, which has no `each`, and `each` for EOV-Seg.
+            tile: Pixels. A picture with a longer side is seen in overlapping squares of this side, each as a picture of its own would be,
+                and blended: for details that shrinking to the model's input would lose. `auto` is that input's side, so that nothing is
+                shrunk. Semantic only: where tiles meet, segments and instances would have to be matched.
             per_pixel: Also return every pixel's confidence, runner-up and the runner-up's confidence; not of instances.
 
         Raises:
             ValueError: A picture that can't be read, words or settings that make no sense.
         """
-        vocabulary = Vocabulary.of(words, self.model.family)
         choices = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "background": background, "synonyms": synonyms}
-        settings = self.check(vocabulary, task=task, **choices)
-        if per_pixel and settings["task"] == "instance":
-            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
-        asked = self._ask(vocabulary, settings["synonyms"], background)
-        if "keep" in settings:
-            competing = len(asked.things)
-            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
-        many = isinstance(pictures, list | tuple)
-        results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
-        return results if many else results[0]
+        steps = self._steps(self._request(words, per_pixel, task=task, tile=tile, **choices))
+        if not isinstance(pictures, list | tuple):
+            return steps.one(pictures)
+        return [raised(result) for result in self._overlapping(pictures, steps, tile)]
+
+    def stream(
+        self, pictures: Iterable[Picture], words: Vocabulary | str | Path | Iterable[str], *, per_pixel: bool = False, **settings
+    ) -> Iterator[Segmentation | Exception]:
+        """Find what the words name in one picture after the other, of which there may be no end: results in the order asked.
+
+        The next pictures are read and resized, and the results of those before are read out, in threads while the model runs. The model
+        runs in the caller's thread, when the next result is asked for: hand long work with a result, such as saving it, to another thread.
+        A picture that can't be read, or that the model fails at, gives its error in its place and disturbs no other. Pictures of equal
+        input size go through the model together, `batch` of them at most; one waits for at most `2 · batch` later ones.
+
+        Args:
+            pictures: Taken from it a few at a time, in the caller's thread. In place of a picture there may be a function that gives it: it
+                is called in one of the threads.
+            words: As `__call__` takes them.
+            per_pixel: Likewise.
+            settings: Likewise: task, keep, threshold, overlap, most, background, synonyms, tile.
+
+        Raises:
+            ValueError: Words or settings that make no sense; at once, before a picture is read.
+        """
+        steps = self._steps(self._request(words, per_pixel, **settings))
+        return self._overlapping(pictures, steps, settings.get("tile"))
+
+    def _overlapping(self, pictures: Iterable[Picture], steps: Steps, tile: int | str | None) -> Iterator[Segmentation | Exception]:
+        threads = thread_count() if tile is None else 1  # pictures that are worth tiles fill the memory
+        return overlapping(pictures, steps, group=self.batch if tile is None else 1, threads=threads)
 
     def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
         """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
@@ -191,6 +238,10 @@ class Segmenter:
         for setting, is_used in used.items():
             if not is_used and settings.pop(setting) is not None:
                 raise ValueError(f"{setting} says nothing to {name} for task {task!r}. Leave it out.")
+        if settings["tile"] is None:
+            del settings["tile"]
+        elif task != "semantic":
+            raise ValueError(f"tile works for the task 'semantic', and this is {task!r}: segments would end where tiles do. Leave one out.")
         defaults = {"overlap": OVERLAP, "most": MOST}
         settings = {setting: defaults.get(setting) if value is None else value for setting, value in settings.items()}
         return {"task": task, **settings, "precision": self.precision}
@@ -212,36 +263,76 @@ class Segmenter:
             last = self._last_asked = (key, Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things))
         return last[1]
 
-    def _segment_all(self, pictures: list[Picture], asked: Asked, *, settings: dict, per_pixel: bool) -> list[Segmentation]:
-        """Segment pictures in batches of equal input size: padding to a common size would change what a model sees."""
-        results: dict[int, Segmentation] = {}
-        waiting: dict[torch.Size, list[Prepared]] = {}
-        for place, picture in enumerate(pictures):
-            ready = Prepared.of(place, picture, self.model.image_input)
-            group = waiting.setdefault(ready.pixels.shape, [])
-            group.append(ready)
-            if len(group) == self.batch:
-                results |= self._segment(waiting.pop(ready.pixels.shape), asked, settings=settings, per_pixel=per_pixel)
-        for group in waiting.values():
-            results |= self._segment(group, asked, settings=settings, per_pixel=per_pixel)
-        return [results[place] for place in range(len(pictures))]
+    def _request(self, words: Vocabulary | str | Path | Iterable[str], per_pixel: bool, **settings) -> Request:
+        vocabulary = Vocabulary.of(words, self.model.family)
+        settings = self.check(vocabulary, **settings)
+        if per_pixel and settings["task"] == "instance":
+            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
+        asked = self._ask(vocabulary, settings["synonyms"], settings["background"])
+        if "keep" in settings:
+            competing = len(asked.things)
+            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
+        return Request(asked, settings, per_pixel)
+
+    def _steps(self, request: Request) -> Steps[Picture, Prepared, Answered, Segmentation]:
+        """Padding to a common size would change what a model sees, so that only pictures of equal input size go together."""
+        tile = request.settings.get("tile")
+        return Steps(
+            prepare=lambda picture: Prepared.of(picture, self.model.image_input, tile),
+            kind=lambda ready: ready.pixels.shape if ready.grid is None else "tiles",
+            run=lambda group: self._segment(group, request) if group[0].grid is None else [self._segment_tiles(*group, request)],
+            finish=lambda answered: self._finish(answered, request),
+        )
 
     @torch.inference_mode()
-    def _segment(self, group: list[Prepared], asked: Asked, *, settings: dict, per_pixel: bool) -> dict[int, Segmentation]:
+    def _segment(self, group: list[Prepared], request: Request) -> list[Answered]:
         pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
+        settings, asked = request.settings, request.asked
         choice = {"keep": settings["keep"]} if "keep" in settings else {}
         with self.autocast():
             raw = self.run(pixels, asked.words, **choice)
-        results = {}
-        for number, ready in enumerate(group):
-            origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
-            origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
-            results[ready.place] = self._read(raw, number, ready.frame, things=asked.things, origin=origin, per_pixel=per_pixel)
-        return results
+        return [Answered(ready, raw, number) for number, ready in enumerate(group)]
+
+    @torch.inference_mode()
+    def _segment_tiles(self, large: Prepared, request: Request) -> Answered:
+        """Segment a large picture row by row of its tiles; the next ones are prepared in threads."""
+        of_queries = self.model.family == "eov-seg"
+
+        def maps_of(answered: Answered) -> TileMaps:
+            raw, number, frame = answered.raw, answered.number, answered.ready.frame
+            if of_queries:
+                return TileMaps(raw.mask_logits[number].float(), raw.class_logits[number].float().softmax(dim=-1)[:, :-1], frame)
+            return TileMaps(raw.logits[number].float().sigmoid(), raw.kept[number], frame)
+
+        def look(row: int) -> list[TileMaps]:
+            tiles = overlapping(
+                large.grid.boxes(row),
+                Steps(
+                    prepare=lambda box: Prepared.of(large.rgb[box], self.model.image_input),
+                    kind=lambda ready: ready.pixels.shape,
+                    run=lambda group: self._segment(group, request),
+                    finish=maps_of,
+                ),
+                group=self.batch,
+                threads=thread_count(),
+            )
+            return [raised(maps) for maps in tiles]
+
+        reading = read_tiles(large.grid, look, classes=len(request.asked.things), of_queries=of_queries)
+        return Answered(large, reading, 0)
+
+    @torch.inference_mode()
+    def _finish(self, answered: Answered, request: Request) -> Segmentation:
+        ready, asked, settings = answered.ready, request.asked, request.settings
+        origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
+        origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
+        return self._read(answered.raw, answered.number, ready.frame, things=asked.things, origin=origin, per_pixel=request.per_pixel)
 
     def _read(self, raw: tuple, number: int, frame: Frame, *, things: torch.Tensor, origin: dict, per_pixel: bool) -> Segmentation:
         """Turn the raw output for one picture of a batch into a result."""
         task, settings = origin["task"], origin["settings"]
+        if isinstance(raw, PixelReading):
+            return semantic_result(raw, origin, per_pixel=per_pixel)
         if self.model.family == "err-seg":
             return semantic_result(read_semantic(raw.logits[number], raw.kept[number], frame), origin, per_pixel=per_pixel)
         masks = raw.class_logits[number], raw.mask_logits[number]

@@ -8,6 +8,7 @@ import torch
 from wordmask.vocabulary import Synonyms
 
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16")  # of a CPU's capabilities, as torch names them
+LEAST_TILE = 64  # pixels: two of the coarsest cells of a model's grid
 MOST_INSTANCES = 65535  # their ids fill 16 bits
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
 Task = Literal["semantic", "panoptic", "instance"]
@@ -21,6 +22,7 @@ def check_settings(
     most: int | None = None,
     background: str | None = None,
     synonyms: str | None = None,
+    tile: int | str | None = None,
 ) -> dict[str, object]:
     """Return the settings in plain values, for the record.
 
@@ -39,9 +41,12 @@ def check_settings(
         raise ValueError(f"background came as {background!r}; expected 'other', or nothing.")
     if synonyms is not None and synonyms not in get_args(Synonyms):
         raise ValueError(f"synonyms came as {synonyms!r}; expected 'first', 'mean' or 'each'.")
+    if tile is not None and tile != "auto" and not (isinstance(tile, Integral) and tile >= LEAST_TILE):
+        raise ValueError(f"tile came as {tile!r}; expected pixels, at least {LEAST_TILE}, or 'auto'.")
+    tile = tile if tile in (None, "auto") else int(tile)
     keep, most = (None if number is None else int(number) for number in (keep, most))
     numbers = {"keep": keep, "threshold": float(threshold), "overlap": None if overlap is None else float(overlap), "most": most}
-    return numbers | {"background": background, "synonyms": synonyms}
+    return numbers | {"background": background, "synonyms": synonyms, "tile": tile}
 
 
 def choose_device(device: str) -> torch.device:

@@ -11,7 +11,7 @@ from wordmask.vocabulary import WORD_FILES
 from wordmask.writing import at_home
 
 PICTURE_FILES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
-OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png")  # what `Segmentation.save` writes: never read again as input
+OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif")  # what `Segmentation.save` writes: never read again as input
 PATH_STARTS = ("/", "./", "../", "~")
 GLOB_SIGNS = "*?["
 
@@ -53,7 +53,7 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
     return pictures, words
 
 
-def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[Source]:
+def find_pictures(arguments: Iterable[str], skip: Path | None = None, endings: tuple[str, ...] = PICTURE_FILES) -> list[Source]:
     """Open folders (with those inside them) and globs; give every picture a name of its own.
 
     Results of a folder keep its structure; of several folders, below each one's name. Where two would still get the same name, the
@@ -61,6 +61,7 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
 
     Args:
         skip: A folder not to look into: the output's.
+        endings: Of the files that a folder is opened for.
 
     Raises:
         ValueError: A folder or glob with no picture in it, or none of the files exists.
@@ -69,7 +70,7 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None) -> list[So
     folders = sum(_is(argument, Path.is_dir) for argument in arguments)
     found: dict[Path, Source] = {}
     for argument in arguments:
-        for source in _expand(argument, skip):
+        for source in _expand(argument, skip, endings):
             stem = Path(at_home(argument).resolve().name) / source.stem if folders > 1 and _is(argument, Path.is_dir) else source.stem
             found.setdefault(source.path.resolve(), Source(source.path, stem))
     sources = list(found.values())
@@ -101,28 +102,28 @@ def _is(argument: str, test: Callable[[Path], bool]) -> bool:
         return False
 
 
-def _expand(argument: str, skip: Path | None) -> list[Source]:
+def _expand(argument: str, skip: Path | None, endings: tuple[str, ...]) -> list[Source]:
     path = at_home(argument)
     if _is(argument, Path.is_dir):
-        inside = sorted(_pictures_in(path, skip))
+        inside = sorted(_pictures_in(path, skip, endings))
         if not inside:
-            raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(PICTURE_FILES)}).")
+            raise ValueError(f"The folder {argument!r} holds no pictures ({', '.join(endings)}).")
         return [Source(file, file.relative_to(path).with_suffix("")) for file in inside]
     if _is(argument, Path.exists) or not _is_glob(argument):
         return [Source(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
-    files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip)) if match.is_dir() else [match])]
+    files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip, endings)) if match.is_dir() else [match])]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
     if not files:
         raise ValueError(f"No picture matches {argument!r}.")
     return [Source(file, Path(file.stem)) for file in files]
 
 
-def _pictures_in(folder: Path, skip: Path | None) -> Iterable[Path]:
+def _pictures_in(folder: Path, skip: Path | None, endings: tuple[str, ...] = PICTURE_FILES) -> Iterable[Path]:
     inner = skip is not None and skip.resolve() != folder.resolve() and skip.resolve().is_relative_to(folder.resolve())
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         ours = path.name.endswith(OWN_FILES) or (inner and path.resolve().is_relative_to(skip.resolve()))
-        if path.suffix.lower() in PICTURE_FILES and path.is_file() and not hidden and not ours:
+        if path.suffix.lower() in endings and path.is_file() and not hidden and not ours:
             yield path
 
 

@@ -113,8 +113,13 @@ def read(path: Path) -> Checkpoint:
 
 def text_tower_fingerprint(state: dict[str, Tensor]) -> str:
     """Identify a text tower by its weights: 16 hexadecimal digits that change with any of them."""
+    return fingerprint({name: tensor for name, tensor in state.items() if name.startswith(TEXT_TOWER)})
+
+
+def fingerprint(state: dict[str, Tensor]) -> str:
+    """Identify weights by their names and values: 16 hexadecimal digits."""
     digest = hashlib.sha256()
-    for name in sorted(name for name in state if name.startswith(TEXT_TOWER)):
+    for name in sorted(state):
         digest.update(name.encode())
         digest.update(state[name].detach().float().cpu().contiguous().numpy().data)
     return digest.hexdigest()[:16]

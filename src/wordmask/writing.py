@@ -12,11 +12,14 @@ import platformdirs
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside `path`; rename it to `path` when the block ends well, remove it when it doesn't."""
+def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
+    """Give a temporary path in `folder`, or beside `path`; rename it to `path` when the block ends well, remove it when it doesn't.
+
+    What a killed process leaves there can be told from results if `folder` is one of its own, on the same disk.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{secrets.token_hex(4)}{path.suffix}")
+    temporary = (folder or path.parent) / f".{secrets.token_hex(4)}{path.suffix}"
     try:
         yield temporary
         temporary.replace(path)

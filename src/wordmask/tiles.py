@@ -1,0 +1,175 @@
+"""Large pictures: overlapping tiles, each seen as a small picture would be, and read as if they had been one."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cached_property
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from wordmask.image import Frame, ImageInput
+from wordmask.postprocess import PixelReading, rank_classes, rank_queries
+
+OVERLAP = 0.25  # of a tile's side, at least, that its neighbour sees too
+BLOCK_ENTRIES = 2**22  # of class or mask maps that are blended at a time: 16 MB
+SMALL_CLASSES = 2**15  # so many class indices fit 16 bits, which a large picture has 100 million of
+
+
+class TileMaps(NamedTuple):
+    """What the model says of one tile: maps on its grid, and what they mean."""
+
+    maps: Float[Tensor, "N h w"]
+    meaning: Tensor
+    frame: Frame
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Where tiles lie in a picture: in rows and columns, evenly, all of one size.
+
+    Args:
+        picture: (height, width).
+        tile: (height, width); at most the picture's.
+    """
+
+    picture: tuple[int, int]
+    tile: tuple[int, int]
+
+    @classmethod
+    def over(cls, picture: tuple[int, int], side: int) -> "Grid":
+        """Lay tiles of this side, or as long as the picture where that is less, over a picture."""
+        return cls(picture, (min(side, picture[0]), min(side, picture[1])))
+
+    @cached_property
+    def starts(self) -> tuple[list[int], list[int]]:
+        """The first row of every row of tiles, and the first column of every column."""
+        return tuple(_starts(length, side) for length, side in zip(self.picture, self.tile, strict=True))
+
+    @cached_property
+    def weights(self) -> tuple[Float[Tensor, "N th"], Float[Tensor, "M tw"]]:
+        """How much each pixel row of each row of tiles counts, and each pixel column: smooth, and 1 in sum wherever tiles overlap."""
+        return tuple(_weights(length, side, starts) for length, side, starts in zip(self.picture, self.tile, self.starts, strict=True))
+
+    def boxes(self, row: int) -> list[tuple[slice, slice]]:
+        """The pixels of every tile in a row of tiles."""
+        (rows, columns), (height, width) = self.starts, self.tile
+        return [(slice(rows[row], rows[row] + height), slice(left, left + width)) for left in columns]
+
+
+def tile_side(wanted: ImageInput) -> int:
+    """The side of tiles that a model sees at their own resolution: that of its input."""
+    return wanted.square or wanted.shortest_edge
+
+
+def read_tiles(grid: Grid, look: Callable[[int], list[TileMaps]], *, classes: int, of_queries: bool) -> PixelReading:
+    """Blend what is said of every tile, and rank the classes at every pixel of the picture.
+
+    Where tiles overlap, probabilities are averaged with weights that fall smoothly to the tile's border; a class that ERR-Seg didn't keep
+    in a tile has no probability there. Pixels are read as soon as no later tile covers them, a block at a time: besides the reading itself,
+    on the CPU, there are the maps of two or three rows of tiles.
+
+    Args:
+        look: Number of a row of tiles → its maps, asked in order.
+        classes: How many compete.
+        of_queries: Whether a map is that of a query: its logits; `meaning` is then the (Q, T) probabilities of its classes. Otherwise it is
+            that of a class: its probabilities; `meaning` is the indices of the classes.
+    """
+    small = torch.int16 if classes < SMALL_CLASSES else torch.int32
+    whole = PixelReading(*(torch.empty(grid.picture, dtype=kind) for kind in (small, torch.float32, small, torch.float32)))
+    rank = _rank_queries if of_queries else _rank_classes
+    starts, height = grid.starts[0], grid.tile[0]
+    rows: dict[int, list[TileMaps]] = {}
+    for number in range(len(starts)):
+        rows[number] = look(number)
+        following = starts[number + 1] if number + 1 < len(starts) else grid.picture[0]
+        for vertical, horizontal, parts in _blocks(grid, rows, (starts[number], following)):
+            for values, part in zip(whole, rank(parts), strict=True):
+                values[vertical, horizontal] = part
+        rows = {above: maps for above, maps in rows.items() if starts[above] + height > following}
+    return whole
+
+
+class _Part(NamedTuple):
+    """What one tile says of a block: maps on its grid, what brings them to the block's pixels, and how much it counts there."""
+
+    tile: TileMaps
+    down: Float[Tensor, "s h"]
+    across: Float[Tensor, "c w"]
+    weights: Float[Tensor, "s c"]
+
+    def restore(self) -> Float[Tensor, "N s c"]:
+        return self.down @ self.tile.maps @ self.across.T
+
+
+def _blocks(grid: Grid, rows: dict[int, list[TileMaps]], span: tuple[int, int]) -> Iterator[tuple[slice, slice, list[_Part]]]:
+    """Cut the pixel rows of a span into blocks that the same tiles cover wholly, small enough to be blended at a time."""
+    columns = _cuts(grid.starts[1], grid.tile[1], (0, grid.picture[1]))
+    restoring = {}  # one pair of matrices, as all tiles have one size
+    for top, bottom in _cuts([grid.starts[0][row] for row in rows], grid.tile[0], span):
+        above = [row for row in rows if grid.starts[0][row] <= top < grid.starts[0][row] + grid.tile[0]]
+        for left, right in columns:
+            beside = [column for column, start in enumerate(grid.starts[1]) if start <= left < start + grid.tile[1]]
+            entries = sum(len(rows[row][column].maps) for row in above for column in beside) * (right - left)
+            step = max(1, BLOCK_ENTRIES // max(1, entries))
+            for first in range(top, bottom, step):
+                last = min(first + step, bottom)
+                parts = [
+                    _part(grid, rows[row][column], (row, column), (first, last, left, right), restoring)
+                    for row in above
+                    for column in beside
+                ]
+                yield slice(first, last), slice(left, right), parts
+
+
+def _part(grid: Grid, tile: TileMaps, place: tuple[int, int], block: tuple[int, int, int, int], restoring: dict) -> _Part:
+    (row, column), (first, last, left, right) = place, block
+    key = tile.maps.shape[1:]
+    if key not in restoring:
+        restoring[key] = tile.frame.restoring(tile.maps)
+    down, across = restoring[key]
+    start_y, start_x = grid.starts[0][row], grid.starts[1][column]
+    vertical, horizontal = slice(first - start_y, last - start_y), slice(left - start_x, right - start_x)
+    weights = torch.outer(grid.weights[0][row, vertical], grid.weights[1][column, horizontal]).to(tile.maps.device)
+    return _Part(tile, down[vertical], across[horizontal], weights)
+
+
+def _rank_classes(parts: list[_Part]) -> PixelReading:
+    together = torch.cat([part.tile.meaning for part in parts])
+    classes, place = together.unique(return_inverse=True)  # ascending: of equal probabilities the first wins
+    blended = parts[0].weights.new_zeros(len(classes), *parts[0].weights.shape)
+    for part, where in zip(parts, place.split([len(part.tile.meaning) for part in parts]), strict=True):
+        blended.index_add_(0, where, part.restore() * part.weights)
+    return rank_classes(blended.clamp_(max=1), classes.int())  # weights may sum to a rounding error more
+
+
+def _rank_queries(parts: list[_Part]) -> PixelReading:
+    """Sums over the queries of all tiles: the weighted average of what each tile's would be."""
+    masks = torch.cat([part.restore().sigmoid() * part.weights for part in parts])
+    return rank_queries(torch.cat([part.tile.meaning for part in parts]).T, masks)
+
+
+def _starts(length: int, side: int) -> list[int]:
+    overlap = round(OVERLAP * side)
+    count = 1 if length <= side else -(-(length - overlap) // (side - overlap))
+    return [round(number * (length - side) / max(1, count - 1)) for number in range(count)]
+
+
+def _weights(length: int, side: int, starts: list[int]) -> Float[Tensor, "N t"]:
+    """Squared sines that rise over the overlap at either end of a tile, over their sum at each pixel."""
+    from_border = torch.minimum(torch.arange(side), torch.arange(side).flip(0)) + 0.5
+    window = (torch.pi / 2 * (from_border / max(1, round(OVERLAP * side))).clamp(max=1)).sin().square()
+    total = torch.zeros(length)
+    for start in starts:
+        total[start : start + side] += window
+    return torch.stack([window / total[start : start + side] for start in starts])
+
+
+def _cuts(starts: list[int], side: int, span: tuple[int, int]) -> list[tuple[int, int]]:
+    """Cut a span wherever a tile begins or ends."""
+    first, last = span
+    inner = {edge for start in starts for edge in (start, start + side) if first < edge < last}
+    edges = [first, *sorted(inner), last]
+    return list(pairwise(edges))

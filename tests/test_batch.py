@@ -1,0 +1,305 @@
+"""A job over a collection: what it writes, what it remembers, and that a killed one ends as if nothing had been."""
+
+import csv
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from conftest import colourful
+from wordmask import cli
+from wordmask.batch.inputs import find_items
+from wordmask.batch.journal import FOLDER, Journal
+from wordmask.segmenter import Segmenter
+
+WORDS = ["person", "sky", "car", "grass"]
+EOV = ["--model", "eov-seg-untrained"]
+ALL = [argument for name in ("labels", "overlays", "coco", "coco-panoptic", "yolo", "parquet") for argument in ("--format", name)]
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run `wordmask batch …` in this process, in a folder of its own; give (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wordmask", "batch", *map(str, arguments)])
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return (130 if stop.type is KeyboardInterrupt else stop.value.code or 0), captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def photos(tmp_path):
+    write_pictures(tmp_path / "photos", 6)
+    return tmp_path / "photos"
+
+
+def write_pictures(folder: Path, count: int) -> None:
+    (folder / "deep").mkdir(parents=True)
+    for number in range(count):
+        Image.fromarray(colourful(40, 50 + 10 * (number % 2), number)).save(
+            folder / ("deep" if number % 3 == 0 else ".") / f"{number:03}.png"
+        )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything a job wrote but what it remembers."""
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file() and FOLDER not in path.relative_to(folder).parts
+    }
+
+
+def test_every_format_says_what_the_model_said(run, photos, tmp_path):
+    pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    status, out, err = run("photos", "out", *WORDS, *EOV, *ALL)
+    assert status == 0, err
+    assert "6 of 6 pictures → out/" in out
+    items = find_items("photos", skip=tmp_path / "out", every=1)
+    expected = [cli.load_segmenter("eov-seg-untrained", "auto", "auto")(item.path, WORDS) for item in items]
+    instances, panoptic = (json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("instances", "panoptic"))
+    rows = parquet.read_table(tmp_path / "out" / "masks.parquet").to_pylist()
+    assert [image["file_name"] for image in instances["images"]] == [item.file_name for item in items]
+    assert [annotation["id"] for annotation in instances["annotations"]] == list(range(1, len(instances["annotations"]) + 1))
+    for number, (item, result) in enumerate(zip(items, expected, strict=True), 1):
+        with Image.open(tmp_path / "out" / "labels" / f"{item.stem}.png") as labels:
+            np.testing.assert_array_equal(np.array(labels), result.labels)
+        own = [annotation for annotation in instances["annotations"] if annotation["image_id"] == number]
+        assert [annotation["segmentation"] for annotation in own] == [region.to_rle() for region in result.regions]
+        info = next(annotation for annotation in panoptic["annotations"] if annotation["image_id"] == number)
+        with Image.open(tmp_path / "out" / "panoptic" / info["file_name"]) as ids:
+            np.testing.assert_array_equal(np.array(ids)[..., 0], result.segments)
+        assert [segment["area"] for segment in info["segments_info"]] == [region.area for region in result.regions]
+        table = [row for row in rows if row["picture"] == item.stem]
+        assert [(row["name"], row["score"], row["left"], row["bottom"]) for row in table] == [
+            (region.name, region.score, region.box[0], region.box[3]) for region in result.regions
+        ]
+        for row, region in zip(table, result.regions, strict=True):
+            decoded = coco_mask.decode({"size": [row["height"], row["width"]], "counts": row["counts"]})
+            np.testing.assert_array_equal(decoded.astype(bool), region.mask)
+        lines = (tmp_path / "out" / "yolo" / "labels" / f"{item.stem}.txt").read_text().splitlines()
+        assert {int(line.split()[0]) for line in lines} == {region.label for region in result.regions}
+        assert all(0 <= float(number) <= 1 for line in lines for number in line.split()[1:])
+        assert (tmp_path / "out" / "overlays" / f"{item.stem}.jpg").exists()
+    assert (tmp_path / "out" / "yolo" / "data.yaml").read_text().endswith('names:\n  0: "person"\n  1: "sky"\n  2: "car"\n  3: "grass"\n')
+    classes = json.loads((tmp_path / "out" / "classes.json").read_text())
+    assert classes["unlabelled"] == 255
+    assert [entry["names"] for entry in classes["classes"]] == [[word] for word in WORDS]
+
+
+def test_a_job_goes_on_where_it_was_stopped(run, photos, tmp_path, monkeypatch):
+    """Interrupted at the last picture, one line of the journal torn, one file gone: only what is missing is done again."""
+    assert run("photos", "whole", *WORDS, *EOV, *ALL)[0] == 0
+    ordinary, seen = Segmenter._segment, []
+
+    def watched(self, group, request):
+        seen.extend(ready.source for ready in group)
+        if stop and len(seen) > 5:
+            raise KeyboardInterrupt
+        return ordinary(self, group, request)
+
+    monkeypatch.setattr(Segmenter, "_segment", watched)
+    stop = True
+    status, out, _ = run("photos", "out", *WORDS, *EOV, *ALL)
+    assert status == 130
+    finished = Journal(tmp_path / "out").read()
+    items = find_items("photos", skip=tmp_path / "out", every=1)
+    done = [item for item in items if item.stem in finished]
+    assert f"Stopped: {len(done)} of 6 pictures are finished" in out
+    assert len(done) >= 1
+    (tmp_path / "out" / "labels" / f"{done[0].stem}.png").unlink()
+    (tmp_path / "out" / FOLDER / "finished" / "torn.jsonl").write_text('["5", ["labels/')
+    (tmp_path / "out" / FOLDER / "unfinished" / ".1234.png").write_text("half")
+    stop, seen[:] = False, []
+    status, out, _ = run("photos", "out", *WORDS, *EOV, *ALL)
+    assert status == 0
+    assert f"6 of 6 pictures, {len(done) - 1} of them earlier" in out
+    assert sorted(seen) == sorted(str(item.path) for item in items if item not in done[1:])
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+    seen.clear()
+    assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 0
+    assert seen == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*WORDS[:3], "--model", "err-seg-untrained"], 'words: it was ["person [thing]"'),
+        ([*WORDS, "--model", "eov-seg-untrained"], 'model: it was "err-seg-untrained", now "eov-seg-untrained"'),
+        ([*WORDS, "--model", "err-seg-untrained", "--threshold", 0.5], "threshold: it was 0.0, now 0.5"),
+        ([*WORDS, "--model", "err-seg-untrained", "--format", "coco"], 'formats: it was ["labels"], now ["coco"]'),
+    ],
+)
+def test_another_job_is_refused(run, photos, arguments, message):
+    assert run("photos", "out", *WORDS, "--model", "err-seg-untrained")[0] == 0
+    status, _, err = run("photos", "out", *arguments)
+    assert status == 2
+    assert "has results of another job" in err
+    assert message in err
+
+
+def test_two_jobs_at_a_time_are_refused(run, photos, tmp_path):
+    with Journal(tmp_path / "out").alone():
+        status, _, err = run("photos", "out", *WORDS, *EOV)
+    assert status == 2
+    assert "Another job is at work" in err
+
+
+def test_bad_files_are_reported_and_tried_again(run, photos, tmp_path):
+    whole = (photos / "001.png").read_bytes()
+    (photos / "001.png").write_bytes(whole[:100])
+    (photos / "notes.jpg").write_text("no picture")
+    status, out, err = run("photos", "out", *WORDS, *EOV, "--format", "coco")
+    assert status == 1
+    assert "5 of 7 pictures → out/" in out
+    assert "2 failed, see out/failed.csv" in err
+    rows = list(csv.reader((tmp_path / "out" / "failed.csv").read_text().splitlines()))
+    assert [row[0] for row in rows] == ["picture", "001", "notes"]
+    assert "damaged or ends early" in rows[1][2]
+    images = json.loads((tmp_path / "out" / "instances.json").read_text())["images"]
+    assert [image["id"] for image in images] == [1, 2, 3, 4, 5]
+    (photos / "001.png").write_bytes(whole)
+    (photos / "notes.jpg").unlink()
+    status, out, _ = run("photos", "out", *WORDS, *EOV, "--format", "coco")
+    assert status == 0
+    assert "6 of 6 pictures, 5 of them earlier" in out
+    assert not (tmp_path / "out" / "failed.csv").exists()
+    assert run("photos", "fresh", *WORDS, *EOV, "--format", "coco")[0] == 0
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["photos", "out"], "No words were given"),
+        (["missing", "out", "sky"], "no picture 'missing'"),
+        (["photos", "out", "sky", "--words", "car"], "came in 2 ways"),
+        (["photos", "out", "sky", "sky"], "given twice"),
+        (["photos", "out", "sky", "--format", "png"], "png"),
+        (["photos", "out", "sky", "--format", "coco-panoptic", "--model", "err-seg-untrained"], "needs the task panoptic"),
+        (["photos", "out", "sky", "--every", "0"], "expected seconds"),
+        (["photos", "out", "sky", "--processes", "0"], "processes"),
+        (["photos", "/proc/nowhere", "sky"], "cannot be written to"),
+        (["photos", "out", "sky", "--tile", "big"], "tile came as 'big'"),
+    ],
+)
+def test_errors_are_messages(run, photos, arguments, message):
+    status, _, err = run(*arguments, *([] if "--model" in arguments else EOV))
+    assert status == 2
+    assert message in err
+
+
+def test_tiles(run, photos, tmp_path):
+    assert run("photos", "out", *WORDS, *EOV, "--task", "semantic", "--tile", 64)[0] == 0
+    assert json.loads((tmp_path / "out" / FOLDER / "job.json").read_text())["tile"] == 64
+
+
+# Processes --------------------------------------------------------------------------------------------------------------------------
+
+
+def start(folder: Path, output: str, *settings: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "wordmask", "batch", "photos", output, *WORDS, *settings]
+    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+
+
+def finish(folder: Path, output: str, *settings: str) -> str:
+    out, err = (process := start(folder, output, *settings)).communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def kill_after(folder: Path, output: str, pictures: int, *settings: str) -> int:
+    """Start a job, kill all its processes when it has finished so many more pictures; return how many there are then."""
+    process, journal = start(folder, output, *settings), Journal(folder / output)
+    before = count_lines(journal)
+    while process.poll() is None and count_lines(journal) < before + pictures:
+        time.sleep(random.uniform(0, 0.02))
+    os.killpg(process.pid, signal.SIGKILL)
+    process.communicate()
+    return count_lines(journal)
+
+
+def count_lines(journal: Journal) -> int:
+    return sum(path.read_bytes().count(b"\n") for path in journal.lines.glob("*.jsonl"))
+
+
+@pytest.mark.slow
+def test_a_killed_job_ends_as_an_undisturbed_one(tmp_path):
+    write_pictures(tmp_path / "photos", 12)
+    finish(tmp_path, "whole", *EOV, *ALL)
+    killed = kill_after(tmp_path, "out", 4, *EOV, *ALL)
+    assert 4 <= killed < 12, "killed in the middle"
+    finish(tmp_path, "out", *EOV, *ALL)
+    assert count_lines(Journal(tmp_path / "out")) == 12, "nothing twice"
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["err-seg-tiny", "eov-seg-tiny"])
+def test_five_kills_in_two_hundred_pictures(tmp_path, model):
+    from wordmask.data.shapeland import World, draw_scene, things_of
+
+    (tmp_path / "photos").mkdir()
+    world = World(96, 96, things=things_of("shapeland-150"))
+    for number in range(200):
+        Image.fromarray(draw_scene(4 * 10**9 + number, world).rgb).save(tmp_path / "photos" / f"{number:03}.png")
+    formats = [argument for argument in ALL if argument != "coco-panoptic" or model == "eov-seg-tiny"]
+    formats = ["--format", "labels", "--format", "coco", "--format", "yolo", "--format", "parquet"] if model == "err-seg-tiny" else ALL
+    settings = ["--model", model, *formats]
+    finish(tmp_path, "whole", *settings)
+    for _ in range(5):
+        kill_after(tmp_path, "out", random.randint(1, 39), *settings)
+    finish(tmp_path, "out", *settings)
+    assert count_lines(Journal(tmp_path / "out")) == 200
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_processes_divide_the_work_without_gaps(tmp_path, monkeypatch):
+    """Two processes give what one gives; killed with their parent, they don't go on; one killed alone is told."""
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_pictures(tmp_path / "photos", 20)
+    finish(tmp_path, "whole", *EOV, *ALL)
+    process, journal = start(tmp_path, "out", *EOV, *ALL, "--processes", "2"), Journal(tmp_path / "out")
+    while process.poll() is None and count_lines(journal) < 3:
+        time.sleep(0.01)
+    process.kill()
+    process.communicate()
+    time.sleep(2)
+    count = count_lines(journal)
+    time.sleep(2)
+    assert count_lines(journal) == count < 20
+    finish(tmp_path, "out", *EOV, *ALL, "--processes", "2")
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+@pytest.mark.slow
+def test_a_ray_cluster_does_the_same_job(tmp_path, monkeypatch):
+    pytest.importorskip("ray")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    write_pictures(tmp_path / "photos", 20)
+    (tmp_path / "photos" / "bad.png").write_text("no picture")
+    outcomes = []
+    for output, settings in (("whole", []), ("out", ["--ray"])):
+        process = start(tmp_path, output, *EOV, *ALL, *settings)
+        outcomes.append((process.communicate()[1], process.returncode))
+        assert "bad.png" in outcomes[-1][0]
+        assert outcomes[-1][1] == 1, outcomes[-1][0]
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
