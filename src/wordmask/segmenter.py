@@ -100,6 +100,7 @@ class Segmenter:
         batch: int = 1,
     ):
         self.model = model.eval()
+        self.image_input = model.image_input  # what a benchmark may ask for otherwise
         self.name = name
         self.device = next(model.parameters()).device
         self.precision = choose_precision(precision)
@@ -163,6 +164,28 @@ class Segmenter:
         results = self._segment_all(pictures if many else [pictures], asked, settings=settings, per_pixel=per_pixel)
         return results if many else results[0]
 
+    def readings(self, picture: Picture, vocabulary: Vocabulary, tasks: Iterable[Task], **settings) -> dict[Task, Segmentation]:
+        """Look at a picture once, and read what the model says for each of several tasks.
+
+        Args:
+            settings: `keep`, `overlap`, `most`, `synonyms`, as `__call__` takes them; each goes to the tasks that it says something to.
+
+        Raises:
+            ValueError: As `__call__`.
+        """
+        own = {"overlap": "panoptic", "most": "instance"}
+        checked = {}
+        for task in tasks:
+            checked[task] = self.check(
+                vocabulary, task=task, **{name: one for name, one in settings.items() if own.get(name, task) == task}
+            )
+            if "keep" in checked[task]:
+                checked[task]["keep"] = min(checked[task]["keep"] or self.model.default_keep(len(vocabulary)), len(vocabulary))
+        asked = self._ask(vocabulary, settings.get("synonyms") or self.model.synonyms, None)
+        ready = Prepared.of(0, picture, self.image_input)
+        raw = self._run([ready], asked, next(iter(checked.values())))
+        return {task: self._result(raw, 0, ready, asked=asked, settings=chosen, per_pixel=False) for task, chosen in checked.items()}
+
     def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
         """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
 
@@ -209,7 +232,7 @@ class Segmenter:
         results: dict[int, Segmentation] = {}
         waiting: dict[torch.Size, list[Prepared]] = {}
         for place, picture in enumerate(pictures):
-            ready = Prepared.of(place, picture, self.model.image_input)
+            ready = Prepared.of(place, picture, self.image_input)
             group = waiting.setdefault(ready.pixels.shape, [])
             group.append(ready)
             if len(group) == self.batch:
@@ -218,18 +241,24 @@ class Segmenter:
             results |= self._segment(group, asked, settings=settings, per_pixel=per_pixel)
         return [results[place] for place in range(len(pictures))]
 
-    @torch.inference_mode()
     def _segment(self, group: list[Prepared], asked: Asked, *, settings: dict, per_pixel: bool) -> dict[int, Segmentation]:
+        raw = self._run(group, asked, settings)
+        details = {"asked": asked, "settings": settings, "per_pixel": per_pixel}
+        return {ready.place: self._result(raw, number, ready, **details) for number, ready in enumerate(group)}
+
+    @torch.inference_mode()
+    def _run(self, group: list[Prepared], asked: Asked, settings: dict) -> tuple:
+        """What the model says of pictures of equal input size."""
         pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
         choice = {"keep": settings["keep"]} if "keep" in settings else {}
         with self._autocast():
-            raw = self.model(pixels, asked.words, **choice)
-        results = {}
-        for number, ready in enumerate(group):
-            origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
-            origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
-            results[ready.place] = self._read(raw, number, ready.frame, things=asked.things, origin=origin, per_pixel=per_pixel)
-        return results
+            return self.model(pixels, asked.words, **choice)
+
+    @torch.inference_mode()
+    def _result(self, raw: tuple, number: int, ready: Prepared, *, asked: Asked, settings: dict, per_pixel: bool) -> Segmentation:
+        origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
+        origin |= {"task": settings["task"], "settings": {name: value for name, value in settings.items() if name != "task"}}
+        return self._read(raw, number, ready.frame, things=asked.things, origin=origin, per_pixel=per_pixel)
 
     def _read(self, raw: tuple, number: int, frame: Frame, *, things: torch.Tensor, origin: dict, per_pixel: bool) -> Segmentation:
         """Turn the raw output for one picture of a batch into a result."""
