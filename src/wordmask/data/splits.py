@@ -203,6 +203,18 @@ def _describe_missing(split: Split, folder: Path, missing: list[Path], *, data: 
     return "\n".join(lines)
 
 
+def describe_splits(data: str | Path | None) -> list[str]:
+    """A line for each split: its name, what papers call it, how many pictures, and where it is."""
+    root, lines = data_root(data), []
+    for name, split in SPLITS.items():
+        try:
+            where = str(folders_of_split(name, root)[0]) if split.folders else "generated"
+        except ValueError:
+            where = f"not in {root}: {split.folders[0]}"
+        lines.append(f"{name:20} {split.title:20} {split.pictures:5} pictures  {', '.join(split.tasks):28} {where}")
+    return lines
+
+
 def _all_splits(name: str) -> str:
     listed = ", ".join(f"{short} ({split.title})" if split.folders else short for short, split in SPLITS.items())
     return f"There is no split {name!r}. There are {listed}."
