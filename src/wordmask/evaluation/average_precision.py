@@ -153,12 +153,14 @@ def _match(truth: list[dict], guesses: list[dict], size: tuple[int, int]) -> Ite
                 entry |= {"id": number, "image_id": 1, "area": int(mask.area(entry["segmentation"])), "iscrowd": entry.get("iscrowd", 0)}
             sides.append(_dataset(entries, size))
         evaluation = COCOeval(*sides, "segm")
+        labels = evaluation.params.catIds = sorted({entry["category_id"] for entry in (*truth, *guesses)})  # left alone it sees the truth's
+        evaluation.params.imgIds = [1]
         evaluation.evaluate()
-    labels, entries = evaluation.params.catIds, evaluation.evalImgs
+    entries = evaluation.evalImgs
     for place, label in enumerate(labels):
         by_area = entries[place * AREAS : (place + 1) * AREAS]
         if by_area[0] is not None:
-            yield label, by_area
+            yield int(label), by_area
 
 
 def _dataset(entries: list[dict], size: tuple[int, int]):
