@@ -5,6 +5,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -125,6 +126,7 @@ def evaluate(
     processes = Processes.join()
     segmenter = model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
     if choices.size is not None:
+        segmenter = copy(segmenter)  # the caller's stays as it is
         segmenter.image_input = _resized(segmenter.image_input, choices.size)
     jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
     conditions = conditions_of(segmenter, processes.count)
