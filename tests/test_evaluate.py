@@ -3,6 +3,8 @@
 import json
 import math
 import os
+import re
+import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -329,6 +331,21 @@ def test_the_command_says_what_is_wrong(run, tmp_path):  # noqa: F811
     assert status == 0
     assert "shapeland-847" in out
     assert len(out.splitlines()) == len(SPLITS)
+
+
+@pytest.mark.slow
+def test_the_page_is_run(run, tmp_path):  # noqa: F811
+    page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
+    (shell,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
+    for line in shell.splitlines():
+        words = shlex.split(line, comments=True)
+        assert words[:3] == ["uv", "run", "wordmask"]
+        status, _, err = run(*words[3:])
+        assert status == 0, err
+    (python,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(compile(python, "docs/evaluation.md", "exec"), {})
+    for name, split in SPLITS.items():
+        assert re.search(rf"\| .*`{name}`.* \| .*\b{split.pictures}\b", page), name
 
 
 @pytest.mark.slow
