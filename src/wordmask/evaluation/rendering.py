@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
 Row = list[str]
+WORDS = ("percent", "class", "kind", "taken for")  # columns that hold no numbers
 
 
 def in_terminal(report: Report) -> "Iterable[RenderableType]":
@@ -19,8 +20,8 @@ def in_terminal(report: Report) -> "Iterable[RenderableType]":
 
     def table(title: str, head: Row, rows: list[Row]) -> Table:
         shown = Table(title=Text(title), title_justify="left", title_style="bold")
-        for number, name in enumerate(head):
-            shown.add_column(Text(name), justify="right" if number and name != "taken for" else "left")
+        for name in head:
+            shown.add_column(Text(name), justify="left" if name in WORDS else "right")
         for row in rows:
             shown.add_row(*map(Text, row))
         return shown
@@ -71,9 +72,8 @@ def notes(split: Mapping) -> list[str]:
     speed, memory = split["speed"], split["memory"]
     if speed:
         tasks = ", ".join(split["tasks"])
-        lines.append(
-            f"speed: {speed['median_ms']:.0f} ms a picture (median; 95 % below {speed['p95_ms']:.0f}), {tasks}, one at a time, scored"
-        )
+        times = f"{speed['median_ms']:.0f} ms a picture (median; 95 % below {speed['p95_ms']:.0f})"
+        lines.append(f"speed: {times}, {tasks}, one at a time, from RGB in memory to results")
     if memory:
         kinds = {"machine_mib": "of memory", "gpu_mib": "on the GPU"}
         lines.append("memory: " + ", ".join(f"{value:.0f} MiB {kinds[name]}" for name, value in memory.items()) + " at most")
@@ -115,5 +115,5 @@ def number(value: float | None) -> str:
 
 
 def _markdown_table(head: Row, rows: list[Row]) -> str:
-    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    lines = [head, ["---" if name in WORDS else "---:" for name in head], *rows]
     return "\n".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines)
