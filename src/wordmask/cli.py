@@ -288,6 +288,49 @@ def bench(
     )
 
 
+@app.command(no_args_is_help=True)
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A preset, a checkpoint file, or a hub id.")],
+    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="What to measure on; see `wordmask splits`.")],
+    data: Annotated[Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")] = None,
+    pictures: Annotated[int | None, typer.Option(min=1, help="Only so many, for a first look.")] = None,
+    partial: Annotated[bool, typer.Option(help="Measure what is there of a split that is not whole.")] = False,
+    keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")] = None,
+    synonyms: Annotated[Synonyms | None, typer.Option(help="Not the paper's use of synonyms.")] = None,
+    size: Annotated[int | None, typer.Option(min=32, help="Not the paper's input: side of the square, or shorter edge.")] = None,
+    shrink: Annotated[int | None, typer.Option(min=32, help="Resize larger pictures, and labels, to this shorter side first.")] = None,
+    overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
+    most: Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
+    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
+    work: Annotated[Path | None, typer.Option(help="Where counts are kept until all is done; in the cache folder.")] = None,
+    json: Annotated[Path | None, typer.Option(help="Write the whole report here, as json.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the whole report here, as Markdown.")] = None,
+) -> None:
+    """Measure a model on benchmarks, by its paper's protocol. Stopped, the same command goes on where it was.
+
+    wordmask evaluate err-seg-tiny shapeland-150
+
+    On several GPUs or processes: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
+    """
+    from wordmask.evaluation.command import run
+
+    choices = {"keep": keep, "vocabulary": vocabulary, "synonyms": synonyms and str(synonyms), "size": size, "shrink": shrink}
+    choices |= {"overlap": overlap, "most": most}
+    asked = {"data": data, "pictures": pictures, "partial": partial, "device": device, "precision": str(precision), "work": work}
+    run(model, names, choices=choices, json_file=json, markdown_file=markdown, **asked)
+
+
+@app.command()
+def splits(data: Annotated[Path | None, typer.Option(help="The folder of data sets.")] = None) -> None:
+    """List what `wordmask evaluate` can measure on, and whether it is here."""
+    from wordmask.data.splits import describe_splits
+
+    for line in describe_splits(data):
+        say(line)
+
+
 @app.command()
 def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the classes of this one.")] = None) -> None:
     """List the built-in vocabularies, or the classes of one."""

@@ -130,6 +130,7 @@ class Segmenter:
         compile: bool = False,
     ):
         self.model = model.eval()
+        self.image_input = model.image_input  # what a benchmark may ask for otherwise
         self.name = name
         self.device = next(model.parameters()).device
         self.precision = choose_precision(precision, self.device)
@@ -218,6 +219,25 @@ class Segmenter:
         threads = thread_count() if tile is None else 1  # pictures that are worth tiles fill the memory
         return overlapping(pictures, steps, group=self.batch if tile is None else 1, threads=threads)
 
+    def readings(self, picture: Picture, vocabulary: Vocabulary, tasks: Iterable[Task], **settings) -> dict[Task, Segmentation]:
+        """Look at a picture once, and read what the model says for each of several tasks.
+
+        Args:
+            settings: `keep`, `overlap`, `most`, `synonyms`, as `__call__` takes them; each goes to the tasks that it says something to.
+
+        Raises:
+            ValueError: As `__call__`.
+        """
+        own = {"overlap": "panoptic", "most": "instance"}
+        requests = {
+            task: self._request(
+                vocabulary, False, task=task, **{name: value for name, value in settings.items() if own.get(name, task) == task}
+            )
+            for task in tasks
+        }
+        answered = self._segment([Prepared.of(picture, self.image_input)], next(iter(requests.values())))[0]
+        return {task: self._finish(answered, request) for task, request in requests.items()}
+
     def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
         """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
 
@@ -278,7 +298,7 @@ class Segmenter:
         """Padding to a common size would change what a model sees, so that only pictures of equal input size go together."""
         tile = request.settings.get("tile")
         return Steps(
-            prepare=lambda picture: Prepared.of(picture, self.model.image_input, tile),
+            prepare=lambda picture: Prepared.of(picture, self.image_input, tile),
             kind=lambda ready: ready.pixels.shape if ready.grid is None else "tiles",
             run=lambda group: self._segment(group, request) if group[0].grid is None else [self._segment_tiles(*group, request)],
             finish=lambda answered: self._finish(answered, request),
@@ -308,7 +328,7 @@ class Segmenter:
             tiles = overlapping(
                 large.grid.boxes(row),
                 Steps(
-                    prepare=lambda box: Prepared.of(large.rgb[box], self.model.image_input),
+                    prepare=lambda box: Prepared.of(large.rgb[box], self.image_input),
                     kind=lambda ready: ready.pixels.shape,
                     run=lambda group: self._segment(group, request),
                     finish=maps_of,

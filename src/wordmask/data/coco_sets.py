@@ -1,6 +1,5 @@
 """Pictures labelled by a json in one of COCO's formats: COCO Panoptic, and one's own folder."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -8,7 +7,19 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Int
 
-from wordmask.data.files import Findings, Size, compare_sizes, first_folder, folder_of, json_files, opened, size_of, some, written
+from wordmask.data.files import (
+    Findings,
+    Size,
+    compare_sizes,
+    first_folder,
+    folder_of,
+    json_files,
+    opened,
+    read_json,
+    size_of,
+    some,
+    written,
+)
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.outlines import read_runs
 from wordmask.image import read_picture
@@ -48,7 +59,7 @@ class CocoPanoptic:
         png_folders = (f"annotations/panoptic_{split}", f"panoptic_{split}")
         self.segment_folder = first_folder(root, (at_home(segments),) if segments else png_folders, "panoptic PNGs")
         self.picture_folder = first_folder(root, (at_home(pictures),) if pictures else (split, f"images/{split}"), "pictures")
-        self._load(_read_json(self.json))
+        self._load(read_json(self.json, COCO_SHAPE))
 
     def _load(self, content: dict) -> None:
         """Keep, of a json of several gigabytes in memory, the numbers: one row a segment, those of a picture side by side."""
@@ -74,6 +85,11 @@ class CocoPanoptic:
         segments = self._read_segments(place)
         rows = self._rows(place)
         return LabelledPicture(read_picture(picture), segments, self._labels[rows].astype(np.int64), self._crowd[rows], str(picture))
+
+    def files(self, place: int) -> tuple[Path, Path]:
+        """Where a picture and its segments should be."""
+        name, segments = self._files[place]
+        return self.picture_folder / name, self.segment_folder / segments
 
     def check(self, *, thorough: bool = False) -> None:
         """See `DataSet.check`; only `thorough` decodes every PNG and looks at its ids."""
@@ -128,7 +144,7 @@ class CocoFolder:
     def __init__(self, root: str | Path, *, annotations: str | Path | None = None):
         self.root = folder_of(root)
         self.json = self.root / at_home(annotations) if annotations else _only_json(self.root)
-        content = _read_json(self.json)
+        content = read_json(self.json, COCO_SHAPE)
         categories = sorted(_entries(self.json, content, "categories", {"id": int, "name": str}), key=lambda entry: entry["id"])
         self.vocabulary = _vocabulary_of(categories, self.json)
         self._label_of = {entry["id"]: label for label, entry in enumerate(categories)}
@@ -209,20 +225,6 @@ def _only_json(root: Path) -> Path:
         names = some([path.name for path in found]) if found else "none"
         raise ValueError(f"{str(root)!r} has these json files: {names}. Expected one, or one called annotations.json.")
     return chosen[0]
-
-
-def _read_json(path: Path) -> dict:
-    try:
-        text = path.read_bytes()
-        content = json.loads(text) if text.strip() else {}
-    except FileNotFoundError:
-        raise ValueError(f"The file {str(path)!r} does not exist; expected COCO's json there.") from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"The file {str(path)!r} cannot be read: {error}. Expected json, in UTF-8. Export it again.") from None
-    if not isinstance(content, dict) or not content:
-        came = f"a {type(content).__name__}" if content else "nothing"
-        raise ValueError(f"The file {str(path)!r} holds {came}; expected {COCO_SHAPE}. Export it again.")
-    return content
 
 
 def _entries(path: Path, content: dict, key: str, wanted: dict[str, type]) -> list[dict]:

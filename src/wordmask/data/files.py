@@ -1,6 +1,7 @@
 """Files of data sets: where they are, how large, and what is wrong with them, said at once."""
 
 import hashlib
+import json
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -38,7 +39,7 @@ class Findings:
     def report(self) -> None:
         """Raise `ValueError` if anything was found; it names the first files of each kind."""
         if self.kinds:
-            lines = [f"{str(self.where)!r} cannot be trained on:"]
+            lines = [f"{str(self.where)!r} cannot be used:"]
             for kind, found in self.kinds.items():
                 more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
                 lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
@@ -66,6 +67,25 @@ def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
 
 def json_files(root: Path) -> list[Path]:
     return files_in(root, (".json",))
+
+
+def read_json(path: Path, expected: str) -> dict:
+    """Read a file that holds a json object, which isn't empty; `expected` says in words what.
+
+    Raises:
+        ValueError: It does not exist, cannot be read, or holds something else.
+    """
+    try:
+        text = path.read_bytes()
+        content = json.loads(text) if text.strip() else {}
+    except FileNotFoundError:
+        raise ValueError(f"The file {str(path)!r} does not exist; expected {expected}.") from None
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"The file {str(path)!r} cannot be read: {error}. Expected json, in UTF-8. Fetch or export it again.") from None
+    if not isinstance(content, dict) or not content:
+        came = f"a {type(content).__name__}" if content else "nothing"
+        raise ValueError(f"The file {str(path)!r} holds {came}; expected {expected}. Fetch or export it again.")
+    return content
 
 
 def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:

@@ -62,6 +62,11 @@ class LabelMaps:
         segments, labels = read_classes(self.labels[picture.stem], self.codings)
         return LabelledPicture(read_picture(picture), segments, labels, np.zeros(len(labels), bool), str(picture))
 
+    def files(self, place: int) -> tuple[Path, Path]:
+        """Where a picture and its label should be."""
+        picture = self.pictures[place]
+        return picture, self.label_folder / f"{picture.stem}.png"
+
     def check(self, *, thorough: bool = False) -> None:
         """See `DataSet.check`; only `thorough` decodes every label and looks at its values."""
         self._find(thorough=thorough).report()
@@ -166,6 +171,12 @@ def read_values(path: Path) -> UInt[np.ndarray, "H W"]:
     return values.astype(np.uint8) // np.uint8(GREY_STEPS.get(packing, 1))
 
 
+def label_rule(name: str) -> dict[int, int]:
+    """Read what the values of a published label map mean: value → class, as `data/labels` has it with its source."""
+    table = resources.files("wordmask") / "data" / "labels" / f"{name}.json"
+    return {int(value): label for value, label in json.loads(table.read_text(encoding="utf-8"))["label_of"].items()}
+
+
 def _in_order(classes: int, bits: int, where: str) -> Coding:
     """Values are classes; the largest one of these bits is none."""
     none = UNLABELLED_8 if bits == 8 else UNLABELLED_16
@@ -176,9 +187,8 @@ def _in_order(classes: int, bits: int, where: str) -> Coding:
 
 
 def _raw_coco_stuff() -> Coding:
-    table = resources.files("wordmask") / "data" / "labels" / "coco-stuff-171.json"
     label_of = np.full(256, UNKNOWN, np.int64)
     label_of[[*range(RAW_COCO_STUFF), UNLABELLED_8]] = NO_CLASS
-    for value, label in json.loads(table.read_text(encoding="utf-8"))["label_of"].items():
-        label_of[int(value)] = label
+    for value, label in label_rule("coco-stuff-171").items():
+        label_of[value] = label
     return Coding(label_of, f"0 to {RAW_COCO_STUFF - 1}, COCO-Stuff's ids, or {UNLABELLED_8} where there is none")

@@ -1,7 +1,7 @@
 """What every data set gives, real or generated: a picture, and which segment each of its pixels belongs to."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -43,6 +43,7 @@ class LabelledPicture:
         return np.concatenate([[UNLABELLED], self.labels])[self.segments]
 
 
+@runtime_checkable
 class DataSet(Protocol):
     """Labelled pictures in a fixed order, all of one vocabulary."""
 

@@ -1,6 +1,7 @@
 """How good predictions are, in percent: IoU of label maps, panoptic quality of segments.
 
-A score counts pictures one by one and merges with others that counted elsewhere; its counts are one plain array, fit to be summed.
+A score counts pictures one by one and merges with others that counted elsewhere. Everything it counted is in whole numbers, in one plain
+array (`plain`): whatever the order of the pictures, and however they were divided, it comes to the same figures, to the last bit.
 """
 
 import math
@@ -10,6 +11,9 @@ import numpy as np
 from jaxtyping import Bool, Float, Int, Integer
 
 from wordmask.data.labelled import UNLABELLED
+
+WHOLE = 53  # an IoU above one half is a whole number of parts of 2**-53 …
+LOW = 27  # … whose lower digits are summed apart: both sums stay exact for 2**36 segments
 
 Classes = list[int] | Integer[np.ndarray, " K"] | Bool[np.ndarray, " T"]  # labels, or one truth value per class
 
@@ -65,11 +69,20 @@ class SemanticScore:
             raise ValueError(f"A score of {len(other.confusion)} classes came; expected {len(self.confusion)}, of the same data set.")
         self.confusion += other.confusion
 
+    @property
+    def plain(self) -> Int[np.ndarray, "T T+1"]:
+        """All that was counted; it can be set."""
+        return self.confusion
+
+    @plain.setter
+    def plain(self, counts: Int[np.ndarray, "T T+1"]) -> None:
+        self.confusion = counts
+
     def compute(self) -> SemanticResult:
         """Read the counts so far; they stay."""
         both = self.confusion.diagonal()
         target, predicted = self.confusion.sum(axis=1), self.confusion[:, :-1].sum(axis=0)
-        iou, accuracy = _percent(both, target + predicted - both, target > 0), _percent(both, target, target > 0)
+        iou, accuracy = percent(both, target + predicted - both, target > 0), percent(both, target, target > 0)
         means = {"mean_iou": mean_of(iou), "mean_accuracy": mean_of(accuracy)}
         by_pixels = {"frequency_weighted_iou": mean_of(iou, target), "pixel_accuracy": mean_of(accuracy, target)}
         return SemanticResult(iou=iou, accuracy=accuracy, **means, **by_pixels)
@@ -117,7 +130,14 @@ class PanopticScore:
 
     def __init__(self, things: Bool[np.ndarray, " T"]):
         self.is_thing = np.array(things, dtype=bool)
-        self.counts: Float[np.ndarray, "4 T"] = np.zeros((4, len(things)))  # of each class: sum of IoU, matched, missed, spurious
+        self.plain: Int[np.ndarray, "5 T"] = np.zeros((5, len(things)), np.int64)  # matched, missed, spurious; sum of IoU: high, low digits
+
+    @property
+    def counts(self) -> Float[np.ndarray, "4 T"]:
+        """Of each class: the sum of IoU, and how many segments were matched, missed, spurious."""
+        *_, high, low = self.plain.tolist()
+        sums = [((upper << LOW) + lower) / (1 << WHOLE) for upper, lower in zip(high, low, strict=True)]
+        return np.array([sums, *self.plain[:3].astype(float)])
 
     def update(
         self,
@@ -159,25 +179,29 @@ class PanopticScore:
                 excused[place] += shared[place, last_crowd[label]]
         found, iou = true[match.nonzero()[1]], shared[match] / union[match]
         missed, spurious = true[~match.any(axis=0) & ~crowd], guess[~match.any(axis=1) & (2 * excused <= area)]
-        for row, (labels, weights) in enumerate([(found, iou), (found, None), (missed, None), (spurious, None)]):
-            self.counts[row] += np.bincount(labels, weights, minlength=len(self.is_thing))
+        parts = np.ldexp(iou, WHOLE).astype(np.int64)
+        for row, labels in enumerate((found, missed, spurious)):
+            self.plain[row] += np.bincount(labels, minlength=len(self.is_thing))
+        np.add.at(self.plain[3], found, parts >> LOW)
+        np.add.at(self.plain[4], found, parts & ((1 << LOW) - 1))
 
     def merge(self, other: "PanopticScore") -> None:
         """Add what another score, of the same things, has counted."""
         if not np.array_equal(other.is_thing, self.is_thing):
             raise ValueError("A score with other things or another number of classes came. Merge scores of one data set.")
-        self.counts += other.counts
+        self.plain += other.plain
 
     def compute(self) -> PanopticResult:
         """Read the counts so far; they stay."""
         iou_sum, matched, missed, spurious = self.counts
         segments = matched + (missed + spurious) / 2
-        pq, rq = _percent(iou_sum, segments, segments > 0), _percent(matched, segments, segments > 0)
-        sq = _percent(iou_sum, np.maximum(matched, 1), segments > 0)  # 0 without a match
+        pq, rq = percent(iou_sum, segments, segments > 0), percent(matched, segments, segments > 0)
+        sq = percent(iou_sum, np.maximum(matched, 1), segments > 0)  # 0 without a match
         return PanopticResult(pq=pq, sq=sq, rq=rq, is_thing=self.is_thing)
 
 
-def _percent(part: np.ndarray, whole: np.ndarray, counted: np.ndarray) -> np.ndarray:
+def percent(part: np.ndarray, whole: np.ndarray, counted: np.ndarray) -> np.ndarray:
+    """100 · part / whole, and NaN where nothing is counted."""
     return np.divide(100 * part, whole, out=np.full(len(part), math.nan), where=counted)
 
 

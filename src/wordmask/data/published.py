@@ -1,0 +1,105 @@
+"""Benchmarks as they are published: pictures, each with the files that say what is where."""
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import Bool, Int
+
+from wordmask.data.files import Findings, compare_sizes
+from wordmask.data.label_maps import NO_CLASS, UNKNOWN, Coding
+from wordmask.data.labelled import LabelledPicture
+from wordmask.image import read_picture
+from wordmask.vocabulary import Vocabulary
+
+Segments = tuple[Int[np.ndarray, "H W"], Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]  # as `LabelledPicture` has them
+
+
+class Published:
+    """Pictures in a fixed order, each with the files of its label. A benchmark says how to read these: `_segments`.
+
+    Args:
+        rows: Of each picture, its file and those of its label; they need not be there.
+
+    Raises:
+        ValueError: No rows.
+    """
+
+    def __init__(self, root: Path, vocabulary: Vocabulary, rows: list[tuple[Path, ...]], expected: str):
+        self.root, self.vocabulary, self.rows = root, vocabulary, rows
+        if not rows:
+            raise ValueError(f"There is no picture in {str(root)!r}; expected {expected}.")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, place: int) -> LabelledPicture:
+        picture = self.rows[place][0]
+        rgb = read_picture(picture)
+        return LabelledPicture(rgb, *self._segments(place), str(picture))
+
+    def files(self, place: int) -> tuple[Path, ...]:
+        """Where a picture and its label should be."""
+        return self.rows[place]
+
+    def check(self) -> None:
+        """See `DataSet.check`; labels are not decoded."""
+        findings = Findings(self.root)
+        for row in self.rows:
+            absent = [path for path in row if not path.is_file()]
+            for path in absent:
+                findings.add("Files that are missing", path)
+            if not absent:
+                for label in row[1:]:
+                    if label.suffix == ".png":
+                        compare_sizes(findings, row[0], label)
+        findings.report()
+
+    def _segments(self, place: int) -> Segments:
+        """Read the label of a picture: its segments, their classes, which are crowds."""
+        raise NotImplementedError
+
+
+def shifted(classes: int, *, zero: int = NO_CLASS, void: Iterable[int] = ()) -> Coding:
+    """Values of 8 bits that count classes from 1.
+
+    Args:
+        zero: What 0 means: no class, or one.
+        void: Other values that are no class.
+    """
+    label_of = np.full(256, UNKNOWN, np.int64)
+    label_of[0], label_of[1 : classes + 1] = zero, np.arange(classes)
+    label_of[list(void)] = NO_CLASS
+    return Coding(label_of, f"0 to {classes}{''.join(f', or {value}' for value in void)}")
+
+
+def one_segment_a_class(classes: Int[np.ndarray, "H W"]) -> Segments:
+    """Turn a map of classes, -1 where there is none, into segments."""
+    counts = np.bincount(classes.ravel() + 1)
+    labels = np.flatnonzero(counts[1:])
+    numbers = np.zeros(len(counts), np.int32)
+    numbers[labels + 1] = np.arange(1, len(labels) + 1)
+    return numbers[classes + 1], labels, np.zeros(len(labels), bool)
+
+
+def stems_below(root: Path, endings: dict[str, str], *, skip: str = "") -> dict[str, dict[str, Path]]:
+    """Find files in all folders below one: of each stem, by its kind, in the order of stems.
+
+    Args:
+        endings: What names end with → the kind.
+        skip: Folders whose names begin so are not entered; empty: all are.
+    """
+    found: dict[str, dict[str, Path]] = {}
+    for folder, kind, name, stem in _walk(root, endings, skip):
+        found.setdefault(stem, {})[kind] = folder / name
+    return dict(sorted(found.items()))
+
+
+def _walk(root: Path, endings: dict[str, str], skip: str) -> Iterator[tuple[Path, str, str, str]]:
+    for folder, inside, names in os.walk(root):
+        inside[:] = sorted(name for name in inside if not name.startswith(".") and not (skip and name.startswith(skip)))
+        for name in names:
+            for ending, kind in endings.items():
+                if name.endswith(ending) and not name.startswith("."):
+                    yield Path(folder), kind, name, name.removesuffix(ending)

@@ -1,0 +1,61 @@
+"""`wordmask evaluate`: a progress bar, the report on the terminal, and in files."""
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from wordmask.evaluation.evaluate import Choices, evaluate
+from wordmask.evaluation.rendering import in_terminal, markdown
+from wordmask.evaluation.report import Report
+from wordmask.writing import at_home, atomic, check_writable
+
+WIDEST = 120  # columns of the report where the terminal doesn't say
+
+
+def run(
+    model: str,
+    splits: Sequence[str],
+    *,
+    choices: Mapping[str, object],
+    json_file: Path | None,
+    markdown_file: Path | None,
+    **asked: object,
+) -> Report | None:
+    """Measure, show the report, and write it where it was asked for."""
+    files = [at_home(path) for path in (json_file, markdown_file) if path is not None]
+    for path in files:
+        if path.is_dir():
+            raise ValueError(f"{str(path)!r} is a folder; expected a file to write the report to.")
+        check_writable(path.parent)
+    report = evaluate(model, splits, choices=Choices(**choices), watch=bar, **asked)
+    if report is None:
+        return None
+    texts = {json_file: lambda: json.dumps(report.to_dict(), indent=1, ensure_ascii=False), markdown_file: lambda: markdown(report)}
+    for path, text in texts.items():
+        if path is not None:
+            with atomic(at_home(path)) as temporary:
+                temporary.write_text(text() + "\n", encoding="utf-8")
+    console = Console()
+    console = console if console.is_terminal else Console(width=WIDEST)
+    for part in in_terminal(report):
+        console.print(part)
+    return report
+
+
+@contextmanager
+def bar(title: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    """Show how far it is, in the first process alone."""
+    import os
+
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
+    if done and not quiet:
+        console.print(f"{title}: {done} of {total} pictures were counted before.")
+    with Progress(*columns, console=console, disable=quiet) as progress:
+        task = progress.add_task(title, total=total, completed=done)
+        yield lambda: progress.advance(task)

@@ -1,0 +1,238 @@
+"""Measure a model on splits: every picture once, on as many processes as there are, from where an earlier start was stopped."""
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from copy import copy
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from wordmask.data.labelled import DataSet, LabelledPicture
+from wordmask.data.splits import SPLITS, data_root, find_split, open_split
+from wordmask.evaluation.processes import Processes
+from wordmask.evaluation.progress import Progress
+from wordmask.evaluation.protocols import PROTOCOLS, Protocol, shrink
+from wordmask.evaluation.report import Report, conditions_of, outcome_of
+from wordmask.evaluation.scoring import Scores
+from wordmask.segmenter import Segmenter, load
+from wordmask.settings import Precision
+from wordmask.vocabulary import Vocabulary
+from wordmask.writing import at_home, cache_folder, undisturbed
+
+SAVED_EVERY = 20.0  # seconds
+AHEAD = 2  # pictures that are read while the model looks at one
+
+Watch = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]  # title, pictures done, pictures in all → call for each
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What differs from the paper's protocol; None: nothing does.
+
+    Args:
+        keep: ERR-Seg's K.
+        vocabulary: Other names for the split's classes, in its order, as `Vocabulary.of` reads them.
+        synonyms: `first`, `mean` or `each`.
+        size: Pixels: of ERR-Seg's square input its side, of EOV-Seg's the shorter edge.
+        shrink: Pixels: the shorter side that larger pictures, and their labels, are resized to before anything else.
+        overlap: See `Segmenter`.
+        most: See `Segmenter`.
+    """
+
+    keep: int | None = None
+    vocabulary: str | None = None
+    synonyms: str | None = None
+    size: int | None = None
+    shrink: int | None = None
+    overlap: float | None = None
+    most: int | None = None
+
+    @property
+    def of_protocol(self) -> dict[str, object]:
+        return {name: getattr(self, name) for name in ("keep", "vocabulary", "synonyms", "shrink")}
+
+    @property
+    def made(self) -> dict[str, object]:
+        return {name: value for name, value in asdict(self).items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Job:
+    """One split, ready to be measured: its pictures, the words, and what is asked of the model."""
+
+    name: str
+    data: DataSet
+    places: list[int]
+    protocol: Protocol
+    vocabulary: Vocabulary
+    tasks: tuple[str, ...]
+    settings: Mapping[str, object]
+
+    def blank(self) -> Scores:
+        return Scores(self.tasks, self.vocabulary, SPLITS[self.name].folded)
+
+    def read(self, place: int) -> LabelledPicture:
+        labelled = self.data[place]
+        return shrink(labelled, self.protocol.shrink) if self.protocol.shrink else labelled
+
+    def identity(self) -> dict[str, object]:
+        """Everything of it that the figures depend on; of the pictures, the names and sizes of their files."""
+        files = getattr(self.data, "files", lambda place: ())
+        digest = hashlib.sha256(repr(self.places).encode())
+        for place in self.places:
+            digest.update("".join(f"{path} {path.stat().st_size}\n" for path in files(place)).encode())
+        words = [entry.names for entry in self.vocabulary]
+        return {"split": self.name, "files": digest.hexdigest(), "words": words, "tasks": self.tasks, "settings": dict(self.settings)}
+
+
+def evaluate(
+    model: str | Path | Segmenter,
+    splits: Sequence[str],
+    *,
+    data: str | Path | None = None,
+    pictures: int | None = None,
+    partial: bool = False,
+    choices: Choices = Choices(),
+    device: str = "auto",
+    precision: Precision = "auto",
+    work: str | Path | None = None,
+    watch: Watch = lambda title, done, total: nullcontext(lambda: None),
+) -> Report | None:
+    """Measure a model on splits by its paper's protocol.
+
+    Under torchrun the processes share the pictures, and the figures are those of one, as long as all compute with as many threads.
+
+    Args:
+        model: What `wordmask.load` takes, or a loaded one, on whose device it runs.
+        splits: Rows of `wordmask.data.splits.SPLITS`.
+        data: The folder that data sets are in; see `data_root`.
+        pictures: Only so many, the first that are whole.
+        partial: Take what is there of splits that are not whole.
+        choices: What differs from the protocol.
+        work: Where counts are kept until all is done; `evaluations` in the cache folder by default.
+        watch: Shows progress.
+
+    Returns:
+        The report, in the first process; None in the others.
+
+    Raises:
+        ValueError: No such split or model; a split is not there or not whole, which is said before anything runs; settings that make no
+            sense; a picture that can't be read.
+    """
+    names, root = list(dict.fromkeys(find_split(name) for name in splits)), data_root(data)
+    opened = _open_all(names, root, partial=partial or pictures is not None)
+    processes = Processes.join()
+    segmenter = model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
+    if choices.size is not None:
+        segmenter = copy(segmenter)  # the caller's stays as it is
+        segmenter.image_input = _resized(segmenter.image_input, choices.size)
+    jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
+    conditions = conditions_of(segmenter, processes.count)
+    folder = at_home(work) if work is not None else cache_folder() / "evaluations"
+    same = {**_same(conditions), "input": asdict(segmenter.image_input)}
+    stores = [Progress(folder, {**job.identity(), **same}, processes.rank) for job in jobs]
+    outcomes = []
+    for job, store in zip(jobs, stores, strict=True):
+        scores = measure(segmenter, job, store, processes=processes, watch=watch)
+        if scores is not None:
+            outcomes.append(outcome_of(segmenter, job, scores, choices.made))
+    processes.leave()
+    for store in stores:
+        store.forget()
+    return Report(conditions, outcomes) if processes.first else None
+
+
+def measure(segmenter: Segmenter, job: Job, store: Progress, *, processes: Processes, watch: Watch) -> Scores | None:
+    """Count what is left of a split's pictures; return the scores over all of them, in the first process."""
+    scores = store.load(job.blank) if processes.first else job.blank()
+    done = set(processes.from_first(scores.pictures))
+    left = [place for place in job.places if place not in done]
+    segmenter.encode_words(job.vocabulary, job.settings.get("synonyms"))
+    saved = time.monotonic()
+    try:
+        with watch(SPLITS[job.name].title, len(done), len(job.places)) as count:
+            for place, labelled in _ahead(job.read, left[processes.rank :: processes.count]):
+                started = time.perf_counter()
+                found = segmenter.readings(labelled.rgb, job.vocabulary, job.tasks, **job.settings)
+                seconds, one = time.perf_counter() - started, job.blank()
+                one.update(place, found, labelled, seconds=seconds)
+                with undisturbed():
+                    scores.merge(one)
+                if time.monotonic() - saved > SAVED_EVERY:
+                    store.save(scores)
+                    saved = time.monotonic()
+                for _ in range(processes.count):  # the others are as far, more or less
+                    count()
+    finally:
+        store.save(scores)
+    states = processes.gather(scores.state())
+    if not processes.first:
+        return None
+    whole = job.blank()
+    for state in states:
+        whole.merge(job.blank().restore(state))
+    return whole
+
+
+def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, tuple[DataSet, list[int]]]:
+    """Open every split, and say of all at once what is wrong."""
+    opened, errors = {}, []
+    for name in names:
+        try:
+            opened[name] = open_split(name, root, partial=partial)
+        except ValueError as error:
+            errors.append(str(error))
+    if errors:
+        raise ValueError("\n".join(errors))
+    return opened
+
+
+def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> Job:
+    split, model = SPLITS[name], segmenter.model
+    protocol = PROTOCOLS[model.family][name].changed(choices.of_protocol)
+    vocabulary = protocol.read_vocabulary()
+    expected = len(data.vocabulary)
+    if len(vocabulary) != expected and (split.folded is None or len(vocabulary) <= split.folded):
+        raise ValueError(f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. Name all.")
+    tasks = tuple(task for task in model.tasks if task in split.tasks)
+    protocol = replace(protocol, synonyms=protocol.synonyms or model.synonyms)
+    settings: dict[str, object] = {"synonyms": protocol.synonyms}
+    if model.default_keep is not None:
+        protocol = replace(protocol, keep=min(protocol.keep or model.default_keep(len(vocabulary)), len(vocabulary)))
+        settings["keep"] = protocol.keep
+    if choices.keep is not None and model.default_keep is None:
+        raise ValueError(f"keep says nothing to {segmenter.name or model.family}. Leave it out.")
+    for setting, task in (("overlap", "panoptic"), ("most", "instance")):
+        value = getattr(choices, setting)
+        if value is not None and task not in tasks:
+            raise ValueError(f"{setting} says nothing to {segmenter.name or model.family} on {split.title}. Leave it out.")
+        settings |= {setting: value} if value is not None else {}
+    for task in tasks:
+        segmenter.check(vocabulary, task=task, keep=settings.get("keep"), synonyms=settings["synonyms"])
+    return Job(name, data, places, protocol, vocabulary, tasks, settings)
+
+
+def _resized(wanted, size: int):
+    if size < 32:
+        raise ValueError(f"size came as {size}; expected pixels, at least 32.")
+    if wanted.square is not None:
+        return replace(wanted, square=size)
+    return replace(wanted, shortest_edge=size, longest_edge=max(size, wanted.longest_edge))
+
+
+def _same(conditions: Mapping[str, object]) -> dict[str, object]:
+    """The conditions that figures depend on: not when it was, nor on how many processes."""
+    return {name: value for name, value in conditions.items() if name not in ("date", "processes")}
+
+
+def _ahead(read: Callable[[int], LabelledPicture], places: Sequence[int]) -> Iterator[tuple[int, LabelledPicture]]:
+    """Read pictures in their order, the next ones while the caller works."""
+    with ThreadPoolExecutor(1) as pool:
+        waiting = [pool.submit(read, place) for place in places[:AHEAD]]
+        for number, place in enumerate(places):
+            labelled = waiting.pop(0).result()
+            if number + AHEAD < len(places):
+                waiting.append(pool.submit(read, places[number + AHEAD]))
+            yield place, labelled

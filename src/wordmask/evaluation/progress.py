@@ -1,0 +1,70 @@
+"""What an evaluation has counted so far, on disk: stopped at any moment, it goes on from there and comes to the same figures."""
+
+import hashlib
+import json
+import zipfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from wordmask.evaluation.scoring import Scores
+from wordmask.writing import atomic, undisturbed
+
+
+class Progress:
+    """A folder with the counts of each process, and which pictures are in them.
+
+    Args:
+        folder: For all evaluations; each has its own inside.
+        identity: Everything that the figures depend on, in plain values: what differs in any of it is another evaluation.
+        rank: Of this process.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, object], rank: int = 0):
+        text = json.dumps(identity, sort_keys=True, default=str)
+        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.rank = rank
+
+    def load(self, blank: Callable[[], Scores]) -> Scores:
+        """What all processes of an earlier start had counted; from now on it is this process's own.
+
+        A stop at a bad moment leaves pictures in two files: then the smaller one is not used, and its other pictures are counted again.
+        """
+        states = sorted(filter(None, map(_read, sorted(self.folder.glob("part-*.npz")))), key=lambda state: -len(state["pictures"]))
+        scores = blank()
+        for state in states:
+            if not set(state["pictures"].tolist()) & set(scores.pictures):
+                try:
+                    scores.merge(blank().restore(state))
+                except (KeyError, ValueError):  # written by another version
+                    continue
+        if states:
+            self.save(scores)
+            for path in self.folder.glob("part-*.npz"):
+                if path != self._own:
+                    path.unlink(missing_ok=True)
+        return scores
+
+    def save(self, scores: Scores) -> None:
+        with undisturbed(), atomic(self._own) as temporary:
+            np.savez(temporary, **scores.state())
+
+    def forget(self) -> None:
+        """Remove it: the evaluation is done."""
+        for path in self.folder.glob("part-*.npz"):
+            path.unlink(missing_ok=True)
+        if self.folder.is_dir() and not any(self.folder.iterdir()):
+            self.folder.rmdir()
+
+    @property
+    def _own(self) -> Path:
+        return self.folder / f"part-{self.rank}.npz"
+
+
+def _read(path: Path) -> dict[str, np.ndarray] | None:
+    try:
+        with np.load(path, allow_pickle=False) as content:
+            return dict(content)
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
+        return None
