@@ -200,6 +200,7 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     """
     model, name = build(asked.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
+    model.requires_grad_(False)  # the counter looks for the gradients of what has some
     segmenter = Segmenter(model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile)
     vocabulary = Vocabulary.of(asked.vocabulary, model.family)
     report = {"asked": asked._asdict(), "classes": len(vocabulary), "parameters": parameters, "text": time_text(segmenter, vocabulary)}
@@ -287,15 +288,14 @@ def png_of(rgb: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-@torch.inference_mode()
 def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) -> list[Part]:
     """Time every part of a model, and count its operations and bytes."""
     model, device = segmenter.model, segmenter.device
     parts = {method: Part(label) for method, label in PARTS[model.family].items()}
-    with recorded(model, parts, device), segmenter.autocast():
+    with torch.inference_mode(), recorded(model, parts, device), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
-    with counted(model, parts), segmenter.autocast():
+    with torch.inference_mode(), counted(model, parts):  # in float32, as weights and inputs lie in memory
         model(pixels, words)
     return list(parts.values())
 

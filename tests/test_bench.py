@@ -1,0 +1,123 @@
+"""What is timed and counted, on what can be counted by hand; and the command on a small model."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from wordmask import bench
+from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counted, measure_machine, recorded, some_picture, summary
+from wordmask.cli import main
+from wordmask.models import kind_of
+
+CPU = torch.device("cpu")
+
+
+class Product:
+    """A product of a matrix that is there before, with what comes."""
+
+    def __init__(self):
+        self.weight = torch.ones(5, 7)
+
+    def multiply(self, x: torch.Tensor) -> torch.Tensor:
+        return (self.weight @ x) * 2 + self.weight.sum()
+
+
+def test_operations_and_bytes_by_hand():
+    owner, part = Product(), Part("product")
+    with counted(owner, {"multiply": part}):
+        owner.multiply(torch.ones(7, 3))
+    assert part.operations == 2 * 5 * 7 * 3
+    assert part.bytes == 4 * (5 * 7 + 7 * 3 + 5 * 3), "weight and input once, however often they are read, and the output"
+    assert "multiply" not in vars(owner), "as it was"
+
+
+def test_what_is_made_on_the_way_is_not_read():
+    with BytesRead() as read:
+        made = torch.ones(100)
+        _ = made + made
+    assert read.total == 0
+
+
+def test_times_are_noted_and_summed_up():
+    owner, part = Product(), Part("product")
+    with recorded(owner, {"multiply": part}, CPU):
+        for _ in range(3):
+            owner.multiply(torch.ones(7, 3))
+    assert len(part.seconds) == 3
+    assert min(part.seconds) > 0
+    assert summary([3.0, 1.0, 2.0]) == Timing(2.0, 1.0, 3.0, 3)
+
+
+def test_a_floor_is_the_longer_of_two():
+    machine = Machine({"float32": 100.0}, 10.0, Timing(1, 1, 1, 1), {})
+    assert Part("much to compute", operations=1000, bytes=10).floor(machine, "float32") == 10
+    assert Part("much to read", operations=10, bytes=1000).floor(machine, "float32") == 100
+
+
+@pytest.mark.parametrize("preset", ["err-seg-untrained", "eov-seg-untrained"])
+def test_every_part_is_a_method(preset):
+    kind = kind_of(preset)
+    assert all(callable(getattr(kind.model, method)) for method in PARTS[kind.family])
+
+
+def test_the_picture_is_always_the_same():
+    assert some_picture(40, 60).shape == (40, 60, 3)
+    np.testing.assert_array_equal(some_picture(40, 60), some_picture(40, 60))
+    assert some_picture(40, 60).std() > 20
+
+
+@pytest.fixture
+def quick(monkeypatch, tmp_path):
+    """A machine that is measured at once, and small pictures."""
+    monkeypatch.setattr(bench, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
+    monkeypatch.setattr(bench, "MATRIX", 64)
+    monkeypatch.setattr(bench, "COPIED", 2**16)
+    monkeypatch.setattr(bench, "SIZE", (64, 80))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_the_machine(quick):
+    machine = measure_machine(CPU, {"bfloat16"})
+    assert machine.products.keys() == {"bfloat16", "float32"}
+    assert all(rate > 0 for rate in (*machine.products.values(), machine.bandwidth))
+    assert machine.conditions["torch"] == torch.__version__
+
+
+@pytest.mark.parametrize(("model", "precision"), [("err-seg-untrained", "float32"), ("eov-seg-untrained", "bfloat16")])
+def test_the_command(quick, monkeypatch, capsys, model, precision):
+    arguments = ["wordmask", "bench", model, "--runs", "1", "--batch", "2", "--precision", precision]
+    monkeypatch.setattr("sys.argv", [*arguments, "--vocabulary", "pascal-voc-20", "--json", "out/speed.json"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code, capsys.readouterr().err
+    out = capsys.readouterr().out
+    content = json.loads((quick / "out" / "speed.json").read_text())
+    (report,) = content["models"]
+    labels = [part["part"] for part in report["parts"]]
+    assert labels[1:-2] == list(PARTS[kind_of(model).family].values())
+    inside = {part["part"]: part for part in report["parts"]}
+    assert all(inside[label]["floor"] > 0 and inside[label]["median"] > 0 for label in labels[1:-2])
+    assert report["whole"]["median"] > sum(inside[label]["fastest"] for label in labels[1:-2]) / 2
+    assert report["yardsticks"] == pytest.approx(report["whole"]["median"] / 2)
+    assert report["batch"]["per picture"] > 0
+    assert model in out
+    assert "yardstick 2.00 s" in out
+
+
+def test_nothing_is_measured_for_a_model_that_is_none(quick, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["wordmask", "bench", "err-seg-huge"])
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 2
+    assert "err-seg-large" in capsys.readouterr().err
+
+
+def test_modules_keep_their_own_methods():
+    layer = nn.Linear(2, 2)
+    with recorded(layer, {"forward": Part("it")}, CPU):
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
