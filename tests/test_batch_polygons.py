@@ -3,7 +3,8 @@ import pytest
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from wordmask.batch.polygons import as_polygons, outlines
+from wordmask.batch.polygons import as_polygons
+from wordmask.polygons import to_polygons
 
 
 def area(polygon: np.ndarray) -> float:
@@ -37,7 +38,8 @@ def test_a_square_has_four_corners():
     assert sorted(map(tuple, polygon.tolist())) == [(3, 2), (3, 5), (9, 2), (9, 5)]
     assert as_polygons(np.zeros((5, 5), bool), whole=True) == as_polygons(np.zeros((5, 5), bool), whole=False) == []
     mask[3, 5] = False
-    assert len(outlines(mask)) == 2, "the border, and a hole"
+    ((outer, hole),) = to_polygons(mask)
+    assert len(outer) == len(hole) == 4, "the border, and a hole"
 
 
 def test_filled_again_it_is_the_mask():

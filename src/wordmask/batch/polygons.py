@@ -1,7 +1,8 @@
 """Masks → polygons, as YOLO wants regions."""
 
 import numpy as np
-from scipy import ndimage
+
+from wordmask.polygons import to_polygons
 
 TOLERANCE = 0.75  # pixels an outline may leave the pixels' edges by: a staircase of single pixels, 0.71, becomes a line
 
@@ -16,52 +17,9 @@ def as_polygons(mask: np.ndarray, *, whole: bool, tolerance: float = TOLERANCE) 
         whole: One polygon for all pieces; otherwise one each.
         tolerance: Pixels; 0 keeps every corner.
     """
-    if whole:
-        return [_join([_simplify(loop, tolerance) for loop in outlines(mask)])] if mask.any() else []
-    pieces, _ = ndimage.label(mask)
-    polygons = []
-    for piece, place in enumerate(ndimage.find_objects(pieces), 1):
-        loops = outlines(pieces[place] == piece)
-        corner = np.array([place[1].start, place[0].start])
-        polygons.append(_join([_simplify(loop, tolerance) for loop in loops]) + corner)
-    return polygons
-
-
-def outlines(mask: np.ndarray) -> list[np.ndarray]:
-    """Walk around a mask, the inside on the right: the corners, (N, 2) of x and y, of the border of every piece and hole."""
-    padded = np.pad(mask.astype(np.int8), 1)
-    down, right = np.diff(padded, axis=0)[:, 1:-1], np.diff(padded, axis=1)[1:-1]  # (H + 1, W), (H, W + 1): 1 enters, -1 leaves
-    ahead: dict[tuple[int, int], list[tuple[int, int]]] = {}
-    for edges, (from_x, from_y), (to_x, to_y) in (  # of each pixel edge: where it starts and ends, (y, x) added to its index
-        (down == 1, (0, 0), (1, 0)),  # the top of a pixel, walked to the right
-        (down == -1, (1, 0), (0, 0)),
-        (right == -1, (0, 0), (0, 1)),  # the right side of a pixel, walked down
-        (right == 1, (0, 1), (0, 0)),
-    ):
-        for y, x in np.argwhere(edges).tolist():
-            ahead.setdefault((x + from_x, y + from_y), []).append((x + to_x, y + to_y))
-    loops = []
-    while ahead:
-        loops.append(_walk(ahead, next(iter(ahead))))
-    return loops
-
-
-def _walk(ahead: dict[tuple[int, int], list[tuple[int, int]]], start: tuple[int, int]) -> np.ndarray:
-    """Follow edges until the start is reached; where two pixels touch at a corner, turn right: they are two pieces."""
-    here, step, corners = start, None, []
-    while True:
-        ways = ahead[here]
-        turned = None if step is None else (here[0] - step[1], here[1] + step[0])
-        there = turned if turned in ways else ways[0]
-        ways.remove(there)
-        if not ways:
-            del ahead[here]
-        direction = (there[0] - here[0], there[1] - here[1])
-        if direction != step:
-            corners.append(here)
-        here, step = there, direction
-        if here == start:
-            return np.array(corners)
+    parts = [[_simplify(np.array(ring), tolerance) for ring in rings] for rings in to_polygons(mask)]
+    groups = [[ring for rings in parts for ring in rings]] if whole and parts else parts
+    return [_join(rings) for rings in groups]
 
 
 def _simplify(loop: np.ndarray, tolerance: float) -> np.ndarray:
