@@ -16,7 +16,7 @@ from wordmask.settings import choose_device, choose_precision
 @pytest.fixture
 def torch_at_once(monkeypatch):
     """Torch need not be imported once more: its answer is as on this machine."""
-    answer = {"device": str(choose_device("auto")), "precision": choose_precision("auto"), "threads": 1}
+    answer = {"device": str(choose_device("auto")), "precision": choose_precision("auto", choose_device("auto")), "threads": 1}
     answer |= {"cuda": [], "cuda_version": None, "mps": False}
     monkeypatch.setattr(doctor, "ASK_TORCH", f"print({json.dumps(answer)!r})")
     return answer
@@ -27,7 +27,7 @@ def test_torch_is_asked():
     """What a run would use, from the settings that a run reads; in a process of its own."""
     uses = examine(120)["uses"]
     assert uses["device"] == str(choose_device("auto"))
-    assert uses["precision"] == choose_precision("auto")
+    assert uses["precision"] == choose_precision("auto", choose_device("auto"))
     assert uses["threads"] >= 1
 
 

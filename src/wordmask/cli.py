@@ -303,7 +303,7 @@ def evaluate(
     overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
     most: Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
+    precision: Annotated[Precision, typer.Option(help="Of the image side; published figures are of float32.")] = Precision.float32,
     work: Annotated[Path | None, typer.Option(help="Where counts are kept until all is done; in the cache folder.")] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole report here, as json.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the whole report here, as Markdown.")] = None,
