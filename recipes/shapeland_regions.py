@@ -20,7 +20,7 @@ from wordmask.training.regions import RegionLoss, RegionScenes, pad_regions, reg
 from wordmask.vocabulary import Vocabulary
 
 SIDE = 192  # what both tiny models see
-CROWDED = World(256, 256, count=(6, 12))  # twice as many things in a scene teach twice as much
+CROWDED = World(256, 256, count=(6, 12))  # twice as many things to name in a scene
 
 
 @dataclass(frozen=True)

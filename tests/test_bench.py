@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from wordmask import bench
-from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counted, measure_machine, recorded, some_picture, summary
+from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counting, measure_machine, some_picture, summary, timing, watched
 from wordmask.cli import main
 from wordmask.models import kind_of
 
@@ -27,7 +27,7 @@ class Product:
 
 def test_operations_and_bytes_by_hand():
     owner, part = Product(), Part("product")
-    with counted(owner, {"multiply": part}):
+    with watched(owner, {"multiply": part}, counting):
         owner.multiply(torch.ones(7, 3))
     assert part.operations == 2 * 5 * 7 * 3
     assert part.bytes == 4 * (5 * 7 + 7 * 3 + 5 * 3), "weight and input once, however often they are read, and the output"
@@ -43,7 +43,7 @@ def test_what_is_made_on_the_way_is_not_read():
 
 def test_times_are_noted_and_summed_up():
     owner, part = Product(), Part("product")
-    with recorded(owner, {"multiply": part}, CPU):
+    with watched(owner, {"multiply": part}, timing(CPU)):
         for _ in range(3):
             owner.multiply(torch.ones(7, 3))
     assert len(part.seconds) == 3
@@ -118,6 +118,6 @@ def test_nothing_is_measured_for_a_model_that_is_none(quick, monkeypatch, capsys
 
 def test_modules_keep_their_own_methods():
     layer = nn.Linear(2, 2)
-    with recorded(layer, {"forward": Part("it")}, CPU):
+    with watched(layer, {"forward": Part("it")}, timing(CPU)):
         assert "forward" in vars(layer)
     assert "forward" not in vars(layer)

@@ -274,7 +274,7 @@ def time_around(segmenter: Segmenter, rgb: np.ndarray, vocabulary: Vocabulary, d
     encoded = png_of(rgb)
     yield Part("decoding and resizing", [timed(lambda: prepare(read_picture(encoded), wanted), device, runs=runs).median])
     reading = Part("reading out")
-    with recorded(segmenter, {"_read": reading}, device):
+    with watched(segmenter, {"_read": reading}, timing(device)):
         for _ in range(runs):
             segmenter(rgb, vocabulary)
     yield reading
@@ -292,64 +292,54 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
     """Time every part of a model, and count its operations and bytes."""
     model, device = segmenter.model, segmenter.device
     parts = {method: Part(label) for method, label in PARTS[model.family].items()}
-    with torch.inference_mode(), recorded(model, parts, device), segmenter.autocast():
+    with torch.inference_mode(), watched(model, parts, timing(device)), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
-    with torch.inference_mode(), counted(model, parts):  # in float32, as weights and inputs lie in memory
+    with torch.inference_mode(), watched(model, parts, counting):  # in float32, as weights and inputs lie in memory
         model(pixels, words)
     return list(parts.values())
 
 
+Watch = Callable[[Part, Callable[[], object]], object]  # runs a method for a part, notes something, and returns what it returned
+
+
+def timing(device: torch.device) -> Watch:
+    """Note how long a method takes."""
+
+    def watch(part: Part, run: Callable[[], object]) -> object:
+        finish(device)
+        started = time.perf_counter()
+        result = run()
+        finish(device)
+        part.seconds.append(time.perf_counter() - started)
+        return result
+
+    return watch
+
+
+def counting(part: Part, run: Callable[[], object]) -> object:
+    """Count the operations and bytes of a method."""
+    operations, read = FlopCounterMode(display=False), BytesRead()
+    with sdpa_kernel(SDPBackend.MATH), read, operations:  # the counter doesn't know every kernel of attention
+        result = run()
+    part.operations += operations.get_total_flops()
+    part.bytes += read.total + sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
+    return result
+
+
 @contextmanager
-def recorded(owner: object, parts: dict[str, Part], device: torch.device) -> Iterator[None]:
-    """Note how long each of some methods takes, whenever it is called."""
+def watched(owner: object, parts: dict[str, Part], watch: Watch) -> Iterator[None]:
+    """Watch some methods of an object, whenever they are called."""
 
     def wrap(method: str, part: Part) -> Callable:
         original = getattr(owner, method)
+        return lambda *arguments, **settings: watch(part, lambda: original(*arguments, **settings))
 
-        def run(*arguments: object, **settings: object) -> object:
-            finish(device)
-            started = time.perf_counter()
-            result = original(*arguments, **settings)
-            finish(device)
-            part.seconds.append(time.perf_counter() - started)
-            return result
-
-        return run
-
-    with replaced(owner, {method: wrap(method, part) for method, part in parts.items()}):
-        yield
-
-
-@contextmanager
-def counted(owner: object, parts: dict[str, Part]) -> Iterator[None]:
-    """Count operations and bytes of each of some methods."""
-
-    def wrap(method: str, part: Part) -> Callable:
-        original = getattr(owner, method)
-
-        def run(*arguments: object, **settings: object) -> object:
-            operations, read = FlopCounterMode(display=False), BytesRead()
-            with sdpa_kernel(SDPBackend.MATH), read, operations:  # the counter doesn't know every kernel of attention
-                result = original(*arguments, **settings)
-            part.operations += operations.get_total_flops()
-            part.bytes += read.total + sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
-            return result
-
-        return run
-
-    with replaced(owner, {method: wrap(method, part) for method, part in parts.items()}):
-        yield
-
-
-@contextmanager
-def replaced(owner: object, methods: dict[str, Callable]) -> Iterator[None]:
-    """Give an object other methods for a while."""
-    vars(owner).update(methods)
+    vars(owner).update({method: wrap(method, part) for method, part in parts.items()})
     try:
         yield
     finally:
-        for method in methods:
+        for method in parts:
             vars(owner).pop(method, None)
 
 

@@ -46,6 +46,7 @@ BuiltinList = Annotated[str | None, typer.Option(help="A built-in list, such as 
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")]
 TaskOption = Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
+PrecisionOption = Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where the hardware has it.")]
 Keep = Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")]
 Threshold = Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")]
 Overlap = Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")]
@@ -89,7 +90,7 @@ def segment(
     model: Model = "err-seg-base",
     task: TaskOption = None,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     keep: Keep = None,
     threshold: Threshold = 0.0,
     overlap: Overlap = None,
@@ -118,8 +119,8 @@ def segment(
     if model.endswith("-untrained"):
         say(f"note: {model} has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
-    settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
+    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
+    settings |= plain_settings(task=task, background=background, synonyms=synonyms)
     segmenter.check(asked, **settings)
     if task == Task.instance:
         name_stuff(asked)
@@ -232,7 +233,7 @@ def batch(
     model: Model = "err-seg-base",
     task: TaskOption = None,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side.")] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     keep: Keep = None,
     threshold: Threshold = 0.0,
     overlap: Overlap = None,
@@ -250,8 +251,8 @@ def batch(
 
     options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
     wanted = read_words(listed or [], options, [source])
-    settings = {"keep": keep, "threshold": threshold, "overlap": overlap, "most": most, "tile": read_tile(tile)}
-    settings |= {name: value and str(value) for name, value in (("task", task), ("background", background), ("synonyms", synonyms))}
+    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
+    settings |= plain_settings(task=task, background=background, synonyms=synonyms)
     details = {"model": model, "device": device, "precision": str(precision), "processes": processes, "ray": ray, "every": every}
     names = [str(name) for name in formats or [Format.labels]]
     report = label_collection(source, at_home(output), wanted, formats=names, settings=settings, say=say, **details)
@@ -263,7 +264,7 @@ def batch(
 def bench(
     models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help="Presets; released ones get random weights.")] = None,
     vocabulary: Annotated[str, typer.Option(help="A built-in list; see `wordmask vocabularies`.")] = "ade20k-150",
-    precision: Annotated[Precision, typer.Option(help="As in `wordmask segment`.")] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     batch: Annotated[int, typer.Option(min=1, help="Also time so many pictures together.")] = 1,
     compile: Annotated[bool, typer.Option("--compile", help="Compile the models; their parts can't be told apart then.")] = False,
     runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
@@ -351,7 +352,7 @@ def serve(
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where it pays.")] = Precision.auto,
+    precision: PrecisionOption = Precision.auto,
     upload: Annotated[float, typer.Option(min=0.001, help="MB of a picture's file.")] = Limits.upload / 1e6,
     pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of a picture.")] = Limits.pixels / 1e6,
     words: Annotated[int, typer.Option(min=1, help="Words in a request, synonyms counted.")] = Limits.words,
@@ -445,6 +446,11 @@ def read_words(listed: list[str], options: dict[str, object], pictures: list[str
 
         Vocabulary.builtin(vocabulary)  # raises, with the near matches
     return next(iter(given.values()), listed)
+
+
+def plain_settings(**options: object) -> dict[str, object]:
+    """Options as `Segmenter.check` takes them: choices as text."""
+    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in options.items()}
 
 
 def read_tile(tile: str | None) -> int | str | None:

@@ -125,16 +125,6 @@ def fingerprint(state: dict[str, Tensor]) -> str:
     return digest.hexdigest()[:16]
 
 
-def state_fingerprint(state: dict[str, Tensor]) -> str:
-    """Identify a whole model by its weights, as they are: 16 hexadecimal digits."""
-    digest = hashlib.sha256()
-    for name in sorted(state):
-        values = state[name].detach().cpu().contiguous()
-        digest.update(f"{name} {values.dtype} {tuple(values.shape)}".encode())
-        digest.update(values.flatten().view(torch.uint8).numpy().data)
-    return digest.hexdigest()[:16]
-
-
 def configure(kind: type, values: dict) -> object:
     """Build a configuration dataclass from json values: nested ones too, lists back to tuples.
 

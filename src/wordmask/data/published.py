@@ -1,6 +1,7 @@
 """Benchmarks as they are published: pictures, each with the files that say what is where."""
 
 import os
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from wordmask.vocabulary import Vocabulary
 Segments = tuple[Int[np.ndarray, "H W"], Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]  # as `LabelledPicture` has them
 
 
-class Published:
+class Published(ABC):
     """Pictures in a fixed order, each with the files of its label. A benchmark says how to read these: `_segments`.
 
     Args:
@@ -56,9 +57,9 @@ class Published:
                         compare_sizes(findings, row[0], label)
         findings.report()
 
+    @abstractmethod
     def _segments(self, place: int) -> Segments:
         """Read the label of a picture: its segments, their classes, which are crowds."""
-        raise NotImplementedError
 
 
 def shifted(classes: int, *, zero: int = NO_CLASS, void: Iterable[int] = ()) -> Coding:

@@ -139,8 +139,9 @@ def evaluate(
         if scores is not None:
             outcomes.append(outcome_of(segmenter, job, scores, choices.made))
     processes.leave()
-    for store in stores:
-        store.forget()
+    if processes.first:  # what all of them kept
+        for store in stores:
+            store.forget()
     return Report(conditions, outcomes) if processes.first else None
 
 

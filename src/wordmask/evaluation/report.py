@@ -18,7 +18,7 @@ from wordmask.evaluation.metrics import mean_of
 from wordmask.evaluation.protocols import published
 from wordmask.evaluation.scoring import Scores
 from wordmask.segmenter import Segmenter
-from wordmask.weights import state_fingerprint
+from wordmask.weights import fingerprint
 
 if TYPE_CHECKING:
     from wordmask.evaluation.evaluate import Job
@@ -161,7 +161,7 @@ def conditions_of(segmenter: Segmenter, processes: int) -> dict[str, object]:
     on_gpu = device.type == "cuda"
     return {
         "model": segmenter.name or segmenter.model.family,
-        "weights": state_fingerprint(segmenter.model.state_dict()),
+        "weights": fingerprint(segmenter.model.state_dict()),
         "device": torch.cuda.get_device_name(device) if on_gpu else f"{device.type}, {platform.machine()}",
         "precision": segmenter.precision,
         "threads": torch.get_num_threads(),

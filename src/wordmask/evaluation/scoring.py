@@ -55,7 +55,7 @@ class Scores:
             self.parts["semantic"].update(labels, labelled.semantic)
             self.parts["boundary"].update(labels, labelled.semantic)
         if "panoptic" in found:
-            self.parts["panoptic"].update(*_segments(found["panoptic"]), **target)
+            self.parts["panoptic"].update(*segments_of(found["panoptic"]), **target)
         if "instance" in found:
             instances = [Instance(region.label, region.score, region.to_rle()) for region in found["instance"].regions]
             self.parts["instance"].update(place, instances, **only_things(target, self.is_thing))
@@ -109,6 +109,6 @@ def only(target: Mapping[str, np.ndarray], kept: Classes) -> dict[str, np.ndarra
     return {"target_segments": numbers[target["target_segments"]], **rest}
 
 
-def _segments(found: Segmentation) -> tuple[np.ndarray, np.ndarray]:
+def segments_of(found: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     """The ids of a panoptic result, which count from 1 without a gap, and the class of each."""
     return found.segments, np.array([region.label for region in sorted(found.regions, key=lambda region: region.id)], np.int64)

@@ -3,8 +3,8 @@
 "Learning Transferable Visual Models From Natural Language Supervision", Radford et al., ICML 2021. The towers are open_clip's own. Two
 image towers learn beside one text tower: a ConvNeXt, and a vision transformer whose first blocks are EOV-Seg's spatial extractor.
 
-Captions are also compared with other captions of the same pictures. Without that, words whose pictures can't be told apart yet come to mean
-the same, and nothing drives them apart again: after a training without it, names that differed in their shape alone had cosines of 0.93.
+Captions are also compared with other captions of the same pictures: words whose pictures can't be told apart yet come to mean the same
+otherwise (docs/log.md).
 """
 
 from dataclasses import dataclass

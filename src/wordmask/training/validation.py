@@ -9,6 +9,7 @@ from torch import nn
 from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.drawing import lay_out
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore, mean_of
+from wordmask.evaluation.scoring import present, segments_of
 from wordmask.regions import find_regions, find_segments
 from wordmask.results import as_labels
 from wordmask.segmentation import Segmentation, unlabelled_value
@@ -34,15 +35,12 @@ def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, uns
     model_task = model.tasks[0]
     semantic, panoptic = SemanticScore(len(data.vocabulary)), PanopticScore(np.array([entry.thing for entry in data.vocabulary]))
     for place, labelled in enumerate(pictures_of(data)):
-        result = segmenter(labelled.rgb, data.vocabulary, task="semantic")
-        semantic.update(result.labels, labelled.semantic)
+        found = segmenter.readings(labelled.rgb, data.vocabulary, {"semantic", model_task})
+        semantic.update(found["semantic"].labels, labelled.semantic)
         if model_task == "panoptic":
-            result = segmenter(labelled.rgb, data.vocabulary, task="panoptic")
-            ids, kept = renumbered(labelled.segments)  # what is wholly covered can't be found
-            target = {"target_segments": ids, "target_labels": labelled.labels[kept - 1], "target_crowd": labelled.crowd[kept - 1]}
-            panoptic.update(*segments_of(result), **target)
+            panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
         if folder is not None and place < DRAWN:
-            draw_beside_truth(result, labelled, folder / f"{place}.png")
+            draw_beside_truth(found[model_task], labelled, folder / f"{place}.png")
     by_class = {"PQ": panoptic.compute().pq} if model_task == "panoptic" else {}
     return summary(by_class | {"mIoU": semantic.compute().iou}, unseen)
 
@@ -78,19 +76,6 @@ def summary(by_class: dict[str, np.ndarray], unseen: np.ndarray | None) -> dict[
     return scores
 
 
-def renumbered(segments: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Number the segments that have pixels from 1, 0 staying nothing; return the map, and what they were."""
-    kept, numbers = np.unique(segments, return_inverse=True)
-    return numbers.reshape(segments.shape) + (kept[0] != 0), kept[kept != 0]
-
-
-def segments_of(result: Segmentation) -> tuple[np.ndarray, np.ndarray]:
-    """The segments of a panoptic result that have pixels: their number at each pixel, and their labels."""
-    numbers, ids = renumbered(result.segments)
-    labels = {region.id: region.label for region in result.regions}
-    return numbers, np.array([labels[number] for number in ids.tolist()], dtype=np.int64)
-
-
 def draw_beside_truth(result: Segmentation, labelled: LabelledPicture, path: Path) -> None:
     """Draw what was found, and beside it what is there."""
     truth = truth_of(labelled, result.vocabulary, panoptic=result.task == "panoptic")
@@ -105,7 +90,9 @@ def truth_of(labelled: LabelledPicture, vocabulary: Vocabulary, *, panoptic: boo
     if not panoptic:
         sure, nothing = np.ones(labels.shape, dtype=np.float32), np.full_like(labels, unlabelled_value(len(vocabulary)))
         return Segmentation(regions=find_regions(labels, vocabulary, confidence=sure, runner_up=nothing), **details)
-    ids, kept = renumbered(labelled.segments)
-    lists = {"classes": labelled.labels[kept - 1].tolist(), "areas": np.bincount(ids.ravel())[1:].tolist()}
-    segments, regions = find_segments(ids, vocabulary, **lists, scores=[1.0] * len(kept), runners_up=[-1] * len(kept))
+    target = present(labelled)
+    ids, classes = target["target_segments"], target["target_labels"].tolist()
+    areas = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:].tolist()
+    certain = {"scores": [1.0] * len(classes), "runners_up": [-1] * len(classes)}
+    segments, regions = find_segments(ids, vocabulary, classes=classes, areas=areas, **certain)
     return Segmentation(regions=regions, segments=segments, task="panoptic", **details)
