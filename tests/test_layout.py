@@ -10,7 +10,7 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "vocabulary", "regions", "coco", "segmentation", "drawing", "sources"},
+    {"writing", "vocabulary", "regions", "coco", "adapters", "segmentation", "drawing", "sources", "runtime"},
     {"image", "text", "clip", "weights", "postprocess", "settings", "results"},
     {"bundled"},
     {"models"},
