@@ -250,6 +250,7 @@ def tokenizer():
     ids, pairs = token_tables()
     made = Tokenizer(models.BPE(vocab=ids, merges=pairs, end_of_word_suffix="</w>"))
     cut = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
+    made.add_special_tokens(["<start_of_text>", "<end_of_text>"])
     made.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
     return made
 

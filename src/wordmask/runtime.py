@@ -77,9 +77,9 @@ class Runtime:
             prompts = [template.format(phrase) for template in self.about["templates"]]
             cleaned = [same_phrase(html.unescape(html.unescape(ftfy.fix_text(prompt)))) for prompt in prompts]
             rows = [[self.about["start"], *self.tokenizer.encode(text).ids, self.about["end"]] for text in cleaned]
-            longest, most = max(map(len, rows)), self.about["most_tokens"]
-            if longest > most:
-                raise ValueError(f"{phrase[:60]!r} is too long: CLIP reads {most} tokens. Use a shorter phrase.")
+            longest = max(map(len, rows))
+            if longest > self.about["most_tokens"]:
+                raise ValueError(f"{phrase[:60]!r} is too long: CLIP reads {self.about['most_tokens']} tokens. Use a shorter phrase.")
             tokens = np.array([[row + [0] * (longest - len(row)) for row in rows]], np.int64)
             self.vectors[phrase] = self.text(tokens=tokens)[0]
         return self.vectors[phrase]
@@ -138,8 +138,7 @@ def read_panoptic(probs, mask_logits, frame: Frame, names: list[str], *, things:
     winner = np.full(frame.original, -1)  # -1 outside the winner's own mask
     covered, won, taken, evidence = np.zeros((4, count))
     for rows, strip in frame.strips(mask_logits[kept], count) if count else ():
-        masks = sigmoid(strip)
-        covers, masks = masks >= 0.5, masks * scores[:, None, None]
+        covers, masks = strip >= 0, sigmoid(strip) * scores[:, None, None]
         best = masks.argmax(axis=0)
         inside = np.take_along_axis(covers, best[None], 0)[0]
         covered += covers.sum(axis=(1, 2))
@@ -150,7 +149,7 @@ def read_panoptic(probs, mask_logits, frame: Frame, names: list[str], *, things:
     groups: dict[tuple, list[int]] = {}
     for query in np.flatnonzero((taken > 0) & (won >= overlap * covered)).tolist():
         groups.setdefault((classes[query], things[classes[query]] and query), []).append(query)
-    table, regions = np.zeros(count + 1, np.int32), []  # the last entry, 0, is for -1
+    table, regions = np.zeros(count + 1, np.int32), []  # the last entry is for -1
     for number, queries in enumerate(sorted(groups.values(), key=lambda group: -taken[group].sum()), 1):
         table[queries], label, area = number, int(classes[queries[0]]), int(taken[queries].sum())
         regions.append(Region(number, names[label], label, float(evidence[queries].sum() / area), area))
@@ -167,7 +166,8 @@ def resize(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
 
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
-    return 0.5 + 0.5 * np.tanh(0.5 * x)
+    with np.errstate(over="ignore"):  # small values count: where no mask covers a pixel, the least unlikely one wins it
+        return 1 / (1 + np.exp(-x))
 
 
 def same_phrase(phrase: str) -> str:
@@ -194,8 +194,7 @@ def open_graph(file: Path):
 
 
 if __name__ == "__main__":
-    if len(sys.argv) < 3:
-        sys.exit(f"usage: python {sys.argv[0]} PICTURE WORD...")
-    result = Runtime(Path(__file__).parent)(sys.argv[1], sys.argv[2:])
+    photo, *asked = sys.argv[1:] or sys.exit(f"usage: python {sys.argv[0]} PICTURE WORD...")
+    result = Runtime(Path(__file__).parent)(photo, asked)
     for region in result.regions:
         print(f"{region.name}  {region.area / result.ids.size:.1%}  {region.score:.2f}")
