@@ -91,7 +91,7 @@ def test_photographs(exported, shared):
 @pytest.mark.slow
 def test_several_pictures_at_once(exported):
     segmenter, folder, _ = exported
-    pair = export.example(segmenter, 9, 1.5).model
+    pair = export.example(segmenter, 9, 1.5, 2).model
     graph = runtime.open_graph(folder / "model.onnx")
     given = {name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in pair.items()}
     together = graph(**given)
@@ -244,8 +244,7 @@ def test_a_program_of_torch_takes_other_words(family, tmp_path):
     model = segmenter.model
     graph = export.open_graph(tmp_path / "out" / "model.pt2", export.GRAPHS[family](model))
     for words, pictures in ((1, 1), (2, 1), (17, 2)):
-        case = export.example(segmenter, words, 1.0).model
-        case["pixels"] = case["pixels"][:pictures]
+        case = export.example(segmenter, words, 1.0, pictures).model
         case |= {"keep": min(words, 5)} if "keep" in case else {}
         with torch.inference_mode():
             expected = export.GRAPHS[family](model)(*case.values())

@@ -42,7 +42,7 @@ OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
 MOST_APART = 1e-3  # between two unit vectors of a phrase
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # where CLIP's tokeniser cuts a text
-TRACED, CHECKED = (5, 0.75), (41, 1.25)  # words, and height over width of the picture: the second is none of the first
+TRACED, CHECKED = (5, 0.75, 2), (41, 1.25, 1)  # words, height over width, pictures: nothing of the second is as in the first
 Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
 
 
@@ -128,7 +128,7 @@ def export(segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = F
         raise ValueError(f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32.")
     check_writable(folder.parent)
     graphs = {"model": GRAPHS[model.family](model), "text": TextGraph(model)}
-    traced, checked = (example(segmenter, words, shape) for words, shape in (TRACED, CHECKED))
+    traced, checked = (example(segmenter, *sizes) for sizes in (TRACED, CHECKED))
     with whole_folder(folder) as temporary, torch.no_grad():
         for name, graph in graphs.items():
             start, file = time.monotonic(), temporary / f"{name}{ENDINGS[form]}"
@@ -171,13 +171,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
 # Recording --------------------------------------------------------------------------------------------------------------------------
 
 
-def example(segmenter: Segmenter, words: int, shape: float) -> Case:
-    """Two pictures and some words, as the graphs take them; `shape` is height over width."""
+def example(segmenter: Segmenter, words: int, shape: float, pictures: int) -> Case:
+    """Some pictures and words, as the graphs take them; `shape` is height over width."""
     model, wanted = segmenter.model, segmenter.model.image_input
     names = [*MATERIALS, *(thing.name for thing in COMPOSITIONS)][:words]
     side = wanted.square or min(wanted.shortest_edge, 256)
     height, width = (side, side) if wanted.square else (int(side * max(1, shape)), int(side * max(1, 1 / shape)))
-    pixels = torch.stack([drawn(height, width, number, wanted) for number in (0, 1)])
+    pixels = torch.stack([drawn(height, width, number, wanted) for number in range(pictures)])
     tokens = [tokenize([template.format(name) for template in model.templates]) for name in names]
     longest = max(len(row) for rows in tokens for row in rows) + words % 2
     table = torch.tensor([[row + [0] * (longest - len(row)) for row in rows] for rows in tokens])
@@ -201,9 +201,11 @@ def record(graph: nn.Module, case: dict[str, object]) -> ExportedProgram:
 
     Strict, as only then `len` of a tensor is not taken for a constant.
     """
-    sizes = {name: dict.fromkeys(range(value.ndim), Dim.AUTO) if isinstance(value, Tensor) else Dim.DYNAMIC for name, value in case.items()}
-    program = torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
-    return program
+    sizes = {}
+    for name, value in case.items():
+        axes = enumerate(value.shape) if isinstance(value, Tensor) else ()
+        sizes[name] = {axis: Dim.STATIC if size == 1 else Dim.AUTO for axis, size in axes} or Dim.DYNAMIC
+    return torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
 
 
 def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
@@ -213,10 +215,8 @@ def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
         return
     written = file.with_suffix(".onnx")
     names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
-    table = translations()
-    torch.onnx.export(program, **names, dynamo=True, opset_version=OPSET, custom_translation_table=table, verbose=False).save(
-        written, external_data=False
-    )
+    settings = {"opset_version": OPSET, "custom_translation_table": translations(), "optimize": False}  # it takes + 1e-8 for + 0
+    torch.onnx.export(program, **names, **settings, dynamo=True, verbose=False).save(written, external_data=False)
     if file.suffix == ".xml":
         import openvino
 

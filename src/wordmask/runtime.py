@@ -95,8 +95,8 @@ class Runtime:
         if wanted["square"]:
             return resize(resize(pixels, wanted["square"], 1), wanted["square"], 2)[None], Frame((height, width))
         padded = tuple(-(-side // wanted["stride"]) * wanted["stride"] for side in resized)
-        pixels = np.pad(pixels, ((0, 0), (0, padded[0] - resized[0]), (0, padded[1] - resized[1])))
-        return pixels[None], Frame((height, width), resized, padded)
+        edge = [(0, 0), (0, padded[0] - resized[0]), (0, padded[1] - resized[1])]
+        return np.pad(pixels, edge)[None], Frame((height, width), resized, padded)
 
 
 class Frame(NamedTuple):
@@ -153,8 +153,7 @@ def read_panoptic(probs, mask_logits, frame: Frame, names: list[str], *, things:
     for number, queries in enumerate(sorted(groups.values(), key=lambda group: -taken[group].sum()), 1):
         table[queries], label, area = number, int(classes[queries[0]]), int(taken[queries].sum())
         regions.append(Region(number, names[label], label, float(evidence[queries].sum() / area), area))
-    ids = table[winner]
-    return Found(np.array([-1, *(region.label for region in regions)], np.int32)[ids], ids, regions)
+    return Found(np.array([-1, *(region.label for region in regions)], np.int32)[table[winner]], table[winner], regions)
 
 
 def resize(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
@@ -189,6 +188,7 @@ def open_graph(file: Path):
         return lambda **inputs: list(compiled(inputs).values())
     import onnxruntime
 
+    onnxruntime.set_default_logger_severity(3)  # errors: it warns of what it can't fold
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
     return lambda **inputs: session.run(None, inputs)
 

@@ -200,7 +200,11 @@ class LiteAggregator(nn.Module):
 
 def coordinates(x: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B 2 h w"]:
     """The x and the y of every pixel, from -1 at the first to 1 at the last."""
-    rows, columns = (torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[-2:])
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    places = (
+        torch.arange(side, device=x.device, dtype=dtype) for side in x.shape[-2:]
+    )  # `linspace` would fix the size of a recorded graph
+    rows, columns = ((place * (2 / (side - 1)) - 1).to(x.dtype) for place, side in zip(places, x.shape[-2:], strict=True))
     y, x_ = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x_, y]).expand(len(x), -1, -1, -1)
 
