@@ -15,7 +15,7 @@ from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import World
 from wordmask.data.shapeland.sets import SEEN
 from wordmask.training import contrastive
-from wordmask.training.recipe import Recipe, Settings, warmup_cosine
+from wordmask.training.recipe import Recipe, Settings, rounds
 from wordmask.training.regions import RegionLoss, RegionScenes, pad_regions, region_naming
 from wordmask.vocabulary import Vocabulary
 
@@ -28,12 +28,14 @@ class RegionSettings(Settings):
     """Args:
     clip: What recipes/shapeland_clip.py wrote.
     most: Words that a region is compared with.
+    first: Steps of the first round; the rest are a second one, in which the rate rises again.
     scenes: Of the validation.
     """
 
     folder: Path = Path("runs/shapeland_regions")
     clip: Path = Path("runs/shapeland_clip/last.safetensors")
-    steps: int = 5000
+    steps: int = 9000
+    first: int = 5000
     batch: int = 16
     rate: float = 1e-3
     precision: str = "bfloat16"
@@ -48,7 +50,7 @@ def build(settings: RegionSettings) -> Recipe:
     return Recipe(
         model=model,
         groups=lambda model: contrastive.muon_groups(model.clip, rate=settings.rate, weight_decay=0.05),  # the transformer stays
-        schedule=warmup_cosine(settings.steps, warmup=min(50, settings.steps // 10), start=0.01),
+        schedule=rounds(settings.first, settings.steps, warmup=50, start=0.01),
         examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed, CROWDED),
         collate=pad_regions,
         loss=RegionLoss(Vocabulary.builtin(SEEN).names, settings.most),

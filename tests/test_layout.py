@@ -10,7 +10,8 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "released", "vocabulary", "regions", "polygons", "coco", "segmentation", "drawing", "sources", "pipeline", "georeference"},
+    {"writing", "released", "vocabulary", "regions", "polygons", "coco", "adapters", "segmentation", "drawing", "sources", "pipeline"}
+    | {"georeference", "runtime"},
     {"image", "text", "clip", "weights", "postprocess", "settings", "results", "tiles"},
     {"bundled"},
     {"models"},

@@ -61,4 +61,4 @@ def test_both_go_on_where_they_stopped():
     steps(parts, again, 2)
     assert torch.equal(whole.weight, parts.weight)
     assert torch.equal(whole.bias, parts.bias)
-    assert len(again.param_groups) == 3
+    assert len(again.param_groups) == 2

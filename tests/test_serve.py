@@ -520,16 +520,20 @@ def test_load(segmenters, limits):
         return server.client.post("/v1/segment", data=fields, files={"picture": contents[number % 8]})
 
     with running(segmenters, **limits) as server, ThreadPoolExecutor(16) as pool:
-        list(pool.map(ask, range(40)))
-        gc.collect()
-        before = resident()
-        answers = list(pool.map(ask, range(200)))
-        assert server.service.gate.inside == len(server.service.worker) == 0
-        gc.collect()
-        assert resident() - before < 60 * 2**20
+        answers = list(pool.map(ask, range(40)))
+        for _ in range(3):  # what is lost is lost every time; what the allocator keeps in pieces is not
+            gc.collect()
+            before = resident()
+            answers += pool.map(ask, range(200))
+            assert server.service.gate.inside == len(server.service.worker) == 0
+            gc.collect()
+            if resident() - before < 60 * 2**20:
+                break
+        else:
+            pytest.fail(f"{(resident() - before) / 2**20:.0f} MB more after each 200 requests")
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses.keys() <= {200, 429, 503}
-    assert statuses[200] == 200 if not limits else statuses[200] >= 2, statuses
+    assert statuses[200] == len(answers) if not limits else statuses[200] >= 12, statuses
     assert "rate" not in limits or statuses[429] >= 100, statuses
     assert all(answer.headers["retry-after"] for answer in answers if answer.status_code != 200)
     assert all({"regions", "overlay"} & answer.json().keys() for answer in answers if answer.status_code == 200)

@@ -352,11 +352,14 @@ def torchrun(processes: int, script: Path, *arguments: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["shapeland_clip", "shapeland_err_seg"])
 def test_two_processes_equal_one_with_twice_the_batch(tmp_path, recipe):
-    """The same parts in one process one after the other, or in two at once; CLIP's loss compares the pictures of both."""
+    """The same parts in one process one after the other, or in two at once; CLIP's loss compares the pictures of both.
+
+    Muon rounds its updates to bfloat16, where a last bit of the gradient can be seen: at a small rate it stays small.
+    """
     script = tmp_path / "run.py"
     script.write_text("import sys\nfrom wordmask.training.start import start\nstart(sys.argv[1], sys.argv[2:])\n")
     clip = tmp_path / "clip"
-    settings = ["steps=3", "batch=8", "plain=1", "widening=1"]
+    settings = ["steps=3", "batch=8", "plain=1", "widening=1", "rate=1e-4"]
     if recipe == "shapeland_err_seg":
         torchrun(1, script, "shapeland_clip", f"folder={clip}", "steps=1", "batch=4", "workers=0", "device=cpu")
         settings = ["steps=3", "batch=4", "most=24", "scenes=1", f"clip={clip / LAST}"]

@@ -38,6 +38,7 @@ Background = StrEnum("Background", ["other"])
 Synonyms = StrEnum("Synonyms", ["first", "mean", "each"])
 Task = StrEnum("Task", ["panoptic", "instance", "semantic"])
 Format = StrEnum("Format", ["labels", "overlays", "coco", "coco-panoptic", "yolo", "parquet"])
+GraphFormat = StrEnum("GraphFormat", ["onnx", "openvino", "torch"])
 
 # Options of more than one command
 WordsOption = Annotated[str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')]
@@ -397,6 +398,28 @@ def doctor(
     else:
         for line in report_lines(found):
             say(line)
+
+
+@app.command()
+def export(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a checkpoint file, or a hub id.")],
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the graphs and what belongs to them.")],
+    form: Annotated[GraphFormat, typer.Option("--format", help="torch is a program of torch.export.")] = GraphFormat.onnx,
+    overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
+) -> None:
+    """Write a model as graphs that take the words as an input, and a runtime for them that needs no torch.
+
+    wordmask export eov-seg-tiny --format onnx -o exported
+
+    Checked against the model, on other words and another size, before anything is written.
+    """
+    from wordmask.export import check_form
+    from wordmask.export import export as write
+
+    check_form(str(form))
+    segmenter = load_segmenter(model, "cpu", "float32")
+    for path in write(segmenter, output, form=str(form), overwrite=overwrite, say=lambda line: say(line, err=True)):
+        say(str(path))
 
 
 def read_arguments(

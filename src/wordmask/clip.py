@@ -301,6 +301,12 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
     return tokens
 
 
+def token_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """CLIP's tokens with their numbers, and the pairs that the tokeniser joins, first ones first."""
+    tokenizer = _tokenizer()
+    return dict(tokenizer.encoder), list(tokenizer.bpe_ranks)
+
+
 def encode_picture(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
     """Bring a whole picture of any size to the space shared with words, by a ConvNeXt: the mean over the picture, through CLIP's head."""
     x32 = stage_maps(clip, pixels)[-1]

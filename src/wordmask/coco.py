@@ -20,7 +20,7 @@ def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None
             "category_id": region.label + 1,
             "segmentation": region.to_rle(),
             "area": region.area,
-            "bbox": _corner_and_size(region.box),
+            "bbox": corner_and_size(region.box),
             "iscrowd": 0,
             "score": region.score,
         }
@@ -41,7 +41,7 @@ def to_panoptic(result: "Segmentation", *, image_id: int, file_name: str | None,
             "id": region.id,
             "category_id": region.label + 1,
             "area": region.area,
-            "bbox": _corner_and_size(region.box),
+            "bbox": corner_and_size(region.box),
             "iscrowd": 0,
             "score": region.score,
             "runner_up": region.runner_up,
@@ -83,6 +83,7 @@ def _categories(result: "Segmentation") -> list[dict]:
     return [{"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(result.vocabulary)]
 
 
-def _corner_and_size(box: tuple[int, int, int, int]) -> list[int]:
+def corner_and_size(box: tuple[int, int, int, int]) -> list[int]:
+    """(left, top, right, bottom) → [left, top, width, height], COCO's `bbox`."""
     left, top, right, bottom = box
     return [left, top, right - left, bottom - top]

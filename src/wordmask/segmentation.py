@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from wordmask import coco
+from wordmask import adapters, coco
 from wordmask.georeference import read_georeference, write_geotiff
 from wordmask.regions import Region
 from wordmask.vocabulary import Vocabulary
@@ -19,6 +19,8 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    import fiftyone
+    import supervision
     from PIL.Image import Image
 
 TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}  # COCO's formats
@@ -196,6 +198,18 @@ class Segmentation:
             ValueError: The result is not panoptic.
         """
         return coco.panoptic_image(self)
+
+    def to_supervision(self) -> "supervision.Detections":
+        """Return the regions as supervision's detections; see `adapters.to_supervision`."""
+        return adapters.to_supervision(self)
+
+    def to_fiftyone(self) -> "fiftyone.Detections | fiftyone.Segmentation":
+        """Return the result as a FiftyOne label; see `adapters.to_fiftyone`."""
+        return adapters.to_fiftyone(self)
+
+    def to_labelstudio(self, image: str | None = None) -> dict[str, object]:
+        """Return the result as a Label Studio task with pre-annotations; see `adapters.to_labelstudio`."""
+        return adapters.to_labelstudio(self, image)
 
 
 def earlier_files(stem: Path) -> set[Path]:

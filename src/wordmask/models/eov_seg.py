@@ -206,8 +206,10 @@ class LiteAggregator(nn.Module):
 
 
 def coordinates(x: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B 2 h w"]:
-    """The x and the y of every pixel, from -1 at the first to 1 at the last."""
-    rows, columns = (torch.linspace(-1, 1, side, device=x.device, dtype=x.dtype) for side in x.shape[-2:])
+    """The x and the y of every pixel, from -1 at the first to 1 at the last, of at least two. `linspace` would fix the size of a graph."""
+    dtype = torch.promote_types(x.dtype, torch.float32)
+    places = (torch.arange(side, device=x.device, dtype=dtype) for side in x.shape[-2:])
+    rows, columns = ((place * (2 / (side - 1)) - 1).to(x.dtype) for place, side in zip(places, x.shape[-2:], strict=True))
     y, x_ = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x_, y]).expand(len(x), -1, -1, -1)
 
@@ -246,9 +248,13 @@ class VocabularyAwareSelection(nn.Module):
 
 
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
-    """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N."""
+    """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N.
+
+    Where a graph is recorded, all at a time: it can't count parts.
+    """
     top, total = None, None
-    for part in words.split(max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())):
+    at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
+    for part in [words] if torch.compiler.is_exporting() else words.split(at_once):
         logits = part.expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)

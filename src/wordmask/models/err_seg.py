@@ -113,6 +113,8 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
     Returns:
         The votes, and the highest cosine that each class reaches on any pixel.
     """
+    if torch.compiler.is_exporting():
+        return count_votes_at_once(pixels, words)
     ranks = min(len(RANK_VOTES), len(words))
     best, best_class, peaks = None, None, []
     for start in range(0, len(words), CLASSES_AT_ONCE):
@@ -124,11 +126,25 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
             continue
         best, winners = torch.cat([best, cost], dim=1).topk(min(ranks, best.shape[1] + cost.shape[1]), dim=1)
         best_class = torch.cat([best_class, place + start], dim=1).gather(1, winners)  # (B, 3, h, w)
-    votes = pixels.new_zeros(len(pixels), len(words))
-    for rank, weight in enumerate(RANK_VOTES[:ranks]):  # summed in the reference's order: its rounding decides some near ties
+    return sum_votes(best_class, pixels.new_zeros(len(pixels), len(words))), torch.cat(peaks, dim=1)
+
+
+def count_votes_at_once(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """`count_votes` for a graph that is recorded once for any T: it can't count chunks, nor tell whether there are three classes."""
+    cost = torch.einsum("bdhw,td->bthw", pixels, words)
+    missing = len(RANK_VOTES) - 1  # at most: classes that lose everywhere stand for them
+    best_class = F.pad(cost, (0, 0, 0, 0, 0, missing), value=-torch.inf).topk(len(RANK_VOTES), dim=1).indices
+    votes = sum_votes(best_class, pixels.new_zeros(len(pixels), len(words) + missing))
+    return votes[:, : len(words)], cost.amax(dim=(2, 3))
+
+
+def sum_votes(best_class: Int[Tensor, "B R h w"], none: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+    """Add up what pixels give their R best classes, to zeros, in the reference's order: its rounding decides some near ties."""
+    votes = none
+    for rank, weight in enumerate(RANK_VOTES[: best_class.shape[1]]):
         voted = best_class[:, rank].flatten(1)
         votes = votes + weight * torch.zeros_like(votes).scatter_add(1, voted, torch.ones_like(voted, dtype=votes.dtype))
-    return votes, torch.cat(peaks, dim=1)
+    return votes
 
 
 def choose_classes(

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from wordmask import clip, weights
 from wordmask.clip import ClipConfig, VitConfig
-from wordmask.training.optimiser import MUON_RATE
+from wordmask.training.optimiser import matrices_by_muon
 from wordmask.training.recipe import Batch, Example
 
 FAMILY = "clip-pair"
@@ -88,15 +88,12 @@ def pad_captions(examples: list[Example]) -> Batch:
 def muon_groups(model: nn.Module, *, rate: float, weight_decay: float) -> list[dict[str, object]]:
     """Matrices follow Muon and decay; so do kernels, by AdamW; vectors, scales and embeddings don't decay."""
     embeddings = ("token_embedding.weight", "positional_embedding", "class_embedding")
-    groups = [
-        {"params": [], "lr": MUON_RATE * rate, "weight_decay": weight_decay, "muon": True},
-        {"params": [], "lr": rate, "weight_decay": weight_decay},
-        {"params": [], "lr": rate, "weight_decay": 0.0},
-    ]
+    groups = [{"params": [], "names": [], "lr": rate, "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
-        spared = parameter.ndim < 2 or name.endswith(embeddings)
-        groups[2 if spared else 0 if parameter.ndim == 2 else 1]["params"].append(parameter)
-    return groups
+        group = groups[parameter.ndim < 2 or name.endswith(embeddings)]
+        group["params"].append(parameter)
+        group["names"].append(name)
+    return matrices_by_muon(groups)
 
 
 def save(path: Path, model: ClipPair, origin: str) -> None:

@@ -8,6 +8,25 @@ from wordmask.training.recipe import Recipe
 MUON_RATE = 20  # of Muon's rate and AdamW's, at which both do well: an update of Muon's has the same size in every direction
 
 
+def matrices_by_muon(groups: list[dict[str, object]], rate: float = MUON_RATE) -> list[dict[str, object]]:
+    """Split groups for `build_optimiser`: their matrices that decay follow Muon, all else stays with AdamW.
+
+    Args:
+        groups: As `parameter_groups` makes them; each gives up to two.
+        rate: Of Muon's rate and AdamW's.
+    """
+    split = []
+    for group in groups:
+        pairs = list(zip(group["params"], group["names"], strict=True))
+        chosen = [parameter.ndim == 2 and group["weight_decay"] > 0 for parameter, _ in pairs]
+        for muon in (True, False):
+            own = [pair for pair, by_muon in zip(pairs, chosen, strict=True) if by_muon is muon]
+            if own:
+                params, names = zip(*own, strict=True)
+                split.append({**group, "params": [*params], "names": [*names], "lr": group["lr"] * (rate if muon else 1), "muon": muon})
+    return split
+
+
 class Together:
     """Several optimisers that step as one."""
 

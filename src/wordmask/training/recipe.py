@@ -134,6 +134,14 @@ def warmup_cosine(steps: int, warmup: int, start: float) -> Callable[[int], floa
     return factor
 
 
+def rounds(first: int, steps: int, warmup: int, start: float) -> Callable[[int], float]:
+    """Follow the cosine to 0 after `first` steps, then rise and follow it again, to 0 after `steps`: what settled once learns on."""
+    if steps <= first:
+        return warmup_cosine(steps, min(warmup, steps // 10), start)
+    once, again = (warmup_cosine(count, min(warmup, count // 10), start) for count in (first, steps - first))
+    return lambda step: once(step) if step < first else again(step - first)
+
+
 def drops(at: tuple[int, ...], factor: float = 0.1) -> Callable[[int], float]:
     """Multiply by `factor` at each of some steps."""
     return lambda step: factor ** sum(step >= place for place in at)

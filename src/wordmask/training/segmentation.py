@@ -15,6 +15,7 @@ from wordmask.data.labelled import UNLABELLED, DataSet, LabelledPicture
 from wordmask.image import MEAN, STD
 from wordmask.models import err_seg
 from wordmask.text import Words, encode_vocabulary
+from wordmask.training.optimiser import matrices_by_muon
 from wordmask.training.recipe import Batch, Example, Recipe, Settings, parameter_groups
 from wordmask.training.set_loss import POINTS, Target, mean_count, set_loss
 from wordmask.vocabulary import Vocabulary
@@ -183,7 +184,7 @@ def err_seg_recipe(
         most: See `SemanticLoss`.
         keep: Likewise.
         clip_factor: Of the rate, for CLIP's weights.
-        parts: `augment`, `schedule`, `validate` and `origin`; also `shuffle`.
+        parts: `augment`, `schedule`, `validate` and `origin`; also `shuffle` and `muon`: see `_recipe`.
     """
     loss = SemanticLoss(data.vocabulary, most, keep)
     numbers = ERR_SEG_NUMBERS | {"clip_factor": clip_factor}
@@ -198,7 +199,7 @@ def eov_seg_recipe(
     Args:
         points: See `MaskLoss`.
         most: Likewise.
-        parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm` and `shuffle`.
+        parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm`, `shuffle` and `muon`: see `_recipe`.
     """
     limit = {"gradient_norm": parts.pop("gradient_norm", EOV_SEG_GRADIENT_NORM)}
     loss = MaskLoss(data.vocabulary, model, points, most)
@@ -206,16 +207,30 @@ def eov_seg_recipe(
 
 
 def _recipe(
-    settings: Settings, model: nn.Module, data: DataSet, *, loss: Callable, target: Callable, numbers: dict[str, float], **parts
+    settings: Settings,
+    model: nn.Module,
+    data: DataSet,
+    *,
+    loss: Callable,
+    target: Callable,
+    numbers: dict[str, float],
+    muon: float | None = None,
+    **parts,
 ) -> Recipe:
+    """Fill in a recipe. The papers have AdamW for all; with `muon` the matrices follow Muon, at so many times the rate."""
     wanted = "err-seg" if target is semantic_target else "eov-seg"
     if model.family != wanted:
         raise ValueError(f"This recipe trains models of the family {wanted}; {model.family} came. Choose another model, or another recipe.")
     examples = Examples(data, parts.pop("augment"), target, seed=settings.seed, shuffle=parts.pop("shuffle", True))
     origin = parts.pop("origin")
+
+    def groups(model: nn.Module) -> list[dict[str, object]]:
+        by_adamw = parameter_groups(model, rate=settings.rate, **numbers)
+        return by_adamw if muon is None else matrices_by_muon(by_adamw, muon)
+
     return Recipe(
         model=model,
-        groups=lambda model: parameter_groups(model, rate=settings.rate, **numbers),
+        groups=groups,
         examples=examples,
         loss=loss,
         save=lambda path, model: save_model(path, model, origin),

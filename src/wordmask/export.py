@@ -1,0 +1,333 @@
+"""`wordmask export`: a model → graphs that run elsewhere and take the words as an input. Nothing is written that was not checked.
+
+Two graphs: `model`, from pixels and the vectors of words to the raw output, and `text`, from tokens to those vectors. Beside them
+`model.json` says what they want, `tokenizer.json` makes tokens of words, and `runtime.py`, which needs no torch, puts all together.
+"""
+
+import json
+import secrets
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from importlib.util import find_spec
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float, Int
+from torch import Tensor, nn
+from torch.export import Dim, ExportedProgram
+from torch.nn import functional as F
+
+from wordmask import runtime
+from wordmask.clip import CONTEXT_LENGTH, encode_tokens, token_tables, tokenize
+from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
+from wordmask.data.shapeland.sets import FIRST
+from wordmask.image import PADDING, ImageInput, prepare
+from wordmask.models import err_seg
+from wordmask.segmenter import Segmenter
+from wordmask.text import Words
+from wordmask.vocabulary import stuff_words
+from wordmask.writing import at_home, check_writable
+
+NEEDED = {  # format → the packages that write and check it, and the extra that has them
+    "onnx": (("onnx", "onnxscript", "onnxruntime", "tokenizers"), "onnx"),
+    "openvino": (("onnx", "onnxscript", "openvino", "tokenizers"), "openvino"),
+    "torch": ((), ""),
+}
+ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
+OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the sampling as OpenVINO reads it
+LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
+MOST_APART = 1e-3  # between two unit vectors of a phrase
+PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # where CLIP's tokeniser cuts a text
+TRACED, CHECKED = (5, 0.75, 2), (41, 1.25, 1)  # words, height over width, pictures: nothing of the second is as in the first
+Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
+
+
+class ErrSegGraph(nn.Module):
+    """What is recorded of ERR-Seg."""
+
+    inputs = ("pixels", "embeddings", "keep")
+    outputs = ("logits", "kept")
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"], keep: int) -> tuple[Tensor, Tensor]:
+        classes = embeddings.shape[0]
+        words = Words(embeddings, torch.arange(classes), torch.ones(classes, dtype=torch.bool))
+        raw = self.model(pixels, words, keep=keep)
+        return raw.logits, raw.kept
+
+
+class EovSegGraph(nn.Module):
+    """What is recorded of EOV-Seg."""
+
+    inputs = ("pixels", "embeddings", "owner", "seen")
+    outputs = ("class_logits", "mask_logits")
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model = model
+
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "S D"], owner: Int[Tensor, " S"], seen: Bool[Tensor, " T"]
+    ) -> tuple[Tensor, Tensor]:
+        raw = self.model(pixels, Words(embeddings, owner, seen))
+        return raw.class_logits, raw.mask_logits
+
+
+class TextGraph(nn.Module):
+    """What is recorded of the text tower: the tokens of every phrase in every prompt → one unit vector per phrase."""
+
+    inputs = ("tokens",)
+    outputs = ("embeddings",)
+
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.clip = model.clip
+
+    def forward(self, tokens: Int[Tensor, "S P L"]) -> Float[Tensor, "S D"]:
+        vectors = F.normalize(encode_tokens(self.clip, tokens.flatten(0, 1)), dim=-1)
+        return F.normalize(vectors.unflatten(0, tokens.shape[:2]).mean(dim=1), dim=-1)
+
+
+GRAPHS = {"err-seg": ErrSegGraph, "eov-seg": EovSegGraph}
+
+
+class Case(NamedTuple):
+    """Inputs by name, in the graph's order."""
+
+    model: dict[str, object]
+    text: dict[str, object]
+
+
+def export(segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = False, say: Callable[[str], None] = print) -> list[Path]:
+    """Record both graphs, check them against the model on other words and another size, and only then write the folder.
+
+    Args:
+        segmenter: On the processor, in full precision.
+        form: `onnx`, `openvino` or `torch`.
+        overwrite: Replace the folder if it exists.
+        say: Gets one line about each graph.
+
+    Returns:
+        The files written.
+
+    Raises:
+        ValueError: An unknown format, a package that is missing, a folder in the way, or a graph that differs from the model.
+    """
+    check_form(form)
+    model, folder = segmenter.model.for_inference(), at_home(folder)
+    if folder.exists() and not (overwrite and folder.is_dir()):
+        raise ValueError(f"{str(folder)!r} exists. Choose another name, or let it be replaced (--overwrite), if it is a folder.")
+    if segmenter.device.type != "cpu" or segmenter.precision != "float32":
+        raise ValueError(f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32.")
+    check_writable(folder.parent)
+    graphs = {"model": GRAPHS[model.family](model), "text": TextGraph(model)}
+    traced, checked = (example(segmenter, *sizes) for sizes in (TRACED, CHECKED))
+    with whole_folder(folder) as temporary, torch.no_grad():
+        for name, graph in graphs.items():
+            start, file = time.monotonic(), temporary / f"{name}{ENDINGS[form]}"
+            write_graph(record(graph, getattr(traced, name)), file, graph)
+            megabytes = sum(path.stat().st_size for path in temporary.glob(f"{name}.*")) / 1e6
+            found = compare(graph, open_graph(file, graph), getattr(checked, name))
+            say(f"{file.name}  {megabytes:.1f} MB, {time.monotonic() - start:.0f} s; {found}")
+        if form != "torch":
+            shutil.copy(runtime.__file__, temporary / "runtime.py")
+            tokenizer().save(str(temporary / "tokenizer.json"))
+        about = describe(segmenter, {name: f"{name}{ENDINGS[form]}" for name in graphs})
+        (temporary / "model.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
+    return sorted(folder.iterdir())
+
+
+def check_form(form: str) -> None:
+    """Raise a ValueError if a format is unknown, or can't be written here."""
+    if form not in NEEDED:
+        raise ValueError(f"The format came as {form!r}; expected one of {', '.join(NEEDED)}.")
+    packages, extra = NEEDED[form]
+    missing = [package for package in packages if find_spec(package) is None]
+    if missing:
+        raise ValueError(f"The format {form} needs {', '.join(missing)}. Install: pip install 'wordmask[{extra}]'")
+
+
+@contextmanager
+def whole_folder(folder: Path) -> Iterator[Path]:
+    """Give a temporary folder beside `folder`, which it replaces when the block ends well; else it is removed."""
+    temporary = folder.with_name(f".{secrets.token_hex(4)}")
+    temporary.mkdir()
+    try:
+        yield temporary
+        if folder.exists():
+            shutil.rmtree(folder)
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+# Recording --------------------------------------------------------------------------------------------------------------------------
+
+
+def example(segmenter: Segmenter, words: int, shape: float, pictures: int) -> Case:
+    """Some pictures and words, as the graphs take them; `shape` is height over width."""
+    model, wanted = segmenter.model, segmenter.model.image_input
+    names = [*MATERIALS, *(thing.name for thing in COMPOSITIONS)][:words]
+    side = wanted.square or min(wanted.shortest_edge, 256)
+    height, width = (side, side) if wanted.square else (int(side * max(1, shape)), int(side * max(1, 1 / shape)))
+    pixels = torch.stack([drawn(height, width, number, wanted) for number in range(pictures)])
+    tokens = [tokenize([template.format(name) for template in model.templates]) for name in names]
+    longest = max(len(row) for rows in tokens for row in rows) + words % 2
+    table = torch.tensor([[row + [0] * (longest - len(row)) for row in rows] for rows in tokens])
+    embeddings = TextGraph(model)(table).detach()
+    case = {"pixels": pixels, "embeddings": embeddings}
+    if model.family == "err-seg":
+        return Case({**case, "keep": model.default_keep(words) - words % 2}, {"tokens": table})
+    owner = torch.arange(words) * 2 // 3  # every other class has two names
+    return Case({**case, "owner": owner, "seen": torch.arange(int(owner[-1]) + 1) % 2 == 0}, {"tokens": table})
+
+
+def drawn(height: int, width: int, number: int, wanted: ImageInput) -> Float[Tensor, "3 H W"]:
+    """A generated scene, as a model wants pixels, but of a size of its own where the model takes any."""
+    scene = draw_scene(FIRST["demo"] + number, World(height, width)).rgb
+    edges = (wanted.shortest_edge, wanted.longest_edge) if wanted.square else (min(height, width), max(height, width))
+    return prepare(scene, ImageInput(*edges, wanted.square, wanted.mean, wanted.std))[0]
+
+
+def record(graph: nn.Module, case: dict[str, object]) -> ExportedProgram:
+    """Record a graph with every size dynamic that may be: what turns out to be fixed (a square input) is left so.
+
+    Strict, as only then `len` of a tensor is not taken for a constant.
+    """
+    sizes = {}
+    for name, value in case.items():
+        axes = enumerate(value.shape) if isinstance(value, Tensor) else ()
+        sizes[name] = {axis: Dim.STATIC if size == 1 else Dim.AUTO for axis, size in axes} or Dim.DYNAMIC
+    return torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
+
+
+def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
+    """Write a recorded graph in the format that the file's ending says."""
+    if file.suffix == ".pt2":
+        torch.export.save(program, file)
+        return
+    written = file.with_suffix(".onnx")
+    names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
+    settings = {"opset_version": OPSET, "custom_translation_table": translations(), "optimize": False}  # it takes + 1e-8 for + 0
+    torch.onnx.export(program, **names, **settings, dynamo=True, verbose=False).save(written, external_data=False)
+    if file.suffix == ".xml":
+        import openvino
+
+        openvino.save_model(openvino.convert_model(written), file, compress_to_fp16=False)
+        written.unlink()
+
+
+def translations() -> dict[Callable, Callable]:
+    """What torch's exporter to ONNX lacks: attention over more than four axes, and sorting that keeps the order of equals."""
+    from onnxscript import opset20 as op
+
+    def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
+        axes = list(range(len(query.shape)))
+        axes[-1], axes[-2] = axes[-2], axes[-1]
+        logits = op.Mul(op.MatMul(query, op.Transpose(key, perm=axes)), op.Constant(value_float=scale or query.shape[-1] ** -0.5))
+        if attn_mask is not None:
+            logits = op.Add(logits, attn_mask)
+        return op.MatMul(op.Softmax(logits, axis=-1), value)
+
+    def sort(x, stable=True, dim=-1, descending=False):
+        size = op.Gather(op.Shape(x), op.Constant(value_ints=[dim]), axis=0)
+        return op.TopK(x, size, axis=dim, largest=int(descending), sorted=1)  # of equals, the first comes first
+
+    return {torch.ops.aten.scaled_dot_product_attention.default: attention, torch.ops.aten.sort.stable: sort}
+
+
+def tokenizer():
+    """CLIP's tokeniser for those who have no torch; it takes text that is cleaned and in lower case, as `runtime` does."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+
+    ids, pairs = token_tables()
+    made = Tokenizer(models.BPE(vocab=ids, merges=pairs, end_of_word_suffix="</w>"))
+    cut = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
+    made.add_special_tokens(["<start_of_text>", "<end_of_text>"])
+    made.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    return made
+
+
+def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
+    """What a runtime must know of a model."""
+    model, wanted = segmenter.model, segmenter.model.image_input
+    (ids,) = tokenize([""])
+    large = err_seg.LARGE_VOCABULARY
+    return {
+        "model": segmenter.name,
+        "family": model.family,
+        "files": files,
+        "tasks": [task for task in model.tasks if task != "instance"],
+        "synonyms": model.synonyms,
+        "templates": list(model.templates),
+        "start": ids[0],
+        "end": ids[-1],
+        "most_tokens": CONTEXT_LENGTH,
+        "input": wanted._asdict() if hasattr(wanted, "_asdict") else {**vars(wanted), "stride": PADDING},
+        "keep": model.default_keep and [[least, model.default_keep(max(least, large - 1))] for least in (1, large)],  # from so many classes
+        "stuff": sorted(stuff_words()),
+        "seen": sorted(segmenter.training_names),
+    }
+
+
+# Checking ---------------------------------------------------------------------------------------------------------------------------
+
+
+def open_graph(file: Path, graph: nn.Module) -> Graph:
+    """A written graph → a function from named arrays to a list of arrays."""
+    if file.suffix != ".pt2":
+        return runtime.open_graph(file)
+    program = torch.export.load(file).module()
+    return lambda **inputs: [
+        output.numpy()
+        for output in as_tuple(
+            program(*(torch.from_numpy(inputs[name]) if inputs[name].ndim else int(inputs[name]) for name in graph.inputs))
+        )
+    ]
+
+
+def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return (outputs,) if isinstance(outputs, Tensor) else outputs
+
+
+def compare(graph: nn.Module, written: Graph, case: dict[str, object]) -> str:
+    """Run a graph and what was written of it on the same inputs; say how far they are apart.
+
+    Raises:
+        ValueError: Too far.
+    """
+    ours = [output.numpy() for output in as_tuple(graph(*case.values()))]
+    theirs = written(**{name: value.numpy() if isinstance(value, Tensor) else np.array(value) for name, value in case.items()})
+    sizes = ", ".join(
+        f"{name} {'×'.join(map(str, value.shape))}" if isinstance(value, Tensor) else f"{name} {value}" for name, value in case.items()
+    )
+    if isinstance(graph, TextGraph):
+        apart = float(np.linalg.norm(ours[0] - theirs[0], axis=1).max())
+        if not apart <= MOST_APART:
+            raise ValueError(f"The exported words differ: vectors are up to {apart:.2g} apart. Nothing was written. {REPORT}")
+        return f"vectors at most {apart:.1e} apart from PyTorch's on {sizes}"
+    equal = float((best_classes(graph, ours) == best_classes(graph, theirs)).mean())
+    if not equal >= LEAST_EQUAL:
+        raise ValueError(f"The exported graph differs: {equal:.2%} of pixels have the same class. Nothing was written. {REPORT}")
+    furthest = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True) if a.shape == b.shape)
+    return f"{equal:.3%} of pixels have PyTorch's class, values at most {furthest:.1e} apart, on {sizes}"
+
+
+REPORT = "Versions of torch and onnx may matter: report them, please."
+
+
+def best_classes(graph: nn.Module, raw: list[np.ndarray]) -> np.ndarray:
+    """The most probable class of every pixel, (B, h, w)."""
+    if isinstance(graph, ErrSegGraph):
+        logits, kept = raw
+        return np.take_along_axis(kept[:, :, None, None], logits.argmax(axis=1)[:, None], axis=1)[:, 0]
+    class_logits, mask_logits = (torch.from_numpy(array) for array in raw)
+    sums = torch.einsum("bqt,bqhw->bthw", class_logits.softmax(dim=-1)[..., :-1], mask_logits.sigmoid())
+    return sums.argmax(dim=1).numpy()

@@ -1,0 +1,272 @@
+"""Exported models: words and sizes that they were not recorded with, and the runtime that needs no torch, against PyTorch."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from conftest import colourful, filled
+from wordmask import export, runtime
+from wordmask.clip import token_tables, tokenize
+from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
+from wordmask.segmentation import Segmentation
+from wordmask.segmenter import Segmenter, load
+
+FAMILIES = ["err-seg", "eov-seg"]
+OTHER_WORDS = [*MATERIALS, *(thing.name for thing in COMPOSITIONS[:60:3]), "old lace, tulle [stuff]"]
+
+
+def export_by_shell(model: str, form: str, folder: Path) -> list[str]:
+    """Run `wordmask export` as a person does; give what it says. A process of its own: what checks its shapes can't be recorded."""
+    command = [sys.executable, "-m", "wordmask", "export", model, "--format", form, "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
+    assert done.returncode == 0, done.stderr
+    assert sorted(done.stdout.splitlines()) == sorted(map(str, folder.iterdir()))
+    return [line for line in done.stderr.splitlines() if " MB, " in line]
+
+
+@pytest.fixture(scope="module", params=FAMILIES)
+def exported(request, tmp_path_factory):
+    """A bundled model, and what was exported of it as ONNX."""
+    pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    pytest.importorskip("tokenizers")
+    folder = tmp_path_factory.mktemp("export") / "onnx"
+    said = export_by_shell(f"{request.param}-tiny", "onnx", folder)
+    return load(f"{request.param}-tiny", cache=None), folder, said
+
+
+def agree(found: runtime.Found, result: Segmentation) -> None:
+    """The same labels, the same regions, the same scores."""
+    labels = np.where(result.labels == result.unlabelled, -1, result.labels.astype(int))
+    assert (found.labels == labels).mean() >= 0.999
+    large = {region.name: region for region in result.regions if region.area > 0.02 * labels.size}
+    assert large.keys() <= {region.name for region in found.regions}
+    if result.task == "semantic":
+        for region in found.regions:
+            if region.name in large:
+                assert region.score == pytest.approx(large[region.name].score, abs=2e-3)
+                assert region.area == pytest.approx(large[region.name].area, rel=0.01)
+    else:
+        assert abs(len(found.regions) - len(result.regions)) <= 1
+        assert sum(region.area for region in found.regions) == (found.ids > 0).sum()
+
+
+@pytest.mark.slow
+def test_the_folder_says_what_it_holds(exported):
+    segmenter, folder, said = exported
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["model.json", "model.onnx", "runtime.py", "text.onnx", "tokenizer.json"]
+    assert len(said) == 2
+    assert float(re.search(r"([\d.]+)% of pixels", said[0])[1]) >= 99.9
+    about = json.loads((folder / "model.json").read_text())
+    assert about["templates"] == list(segmenter.model.templates)
+    assert [path.name for path in folder.parent.iterdir()] == ["onnx"], "nothing is left beside it"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("size", [(200, 200), (150, 260), (333, 180)])
+@pytest.mark.parametrize("count", [1, 2, 3, 20, 61])
+def test_other_words_on_other_sizes(exported, size, count):
+    segmenter, folder, _ = exported
+    scene = Image.fromarray(draw_scene(count, World(*size)).rgb)
+    words = [*OTHER_WORDS, *(thing.name for thing in COMPOSITIONS[1:200:3])][:count]
+    segment = runtime.Runtime(folder)
+    for task in segment.about["tasks"]:
+        agree(segment(scene, words, task=task), segmenter(scene, words, task=task))
+
+
+@pytest.mark.slow
+def test_photographs(exported, shared):
+    segmenter, folder, _ = exported
+    segment = runtime.Runtime(folder)
+    photos = sorted((shared / "samples").glob("*/images/*.jpg"))
+    assert photos
+    for photo in photos:
+        for task in segment.about["tasks"]:
+            words = ["sky [stuff]", "tree", "person, man", "building", "car", "grass", "a red bus"]
+            agree(segment(photo, words, task=task), segmenter(photo, words, task=task))
+
+
+@pytest.mark.slow
+def test_several_pictures_at_once(exported):
+    segmenter, folder, _ = exported
+    pair = export.example(segmenter, 9, 1.5, 2).model
+    graph = runtime.open_graph(folder / "model.onnx")
+    given = {name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in pair.items()}
+    together = graph(**given)
+    alone = [graph(**{**given, "pixels": given["pixels"][n : n + 1]}) for n in range(2)]
+    for n, one in enumerate(alone):
+        assert all(np.allclose(a[n], b[0], atol=1e-3) for a, b in zip(together, one, strict=True))
+
+
+@pytest.mark.slow
+def test_the_runtime_needs_no_torch(exported, tmp_path):
+    _, folder, _ = exported
+    Image.fromarray(colourful(40, 60)).save(tmp_path / "a.png")
+    blocked = "import sys; sys.modules['torch'] = sys.modules['wordmask'] = None; sys.argv = ['runtime.py', 'a.png', 'sky', 'red car']; "
+    run = f"import runpy; sys.path.insert(0, {str(folder)!r}); runpy.run_path({str(folder / 'runtime.py')!r}, run_name='__main__')"
+    done = subprocess.run([sys.executable, "-c", blocked + run], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+
+
+def test_importing_wordmask_or_the_runtime_does_not_import_torch():
+    pytest.importorskip("tokenizers")
+    script = "import sys, wordmask, wordmask.runtime; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.strip() == "False"
+
+
+def test_the_runtime_is_short():
+    assert len(Path(runtime.__file__).read_text().splitlines()) <= 200
+
+
+TEXTS = [
+    *(
+        "a photo of a red car.",
+        "don't",
+        "it's  the\tcat’s",
+        "CAFÉ au lait",
+        "naïve ﬁre",
+        "3 dogs 42",
+        "semi-detached (old) house!!",
+        "&amp;amp; &lt;b&gt;",
+    ),
+    *("日本語の猫", "👩‍👩‍👧 family", "ΣΊΣΥΦΟΣ", "x" * 60, "", "…", "a_b", "über straße", "<start_of_text> x", "schÃ¶n"),
+]
+
+
+@pytest.mark.parametrize("text", TEXTS)
+def test_the_exported_tokenizer_is_clips(text):
+    """Through the very line of the runtime that cleans and cuts."""
+    pytest.importorskip("tokenizers")
+    seen = []
+    bare = runtime.Runtime.__new__(runtime.Runtime)
+    start, end = token_tables()[0]["<start_of_text>"], token_tables()[0]["<end_of_text>"]
+    bare.about = {"templates": ["{}", "a {}."], "start": start, "end": end, "most_tokens": 77}
+    bare.tokenizer, bare.vectors = export.tokenizer(), {}
+    bare.text = lambda tokens: [seen.append(tokens[0]) or np.zeros((1, 4))]
+    bare.encode(text)
+    for row, template in zip(seen[0], bare.about["templates"], strict=True):
+        (expected,) = tokenize([template.format(text)])
+        assert row[: len(expected)].tolist() == expected
+        assert not row[len(expected) :].any()
+
+
+def test_words_that_make_no_sense():
+    bare = runtime.Runtime.__new__(runtime.Runtime)
+    bare.about, bare.stuff = {"tasks": ["panoptic", "semantic"]}, {"sky"}
+    assert bare.read_word(" red  car, auto [stuff]") == (["red car", "auto"], False)
+    assert bare.read_word("sky") == (["sky"], False)
+    assert bare.read_word("sky [thing]") == (["sky"], True)
+    with pytest.raises(ValueError, match="blank"):
+        bare.read_word("car,, auto")
+    with pytest.raises(ValueError, match="0 words"):
+        bare("a.png", [])
+    with pytest.raises(ValueError, match="instance"):
+        bare("a.png", ["car"], task="instance")
+
+
+@pytest.mark.parametrize("sizes", [(7, 19), (19, 7), (1, 5), (5, 1), (6, 6)])
+def test_resizing_is_torchs(sizes):
+    maps = np.random.default_rng(0).normal(size=(2, sizes[0], sizes[0] + 2)).astype(np.float32)
+    ours = runtime.resize(runtime.resize(maps, sizes[1], 1), sizes[1] + 3, 2)
+    theirs = torch.nn.functional.interpolate(
+        torch.from_numpy(maps)[None], size=(sizes[1], sizes[1] + 3), mode="bilinear", align_corners=False
+    )
+    assert np.allclose(ours, theirs[0].numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("size", [(48, 64), (70, 33)])
+def test_the_runtime_reads_as_the_segmenter(family, size, monkeypatch):
+    """Everything but the graphs: the model itself stands in for them."""
+    pytest.importorskip("tokenizers")
+    segmenter = Segmenter(filled(f"{family}-untrained"))
+    model = segmenter.model
+    graph, text = export.GRAPHS[family](model), export.TextGraph(model)
+
+    def run(module, names):
+        def call(**inputs):
+            with torch.inference_mode():
+                given = [torch.from_numpy(inputs[name]) if inputs[name].ndim else int(inputs[name]) for name in names]
+                return [output.numpy() for output in export.as_tuple(module(*given))]
+
+        return call
+
+    segment = runtime.Runtime.__new__(runtime.Runtime)
+    segment.about = json.loads(json.dumps(export.describe(segmenter, {})))
+    segment.tokenizer, segment.vectors = export.tokenizer(), {}
+    segment.stuff, segment.seen = set(segment.about["stuff"]), set(segment.about["seen"])
+    segment.model, segment.text = run(graph, graph.inputs), run(text, text.inputs)
+    picture = Image.fromarray(colourful(*size))
+    for words in (["sky"], ["road", "car, automobile", "sky [thing]"], OTHER_WORDS[:40]):
+        for task in segment.about["tasks"]:
+            agree(segment(picture, words, task=task), segmenter(picture, words, task=task))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_graph_that_differs_is_not_written(family, tmp_path, monkeypatch):
+    segmenter = Segmenter(filled(f"{family}-untrained"))
+
+    def wrong(file, graph):
+        def call(**inputs):
+            outputs = export.as_tuple(graph(*(torch.from_numpy(a) if a.ndim else int(a) for a in inputs.values())))
+            return [output.numpy()[..., ::-1].copy() if output.is_floating_point() else output.numpy() for output in outputs]
+
+        return call
+
+    monkeypatch.setattr(export, "record", lambda graph, case: None)
+    monkeypatch.setattr(export, "write_graph", lambda program, file, graph: file.write_bytes(b"graph"))
+    monkeypatch.setattr(export, "open_graph", wrong)
+    with pytest.raises(ValueError, match="Nothing was written"):
+        export.export(segmenter, tmp_path / "out", form="torch")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_can_not_be_exported(tmp_path, monkeypatch):
+    segmenter = Segmenter(filled("err-seg-untrained"))
+    (tmp_path / "there").mkdir()
+    with pytest.raises(ValueError, match="exists"):
+        export.export(segmenter, tmp_path / "there", form="torch")
+    with pytest.raises(ValueError, match="expected one of"):
+        export.export(segmenter, tmp_path / "out", form="coreml")
+    monkeypatch.setattr(export, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"wordmask\[openvino\]"):
+        export.export(segmenter, tmp_path / "out", form="openvino")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_program_of_torch_takes_other_words(family, tmp_path):
+    export_by_shell(f"{family}-tiny", "torch", tmp_path / "out")
+    segmenter = load(f"{family}-tiny", cache=None)
+    recorded = export.GRAPHS[family](segmenter.model)
+    graph = export.open_graph(tmp_path / "out" / "model.pt2", recorded)
+    for words, pictures in ((1, 1), (2, 1), (17, 2)):
+        case = export.example(segmenter, words, 1.0, pictures).model
+        case |= {"keep": min(words, 5)} if "keep" in case else {}
+        with torch.inference_mode():
+            expected = [output.numpy() for output in recorded(*case.values())]
+        found = graph(**{name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in case.items()})
+        assert [a.shape for a in found] == [b.shape for b in expected]
+        assert (export.best_classes(recorded, found) == export.best_classes(recorded, expected)).mean() >= 0.999
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("family", FAMILIES)
+def test_openvino(family, tmp_path):
+    pytest.importorskip("openvino")
+    pytest.importorskip("onnxscript")
+    export_by_shell(f"{family}-tiny", "openvino", tmp_path / "out")
+    assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".xml", ".bin", ".json", ".py"}
+    scene = Image.fromarray(draw_scene(3, World(160, 240)).rgb)
+    segment, segmenter = runtime.Runtime(tmp_path / "out"), load(f"{family}-tiny", cache=None)
+    for words in (OTHER_WORDS[:1], OTHER_WORDS):
+        agree(segment(scene, words), segmenter(scene, words))
