@@ -250,11 +250,11 @@ class VocabularyAwareSelection(nn.Module):
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
     """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N.
 
-    Where a graph is recorded, all at a time: it can't count parts.
+    In a graph all at a time: it can't count parts.
     """
     top, total = None, None
     at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
-    for part in [words] if torch.compiler.is_exporting() else words.split(at_once):
+    for part in [words] if torch.compiler.is_compiling() else words.split(at_once):
         logits = part.expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)

@@ -104,7 +104,7 @@ class MiddleDownsample(nn.Module):
 def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
     """Let every pixel vote for its three best classes with weights 1, 0.1 and 0.01.
 
-    Classes are seen `CLASSES_AT_ONCE` at a time.
+    Classes are seen `CLASSES_AT_ONCE` at a time, but in a graph: that can't count parts.
 
     Args:
         pixels: Unit vectors.
@@ -113,7 +113,7 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
     Returns:
         The votes, and the highest cosine that each class reaches on any pixel.
     """
-    if torch.compiler.is_exporting():
+    if torch.compiler.is_compiling():
         return count_votes_at_once(pixels, words)
     ranks = min(len(RANK_VOTES), len(words))
     best, best_class, peaks = None, None, []
