@@ -1,8 +1,11 @@
 """Results in other people's formats, read back by the tools themselves where they are installed."""
 
 import json
+import re
+import shutil
 import sys
 import zipfile
+from pathlib import Path
 from types import SimpleNamespace
 from xml.etree import ElementTree
 
@@ -224,3 +227,16 @@ def test_names_that_two_classes_share():
     region = names[0] if isinstance(names, list) else names.feature
     assert isinstance(region["label"], datasets.ClassLabel)
     assert len(set(region["label"].names)) == 847
+
+
+def test_what_the_page_says(tmp_path, monkeypatch):
+    root = Path(__file__).parents[1]
+    shutil.copytree(root / "docs" / "pictures", tmp_path / "docs" / "pictures")
+    monkeypatch.chdir(tmp_path)
+    (block,) = [
+        block for block in re.findall(r"```python\n(.*?)```", (root / "docs" / "export.md").read_text(), re.DOTALL) if "cvat" in block
+    ]
+    exec(compile(block, "docs/export.md", "exec"), {})
+    (task,) = json.loads((tmp_path / "tasks.json").read_text())
+    assert task["data"]["image"].endswith("coffee.jpg")
+    assert zipfile.is_zipfile(tmp_path / "masks.zip")

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +19,7 @@ from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter, load
 
+PAGE = Path(__file__).parents[1] / "docs" / "export.md"
 FAMILIES = ["err-seg", "eov-seg"]
 OTHER_WORDS = [*MATERIALS, *(thing.name for thing in COMPOSITIONS[:60:3]), "old lace, tulle [stuff]"]
 
@@ -39,7 +41,7 @@ def exported(request, tmp_path_factory):
     pytest.importorskip("tokenizers")
     folder = tmp_path_factory.mktemp("export") / "onnx"
     said = export_by_shell(f"{request.param}-tiny", "onnx", folder)
-    return load(f"{request.param}-tiny", cache=None), folder, said
+    return load(f"{request.param}-tiny", precision="float32", cache=None), folder, said
 
 
 def agree(found: runtime.Found, result: Segmentation) -> None:
@@ -114,6 +116,20 @@ def test_the_runtime_needs_no_torch(exported, tmp_path):
     run = f"import runpy; sys.path.insert(0, {str(folder)!r}); runpy.run_path({str(folder / 'runtime.py')!r}, run_name='__main__')"
     done = subprocess.run([sys.executable, "-c", blocked + run], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+def test_what_the_page_says_of_the_runtime(exported, tmp_path, monkeypatch, capsys):
+    _, folder, _ = exported
+    page = PAGE.read_text()
+    (line,) = [line for line in page.splitlines() if line.startswith("python exported/")]
+    (python,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if block.startswith("from runtime")]
+    Image.fromarray(colourful(40, 60)).save(tmp_path / "street.jpg")
+    (tmp_path / "exported").symlink_to(folder)
+    done = subprocess.run([sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    monkeypatch.chdir(tmp_path)
+    exec(compile(python, PAGE.name, "exec"), {})
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
 
 
 def test_importing_wordmask_or_the_runtime_does_not_import_torch():
@@ -246,7 +262,7 @@ def test_what_can_not_be_exported(tmp_path, monkeypatch):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_program_of_torch_takes_other_words(family, tmp_path):
     export_by_shell(f"{family}-tiny", "torch", tmp_path / "out")
-    segmenter = load(f"{family}-tiny", cache=None)
+    segmenter = load(f"{family}-tiny", precision="float32", cache=None)
     recorded = export.GRAPHS[family](segmenter.model)
     graph = export.open_graph(tmp_path / "out" / "model.pt2", recorded)
     for words, pictures in ((1, 1), (2, 1), (17, 2)):
@@ -267,6 +283,6 @@ def test_openvino(family, tmp_path):
     export_by_shell(f"{family}-tiny", "openvino", tmp_path / "out")
     assert {path.suffix for path in (tmp_path / "out").iterdir()} == {".xml", ".bin", ".json", ".py"}
     scene = Image.fromarray(draw_scene(3, World(160, 240)).rgb)
-    segment, segmenter = runtime.Runtime(tmp_path / "out"), load(f"{family}-tiny", cache=None)
+    segment, segmenter = runtime.Runtime(tmp_path / "out"), load(f"{family}-tiny", precision="float32", cache=None)
     for words in (OTHER_WORDS[:1], OTHER_WORDS):
         agree(segment(scene, words), segmenter(scene, words))

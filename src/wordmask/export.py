@@ -121,7 +121,7 @@ def export(segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = F
         ValueError: An unknown format, a package that is missing, a folder in the way, or a graph that differs from the model.
     """
     check_form(form)
-    model, folder = segmenter.model.for_inference(), at_home(folder)
+    model, folder = segmenter.model, at_home(folder)
     if folder.exists() and not (overwrite and folder.is_dir()):
         raise ValueError(f"{str(folder)!r} exists. Choose another name, or let it be replaced (--overwrite), if it is a folder.")
     if segmenter.device.type != "cpu" or segmenter.precision != "float32":
