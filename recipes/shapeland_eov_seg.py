@@ -14,6 +14,7 @@ from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.shapeland.sets import SEEN
 from wordmask.models import kind_of
 from wordmask.training import contrastive
+from wordmask.training.optimiser import MUON_RATE
 from wordmask.training.recipe import Recipe, Settings, warmup_cosine
 from wordmask.training.segmentation import eov_seg_recipe
 from wordmask.training.validation import validate
@@ -32,14 +33,14 @@ class TinyEovSegSettings(Settings):
 
     folder: Path = Path("runs/shapeland_eov_seg")
     clip: Path = Path("runs/shapeland_regions/last.safetensors")
-    steps: int = 2600
+    steps: int = 5000
     batch: int = 8
     rate: float = 1e-3
     precision: str = "bfloat16"
     points: int = 2048
     most: int = 171
     scenes: int = 100
-    validate_every: int = 1300
+    validate_every: int = 1250
     save_every: int = 250
 
 
@@ -60,9 +61,8 @@ def build(settings: TinyEovSegSettings) -> Recipe:
         points=settings.points,
         most=settings.most,
         shuffle=False,
-        schedule=warmup_cosine(
-            settings.steps, warmup=settings.steps // 80, start=0.001
-        ),  # in so few steps better than the paper's two drops
+        schedule=warmup_cosine(settings.steps, warmup=settings.steps // 80, start=0.001),  # so few steps have no time for two drops
+        muon=MUON_RATE / 3,  # after 1300 of 2600 steps PQ 23.9, by AdamW alone 13.2; at the full rate the loss stays high
         validate=lambda model, folder: validate(model, held_out, folder, unseen=unseen_classes("shapeland-150")),
         origin="recipes/shapeland_eov_seg.py",
     )

@@ -4,6 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 
+from wordmask import light  # noqa: F401
+
+# isort: split
 import open_clip
 import timm
 import torch

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor, nn
 
 from wordmask import clip
+from wordmask.light import without_compiler
 from wordmask.models import eov_seg, err_seg
 from wordmask.released import RELEASED, InPackage, OnDrive, OnHub
 
@@ -43,7 +44,7 @@ class ModelKind:
 
     def skeleton(self, configuration: object) -> nn.Module:
         """Build without values: shapes only, in a fraction of a second."""
-        with torch.device("meta"):
+        with torch.device("meta"), without_compiler():
             return self.model(configuration)
 
     def fill(self, model: nn.Module, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None) -> nn.Module:
