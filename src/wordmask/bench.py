@@ -204,7 +204,7 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     segmenter = Segmenter(model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile)
     vocabulary = Vocabulary.of(asked.vocabulary, model.family)
     report = {"asked": asked._asdict(), "classes": len(vocabulary), "parameters": parameters, "text": time_text(segmenter, vocabulary)}
-    segmenter.text.vectors = _Unit(model.config.clip.width)  # what the words are doesn't matter from here on
+    segmenter.text.vectors = UnitVectors(model.config.clip.width)  # what the words are doesn't matter from here on
     rgb = some_picture(*SIZE)
     words = segmenter.encode_words(vocabulary)
     pixels, frame = prepare(rgb, model.image_input)
@@ -232,7 +232,7 @@ def build(name: str) -> tuple[nn.Module, str]:
     return kind.random(kind.presets[name]), f"{name} (random weights)"
 
 
-class _Unit(dict):
+class UnitVectors(dict):
     """A vector for any phrase, without a text tower: its place decides."""
 
     def __init__(self, width: int):
