@@ -285,12 +285,13 @@ def open_graph(file: Path, graph: nn.Module) -> Graph:
     if file.suffix != ".pt2":
         return runtime.open_graph(file)
     program = torch.export.load(file).module(check_guards=False)  # they would rule out what works: one word for one picture
-    return lambda **inputs: [
-        output.numpy()
-        for output in as_tuple(
-            program(*(torch.from_numpy(inputs[name]) if inputs[name].ndim else int(inputs[name]) for name in graph.inputs))
-        )
-    ]
+
+    @torch.no_grad()
+    def run(**inputs: np.ndarray) -> list[np.ndarray]:
+        given = (torch.from_numpy(inputs[name]) if inputs[name].ndim else int(inputs[name]) for name in graph.inputs)
+        return [output.numpy() for output in as_tuple(program(*given))]
+
+    return run
 
 
 def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
