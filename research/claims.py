@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 
 import numpy as np
+
 from scenes import estimate
 
 MARGIN = 1.0  # points: a score that is lower by less than this is kept

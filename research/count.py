@@ -13,8 +13,8 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
-from variants import Variant
 
+from variants import Variant
 from wordmask import clip
 from wordmask.bench import finish
 from wordmask.models import kind_of
@@ -45,12 +45,11 @@ def some_words(vocabulary: str, family: str, width: int) -> Words:
     return Words(F.normalize(vectors, dim=-1), owner, torch.ones(len(classes), dtype=torch.bool))
 
 
-def count(variant: Variant, preset: str, vocabulary: str, **settings) -> dict[str, int]:
+def count(variant: Variant, preset: str, vocabulary: str) -> dict[str, int]:
     """Count the parameters of a variant, and the multiplications with addition for one square picture; nothing is computed.
 
     Args:
         preset: Gives the configuration and the side of the picture.
-        settings: For `forward`: ERR-Seg's `keep`.
     """
     model = skeleton(variant, preset)
     parameters, words = parameters_of(model), some_words(vocabulary, variant.family, model.config.clip.width)
@@ -59,7 +58,7 @@ def count(variant: Variant, preset: str, vocabulary: str, **settings) -> dict[st
     counter = FlopCounterMode(display=False)
     with FakeTensorMode(allow_non_fake_inputs=True), torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), counter:
         model.to_empty(device="cpu")
-        model(torch.empty(1, 3, side_of(model), side_of(model)), words, **settings)
+        model(torch.empty(1, 3, side_of(model), side_of(model)), words)
     return {"parameters": parameters, "spatial tower": spatial, "operations": counter.get_total_flops() // 2}
 
 
@@ -70,19 +69,22 @@ def side_of(model: nn.Module) -> int:
 
 
 def time_variants(
-    variants: Mapping[str, Variant], preset: str, vocabulary: str, *, runs: int, device: torch.device, **settings
+    variants: Mapping[str, Variant], preset: str, vocabulary: str, *, runs: int, device: torch.device, side: int | None = None
 ) -> dict[str, dict[str, float]]:
     """Time one square picture through every variant, all in turn; see `ratios`. The first variant is what others are compared with.
 
     All share one CLIP, so that full-size variants fit in memory together. Weights are random: speed doesn't depend on them.
+
+    Args:
+        side: Of the picture, in pixels, a multiple of 32; the model's own by default.
     """
     config = kind_of(preset).presets[preset]
     tower = clip.build(config.clip).requires_grad_(False).to(device)
     models = {name: with_values(skeleton(variant, preset), tower, device) for name, variant in variants.items()}
-    family, side = next(iter(variants.values())).family, side_of(next(iter(models.values())))
+    family, side = next(iter(variants.values())).family, side or side_of(next(iter(models.values())))
     words = Words(*(tensor.to(device) for tensor in some_words(vocabulary, family, config.clip.width)))
     pixels = torch.randn(1, 3, side, side, device=device)
-    actions = {name: lambda model=model: model(pixels, words, **settings) for name, model in models.items()}
+    actions = {name: lambda model=model: model(pixels, words) for name, model in models.items()}
     return ratios(interleaved(actions, runs, device), next(iter(models)))
 
 

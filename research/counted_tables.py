@@ -16,12 +16,17 @@ def counted(settings, family: str, title: str) -> tuple[dict[str, object], dict[
     """Count every full-size variant of a family; time those that `settings` asks for, if any."""
     preset, vocabulary, variants = f"{family}-large", VOCABULARIES[family], sized(family, small=False)
     counts = {name: count(variant, preset, vocabulary) for name, variant in variants.items()}
-    times = {}
-    if settings.full_size_runs:
-        times = time_variants(variants, preset, vocabulary, runs=settings.full_size_runs, device=settings.device)
+    times, runs, side = {}, settings.full_size_runs, settings.full_size_side
+    if runs:
+        times = time_variants(variants, preset, vocabulary, runs=runs, device=settings.device, side=side)
     rows = [{"variant": name} | cost_of(variants[name], counts[name]) | timed(times, name) for name in variants]
     found = {"title": title, "base": next(iter(variants)), "plot": "dots", "rows": rows, "notes": [*NOTES]}
-    return found | {"conditions": settings.conditions(None, {"model": preset, "words": vocabulary})}, counts, times
+    return (
+        found
+        | {"conditions": settings.conditions(None, {"model": preset, "words": vocabulary, "timed": f"at {side or 'its own'} pixels"})},
+        counts,
+        times,
+    )
 
 
 def timed(times: dict[str, dict], name: str) -> dict[str, dict]:

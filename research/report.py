@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from claims import SAID, holds, sentence, stated
-
 from wordmask.writing import atomic
 
 if TYPE_CHECKING:
@@ -25,8 +24,12 @@ def write(name: str, table: dict[str, object], folder: Path) -> None:
         draw(table, temporary)
 
 
-def write_summary(tables: dict[str, dict[str, object]], folder: Path) -> None:
-    """Write what the tables come to: every claim, and whether it holds here."""
+def write_summary(tables: dict[str, dict[str, object]], missing: list[str], folder: Path) -> None:
+    """Write what the tables come to: every claim, and whether it holds here.
+
+    Args:
+        missing: Names of tables that were not measured yet.
+    """
     lines = [
         "# The papers' tables in small",
         "",
@@ -39,6 +42,7 @@ def write_summary(tables: dict[str, dict[str, object]], folder: Path) -> None:
     for name, table in tables.items():
         verdicts = [holds(claim) for claim in table["claims"]]
         lines.append(f"| [{table['title']}]({name}.md) | {' | '.join(str(verdicts.count(verdict)) for verdict in SAID)} |")
+    lines += ["", f"Not measured yet: {', '.join(missing)}."] if missing else []
     for verdict, said in SAID.items():
         found = [(table, claim) for table in tables.values() for claim in table["claims"] if holds(claim) is verdict]
         lines += ["", f"## {said}", "", *(f"* *{table['title']}*: {stated(claim)}" for table, claim in found)]

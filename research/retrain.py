@@ -7,10 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from scenes import Scenes, means, score_scenes
 from torch import nn
-from variants import Variant
 
+from scenes import Scenes, means, score_scenes
+from variants import Variant
 from wordmask import clip, weights
 from wordmask.data.labelled import DataSet
 from wordmask.models.eov_seg import EovSeg

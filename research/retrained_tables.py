@@ -8,7 +8,6 @@ from count import count, time_variants
 from retrain import STEPS, retrain
 from scenes import figures
 from variants import ERR_SEG, FUSIONS, INTERACTIONS, SMALL_EXTRACTORS, Variant
-
 from wordmask.data.shapeland import Shapeland, unseen_classes
 
 NOTES = [

@@ -4,8 +4,10 @@ ERR-Seg's ablations have no published figures in our notes: there only the claim
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
+
+from torch import nn
 
 from eov_seg_parts import (
     DINOV2,
@@ -18,8 +20,6 @@ from eov_seg_parts import (
     timm_vit,
 )
 from err_seg_parts import VariedErrSeg
-from torch import nn
-
 from wordmask.models.eov_seg import DynamicInteraction, EovSeg, Parts
 
 
@@ -103,11 +103,6 @@ SMALL_EXTRACTORS = {  # Shapeland's own ViT has three blocks in all
 }
 EOV_SEG = FUSIONS | INTERACTIONS | EXTRACTORS | SMALL_EXTRACTORS
 VARIANTS = ERR_SEG | EOV_SEG
-
-
-def with_layers(layers: int) -> Variant:
-    """EOV-Seg with so many decoder layers."""
-    return Variant("eov-seg", lambda config: EovSeg(replace(config, layers=layers)))
 
 
 def sized(family: str, *, small: bool) -> dict[str, Variant]:
