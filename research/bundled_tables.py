@@ -69,8 +69,11 @@ def ensembles_table(settings) -> dict[str, object]:
         drawn[name] = figures(score_scenes(model, data), unseen)
     model.ensemble = geometric_ensemble
     claims = [
-        better("both are better than the decoder alone", drawn, new="both", old="the decoder alone", score="PQ"),
-        better("both are better than CLIP alone", drawn, new="both", old="CLIP alone", score="PQ"),
+        *(
+            better(f"both are better than {one}", drawn, new="both", old=one, score=score)
+            for score in ("PQ", "mIoU")
+            for one in ("the decoder alone", "CLIP alone")
+        ),
         better("unseen classes gain by CLIP's opinion", drawn, new="both", old="the decoder alone", score="PQ unseen"),
         better("seen classes gain by the decoder's", drawn, new="both", old="CLIP alone", score="PQ seen"),
     ]

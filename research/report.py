@@ -45,7 +45,7 @@ def write_summary(tables: dict[str, dict[str, object]], missing: list[str], fold
     lines += ["", f"Not measured yet: {', '.join(missing)}."] if missing else []
     for verdict, said in SAID.items():
         found = [(table, claim) for table in tables.values() for claim in table["claims"] if holds(claim) is verdict]
-        lines += ["", f"## {said}", "", *(f"* *{table['title']}*: {stated(claim)}" for table, claim in found)]
+        lines += ["", f"## {said}", "", *([f"* *{table['title']}*: {stated(claim)}" for table, claim in found] or ["Nothing."])]
     with atomic(folder / "README.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 
@@ -166,7 +166,7 @@ def dots(axis: "Axes", table: dict[str, object], panel: str, *, first: bool) -> 
         axis.errorbar([value for value, *_ in known], places, xerr=errors, fmt="o", markersize=5, color=colour, label=label, capsize=2)
     axis.set_xlabel(f"{panel}, %" if panel in ("PQ", "mIoU") else f"{panel} of {table['base']}" if panel == "× time" else panel)
     axis.grid(axis="x", alpha=0.3)
-    axis.set_xlim(left=0)
+    axis.set_xlim(0, 1.05 * axis.dataLim.x1)
     if first:
         axis.set_yticks(range(len(table["rows"])), [row["variant"] for row in table["rows"]])
         axis.invert_yaxis()

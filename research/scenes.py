@@ -73,7 +73,8 @@ def means(
         part, whole, counted = np.moveaxis(np.tensordot(some, scenes[:, :, classes], axes=1), 1, 0)  # (R, T) each
         quality = 100 * np.divide(part, whole, out=np.zeros_like(part), where=whole > 0)
         there = counted > 0
-        found.append(np.where(there, quality, 0).sum(axis=1) / there.sum(axis=1))
+        total, number = np.where(there, quality, 0).sum(axis=1), there.sum(axis=1)
+        found.append(np.divide(total, number, out=np.full(len(some), np.nan), where=number > 0))
     return np.concatenate(found)
 
 
@@ -85,7 +86,8 @@ def draws(scenes: int) -> Float[np.ndarray, "R N"]:
 
 def estimate(values: Float[np.ndarray, " R"]) -> Estimate:
     """The first value, and the interval of the others."""
-    low, high = np.nanpercentile(values[1:], MIDDLE)
+    known = values[1:][~np.isnan(values[1:])]
+    low, high = np.percentile(known, MIDDLE) if len(known) else (np.nan, np.nan)
     return Estimate(float(values[0]), float(low), float(high))
 
 

@@ -19,7 +19,8 @@ from err_seg_parts import VariedErrSeg
 from retrain import begin
 from scenes import DRAWS, draws, estimate, figures, score_scenes
 from variants import ERR_SEG, FUSIONS, SMALL_EXTRACTORS, VARIANTS
-from wordmask.clip import CONVNEXT_MINI, VIT_MINI
+from wordmask import clip
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.models import kind_of
 from wordmask.models.eov_seg import EovSeg
@@ -126,7 +127,11 @@ def test_variants_begin_alike(tmp_path):
 def millions() -> dict[str, float]:
     """Parameters of EOV-Seg L's variants, in millions, without the text tower and without the paper's spatial tower of one block."""
     variants = FUSIONS | {name: VARIANTS[name] for name in ("cross-attention, single-scale", "CLIP, block 11")}
-    models = {name: skeleton(variant, "eov-seg-large") for name, variant in variants.items()}
+    with torch.device("meta"):
+        tower = clip.build(CONVNEXT_LARGE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(clip, "build", lambda config: tower)  # one for all: it takes longest
+        models = {name: skeleton(variant, "eov-seg-large") for name, variant in variants.items()}
     first_block = sum(parameter.numel() for parameter in models["EOV-Seg"].spatial.parameters())
     return {name: (parameters_of(model) - (first_block if model.spatial else 0)) / 1e6 for name, model in models.items()}
 
@@ -179,7 +184,7 @@ def test_times_are_ratios_of_the_same_round():
 # Scores and claims ------------------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("model", ["err-seg-tiny", "eov-seg-tiny"])
+@pytest.mark.parametrize("model", ["err-seg-tiny", pytest.param("eov-seg-tiny", marks=pytest.mark.slow)])
 def test_scores_by_scene_come_to_the_usual_ones(model):
     data, unseen = Shapeland("shapeland-150", "test", 2), unseen_classes("shapeland-150")
     loaded = load_model(model).model.for_inference()
