@@ -1,6 +1,7 @@
 """What can be told of the bundled models as they are: K classes, the three ensembles, and one, two or three decoder layers."""
 
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +14,9 @@ from wordmask.models.eov_seg import EovSeg, geometric_ensemble
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
 from wordmask.weights import fingerprint
+
+if TYPE_CHECKING:
+    from tables import Settings
 
 KEPT = (8, 16, 32, 48, 96, 847)
 CHOSEN = 48  # the paper's K for 847 classes
@@ -33,7 +37,7 @@ def clip_alone(own: Tensor, clips: Tensor, seen: Tensor, has_region: Tensor) -> 
 ENSEMBLES = {"both": geometric_ensemble, "the decoder alone": own_alone, "CLIP alone": clip_alone}
 
 
-def keep_table(settings) -> dict[str, object]:
+def keep_table(settings: "Settings") -> dict[str, object]:
     """ERR-Seg's first claim: most classes aren't worth refining."""
     loaded = load_model("err-seg-tiny")
     model = loaded.model.for_inference().to(settings.device)
@@ -60,7 +64,7 @@ def keep_table(settings) -> dict[str, object]:
     }
 
 
-def ensembles_table(settings) -> dict[str, object]:
+def ensembles_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg's class probabilities: the decoder's own, CLIP's opinion of each region, and both."""
     model, data, unseen = eov_seg(settings)
     drawn = {}
@@ -85,7 +89,7 @@ def ensembles_table(settings) -> dict[str, object]:
     }
 
 
-def layers_table(settings) -> dict[str, object]:
+def layers_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg's decoder cut after its first, second and third layer: every layer learned to draw and to name by itself."""
     model, data, unseen = eov_seg(settings)
     layers, drawn, actions = model.layers, {}, {}
@@ -120,7 +124,7 @@ def cut(model: EovSeg, layers: nn.ModuleList, action: Callable[[], object]) -> C
     return run
 
 
-def eov_seg(settings) -> tuple[EovSeg, Shapeland, object]:
+def eov_seg(settings: "Settings") -> tuple[EovSeg, Shapeland, object]:
     """The bundled model with all layers' class vectors, the scenes, and which classes training never saw."""
     model = load_model("eov-seg-tiny").model.eval().to(settings.device)
     return model, Shapeland(WORDS, "test", settings.scenes), unseen_classes(WORDS)

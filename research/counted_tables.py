@@ -1,9 +1,14 @@
 """What every full-size variant costs, beside what the EOV-Seg paper says; nothing is trained."""
 
+from typing import TYPE_CHECKING
+
 from claims import faster, near, slower
 from count import count, time_variants
 from retrained_tables import cost_of
 from variants import Variant, sized
+
+if TYPE_CHECKING:
+    from tables import Settings
 
 VOCABULARIES = {"err-seg": "ade20k-847", "eov-seg": "ade20k-150"}  # those of the papers' own times
 NOTES = [
@@ -12,7 +17,7 @@ NOTES = [
 ]
 
 
-def counted(settings, family: str, title: str) -> tuple[dict[str, object], dict[str, dict], dict[str, dict]]:
+def counted(settings: "Settings", family: str, title: str) -> tuple[dict[str, object], dict[str, dict], dict[str, dict]]:
     """Count every full-size variant of a family; time those that `settings` asks for, if any."""
     preset, vocabulary, variants = f"{family}-large", VOCABULARIES[family], sized(family, small=False)
     counts = {name: count(variant, preset, vocabulary) for name, variant in variants.items()}
@@ -34,7 +39,7 @@ def timed(times: dict[str, dict], name: str) -> dict[str, dict]:
     return {"time": times[name]} if times else {}
 
 
-def eov_seg_table(settings) -> dict[str, object]:
+def eov_seg_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg L with every part that its paper varies."""
     table, counts, times = counted(settings, "eov-seg", "EOV-Seg L: what every variant costs")
     variants = sized("eov-seg", small=False)
@@ -67,7 +72,7 @@ def growth(variants: dict[str, Variant], counts: dict[str, dict], *, new: str, o
     return near(f"{new} has as many parameters more than {old} as the paper says", ours(new) - ours(old), theirs)
 
 
-def err_seg_table(settings) -> dict[str, object]:
+def err_seg_table(settings: "Settings") -> dict[str, object]:
     """ERR-Seg L without what its paper claims."""
     table, _, times = counted(settings, "err-seg", "ERR-Seg L: what every variant costs")
     claims = [

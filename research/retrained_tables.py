@@ -1,6 +1,8 @@
 """What wants a training for each variant: ERR-Seg's cost maps and reductions; EOV-Seg's selection, fusion, interaction and extractor."""
 
+from collections.abc import Callable
 from dataclasses import asdict
+from typing import TYPE_CHECKING
 
 from bundled_tables import WORDS, row
 from claims import better, faster, kept, slower
@@ -10,13 +12,17 @@ from scenes import figures
 from variants import ERR_SEG, FUSIONS, INTERACTIONS, SMALL_EXTRACTORS, Variant
 from wordmask.data.shapeland import Shapeland, unseen_classes
 
+if TYPE_CHECKING:
+    from tables import Settings
+
+Claims = Callable[[dict[str, dict], dict[str, dict], dict[str, float]], list[dict]]
 NOTES = [
     "Short trainings, equal in steps, pictures and random numbers; variants begin with the same values wherever names and shapes agree.",
-    "Each was trained once, and the first once more from other random numbers: a difference counts if it is outside the interval by more.",
+    "Each was trained once, the first twice: a difference counts if it is beyond its interval by more than those two are apart.",
 ]
 
 
-def trained_table(title: str, variants: dict[str, Variant], settings, claims, notes: list[str]) -> dict[str, object]:
+def trained_table(title: str, variants: dict[str, Variant], settings: "Settings", claims: Claims, notes: list[str]) -> dict[str, object]:
     """Train every variant, and the first once more; score all on the same scenes, count and time them.
 
     Args:
@@ -43,7 +49,7 @@ def cost_of(variant: Variant, counted: dict[str, int]) -> dict[str, object]:
     return {"cost": counted} | ({"published": asdict(variant.published)} if variant.published else {})
 
 
-def reductions_table(settings) -> dict[str, object]:
+def reductions_table(settings: "Settings") -> dict[str, object]:
     """ERR-Seg: hierarchical cost maps, and sequences reduced in space and per class."""
 
     def claims(drawn, times, seeds):
@@ -64,7 +70,7 @@ def reductions_table(settings) -> dict[str, object]:
     return trained_table("ERR-Seg: cost maps and reductions", ERR_SEG, settings, claims, notes)
 
 
-def fusion_table(settings) -> dict[str, object]:
+def fusion_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg: vocabulary-aware selection and the fusion of both towers, on and off."""
 
     def claims(drawn, times, seeds):
@@ -86,7 +92,7 @@ def fusion_table(settings) -> dict[str, object]:
     return trained_table("EOV-Seg: selection and fusion", FUSIONS, settings, claims, [])
 
 
-def interaction_table(settings) -> dict[str, object]:
+def interaction_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg: how kernels and map interact."""
     variants = {"EOV-Seg": FUSIONS["EOV-Seg"], **INTERACTIONS}
 
@@ -110,7 +116,7 @@ def interaction_table(settings) -> dict[str, object]:
     return trained_table("EOV-Seg: interaction in the decoder", variants, settings, claims, [])
 
 
-def blocks_table(settings) -> dict[str, object]:
+def blocks_table(settings: "Settings") -> dict[str, object]:
     """EOV-Seg: how many blocks of the spatial ViT run."""
     variants = {"EOV-Seg": FUSIONS["EOV-Seg"], **SMALL_EXTRACTORS}
 

@@ -87,7 +87,7 @@ def draws(scenes: int) -> Float[np.ndarray, "R N"]:
 def estimate(values: Float[np.ndarray, " R"]) -> Estimate:
     """The first value, and as far below and above it as the others spread about their own mean.
 
-    Their mean lies elsewhere, since a class that is drawn less often is met by fewer pictures that mistake another for it.
+    That mean lies elsewhere, mostly higher: where a class isn't drawn, what is mistaken for it costs nothing.
     """
     known = values[1:][~np.isnan(values[1:])]
     low, high = np.percentile(known, MIDDLE) - known.mean() if len(known) else (np.nan, np.nan)
