@@ -166,7 +166,7 @@ def dots(axis: "Axes", table: dict[str, object], panel: str, *, first: bool) -> 
         axis.errorbar([value for value, *_ in known], places, xerr=errors, fmt="o", markersize=5, color=colour, label=label, capsize=2)
     axis.set_xlabel(f"{panel}, %" if panel in ("PQ", "mIoU") else f"{panel} of {table['base']}" if panel == "× time" else panel)
     axis.grid(axis="x", alpha=0.3)
-    axis.set_xlim(0, 1.05 * axis.dataLim.x1)
+    axis.set_xlim(0, 1.05 * axis.dataLim.x1 or 1)
     if first:
         axis.set_yticks(range(len(table["rows"])), [row["variant"] for row in table["rows"]])
         axis.invert_yaxis()
