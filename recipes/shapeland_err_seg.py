@@ -14,7 +14,7 @@ from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.shapeland.sets import SEEN
 from wordmask.models import kind_of
 from wordmask.training import contrastive
-from wordmask.training.recipe import Recipe, Settings, warmup_cosine
+from wordmask.training.recipe import Recipe, Settings, rounds
 from wordmask.training.segmentation import err_seg_recipe
 from wordmask.training.validation import validate
 
@@ -29,12 +29,14 @@ class TinyErrSegSettings(Settings):
     most: Classes that take part in a step, as many as COCO-Stuff has: the words are encoded at every step.
     keep: Of those, how many the aggregator refines; the paper's 32 would take twice the time, and scenes hold eleven classes at most.
     clip_factor: Of the rate, for CLIP's weights; a CLIP as small as this one has more to learn than the paper's 0.01 lets it.
+    first: Steps of the first round; the rest are a second one, in which the rate rises again.
     scenes: Of the validation.
     """
 
     folder: Path = Path("runs/shapeland_err_seg")
     clip: Path = Path("runs/shapeland_regions/last.safetensors")
-    steps: int = 2500
+    steps: int = 4500
+    first: int = 2500
     batch: int = 4
     rate: float = 1e-3
     precision: str = "bfloat16"
@@ -63,7 +65,7 @@ def build(settings: TinyErrSegSettings) -> Recipe:
         most=settings.most,
         keep=settings.keep,
         clip_factor=settings.clip_factor,
-        schedule=warmup_cosine(settings.steps, warmup=settings.steps // 80, start=0.001),
+        schedule=rounds(settings.first, settings.steps, warmup=31, start=0.001),
         validate=lambda model, folder: validate(model, held_out, folder, unseen=unseen_classes("shapeland-150")),
         origin="recipes/shapeland_err_seg.py",
     )
