@@ -78,7 +78,8 @@ def in_terminal(found: Explanation) -> Iterator[Table | Text]:
 def vote_table(found: ErrSegExplanation) -> Table:
     """The classes with most votes, and those around the border between what is kept and what is not."""
     kept, classes = len(found.kept), found.order.tolist()
-    listed = sorted({*range(min(LISTED, kept)), *range(max(0, kept - NEAR), min(kept + NEAR, len(classes)))})
+    lost = [classes.index(label) for label in found.lost_words()[:NEAR]]
+    listed = sorted({*range(min(LISTED, kept)), *range(max(0, kept - NEAR), min(kept + NEAR, len(classes))), *lost})
     rows = []
     for place, rank in enumerate(listed):
         if place and rank != listed[place - 1] + 1:

@@ -59,6 +59,10 @@ class ErrSegExplanation:
             areas[region.label] = region.area
         return areas / self.result.labels.size
 
+    def lost_words(self) -> list[int]:
+        """The user's words that were not kept, the best first; the background's classes are left out."""
+        return [label for label in self.order[len(self.kept) :].tolist() if label < len(self.result.vocabulary)]
+
     def to_dict(self) -> dict[str, object]:
         """The numbers in plain values, classes as the vote ranks them; without the maps."""
         kept, columns = set(self.kept.tolist()), [rounded(values) for values in (self.votes, self.peaks, self.shares)]

@@ -47,9 +47,10 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
     """Which classes were kept, and why."""
     kept, classes = len(explanation.kept), explanation.order.tolist()
     shown = classes[:kept] if kept <= KEPT_ROWS + LAST_ROWS else [*classes[:KEPT_ROWS], *classes[kept - LAST_ROWS : kept]]
-    missed = classes[kept : kept + MISSED_ROWS]
+    missed, competed = classes[kept : kept + MISSED_ROWS], len(classes) > len(explanation.result.vocabulary)
+    lost = [label for label in explanation.lost_words() if label not in missed][:MISSED_ROWS] if competed else []
     most = max(float(explanation.votes.max()), 2 * RANK_VOTES[-1])
-    peaks = explanation.peaks[[*shown, *missed]]
+    peaks = explanation.peaks[[*shown, *missed, *lost]]
     low, high = float(peaks.min()), float(peaks.max())
     ranks = {label: rank for rank, label in enumerate(classes, 1)}
 
@@ -69,6 +70,8 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
         rows.insert(KEPT_ROWS, Row(f"… and {kept - len(shown)} more …", []))
     if missed:
         rows += [Row("not kept, the first of them:", []), *(row(label, GREY) for label in missed)]
+    if lost:
+        rows += [Row("and of your own words:", []), *(row(label, GREY) for label in lost)]
     titles = [
         "class",
         f"votes, 0.01 to {most:.2f}, logarithmic",
@@ -79,6 +82,8 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
         f"The {kept} with the most votes are kept and refined; of equal votes the higher cosine decides." if missed else "All are kept."
     )
     notes = [f"Each of the {explanation.voters} pixels of the x16 map gives 1, 0.1 and 0.01 votes to its three best classes. {chosen}"]
+    if competed:
+        notes.append(f"Beside the words asked for, {len(classes) - len(explanation.result.vocabulary)} classes of the background competed.")
     return sheet(f"Which classes were kept: {kept} of {len(classes)}", notes, [chart(titles, rows, font)], font, large)
 
 
