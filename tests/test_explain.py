@@ -98,6 +98,7 @@ def test_the_background_is_named(err):
     assert voted.names[:2] == ["qwerty", "asdf"]
     assert len(voted.names) == len(voted.votes) > 100
     assert {voted.names[label] for label in voted.kept} - {"qwerty", "asdf"}
+    assert [row["share"] is None for row in voted.to_dict()["classes"]].count(False) == len(voted.shares) == 2
     assert set(voted.lost_words()) == {0, 1} - set(voted.kept.tolist())
     assert draw(voted)["votes"].height > 15 * 21, "own words that were lost, and some that weren't, are listed"
 

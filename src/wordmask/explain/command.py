@@ -85,7 +85,8 @@ def vote_table(found: ErrSegExplanation) -> Table:
         if place and rank != listed[place - 1] + 1:
             rows.append(["…"])
         label = classes[rank]
-        numbers = f"{found.votes[label]:.2f}", f"{found.peaks[label]:.3f}", f"{found.shares[label]:.1%}"
+        share = f"{found.shares[label]:.1%}" if label < len(found.shares) else "background"
+        numbers = f"{found.votes[label]:.2f}", f"{found.peaks[label]:.3f}", share
         rows.append([str(rank + 1), found.names[label], *numbers, "kept" if rank < kept else "no"])
     title = f"{kept} of {len(classes)} classes kept by the votes of {found.voters} pixels"
     return table(title, ["", "class", "votes", "peak cosine", "in the result", "kept"], rows)

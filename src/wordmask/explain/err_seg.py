@@ -53,8 +53,8 @@ class ErrSegExplanation:
 
     @cached_property
     def shares(self) -> np.ndarray:
-        """(T,), the share of the picture that each class has in the result."""
-        areas = np.zeros(len(self.names))
+        """The share of the picture that each word has in the result; what the background's classes win is unlabelled there."""
+        areas = np.zeros(len(self.result.vocabulary))
         for region in self.result.regions:
             areas[region.label] = region.area
         return areas / self.result.labels.size
@@ -66,6 +66,7 @@ class ErrSegExplanation:
     def to_dict(self) -> dict[str, object]:
         """The numbers in plain values, classes as the vote ranks them; without the maps."""
         kept, columns = set(self.kept.tolist()), [rounded(values) for values in (self.votes, self.peaks, self.shares)]
+        columns[2] += [None] * (len(self.names) - len(columns[2]))
         classes = [
             {"rank": rank, "class": label, "name": self.names[label], "kept": label in kept}
             | {name: column[label] for name, column in zip(("votes", "peak_cosine", "share"), columns, strict=True)}

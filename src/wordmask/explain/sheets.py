@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 from PIL import Image
 
-from wordmask.drawing import GAP, TITLE_SIZE, choose_font, lay_out
+from wordmask.drawing import GAP, TITLE_SIZE, choose_colours, choose_font, lay_out, tint
 from wordmask.explain.answer import Explanation
 from wordmask.explain.charts import Bar, Font, Row, blank, captioned, chart, colour_scale, fitted, heat, key, outlined, sheet, widest
 from wordmask.explain.eov_seg import FATES, EovSegExplanation
@@ -55,13 +55,14 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
     ranks = {label: rank for rank, label in enumerate(classes, 1)}
 
     def row(label: int, colour: tuple[int, int, int]) -> Row:
-        votes, peak, share = (float(values[label]) for values in (explanation.votes, explanation.peaks, explanation.shares))
+        votes, peak = float(explanation.votes[label]), float(explanation.peaks[label])
+        share = float(explanation.shares[label]) if label < len(explanation.shares) else None
         strength = math.log(votes / RANK_VOTES[-1]) / math.log(most / RANK_VOTES[-1]) if votes > 0 else 0
         height = (peak - low) / (high - low) if high > low else 1
         bars = (
             Bar(max(strength, 0.01 if votes else 0), f"{votes:.2f}", colour),
             Bar(height, f"{peak:.3f}", colour),
-            Bar(share, f"{share:.1%}", colour),
+            Bar(share or 0, "background" if share is None else f"{share:.1%}", colour),
         )
         return Row(f"{ranks[label]}. {explanation.names[label]}", [[bar] for bar in bars])
 
@@ -83,7 +84,8 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
     )
     notes = [f"Each of the {explanation.voters} pixels of the x16 map gives 1, 0.1 and 0.01 votes to its three best classes. {chosen}"]
     if competed:
-        notes.append(f"Beside the words asked for, {len(classes) - len(explanation.result.vocabulary)} classes of the background competed.")
+        others = len(classes) - len(explanation.result.vocabulary)
+        notes.append(f"Beside the words asked for, {others} classes of the background competed. What these win is unlabelled.")
     return sheet(f"Which classes were kept: {kept} of {len(classes)}", notes, [chart(titles, rows, font)], font, large)
 
 
@@ -98,11 +100,10 @@ def draw_costs(explanation: ErrSegExplanation, font: Font, large: Font, *, most:
     limits[2] = (0.0, limits[2][1])
     rows = []
     for rank, (label, *maps) in enumerate(zip(classes, *stages, strict=True), 1):
-        region = shrunk(explanation.result.labels == label, picture.size)
-        lines = [
-            f"{rank}. {explanation.names[label]}",
-            f"{explanation.votes[label]:.2f} votes, {explanation.shares[label]:.1%} of the picture",
-        ]
+        asked = label < len(explanation.shares)  # beyond them a label may be the value of what is unlabelled
+        region = shrunk(explanation.result.labels == label, picture.size) if asked else None
+        won = f"{explanation.shares[label]:.1%} of the picture" if asked else "of the background"
+        lines = [f"{rank}. {explanation.names[label]}", f"{explanation.votes[label]:.2f} votes, {won}"]
         panels = [captioned(outlined(picture, region), lines, font)]
         for values, ends, digits in zip(maps, limits, (3, 3, 2), strict=True):
             line = f"{values.min():.{digits}f} to {values.max():.{digits}f}"
@@ -126,9 +127,11 @@ def draw_selection(explanation: EovSegExplanation, font: Font, large: Font) -> I
     selection, picture = explanation.selection, fitted(explanation.result.picture)
     weights = on_picture(selection.weights[None], explanation.frame, picture.size[::-1])[0]
     limits = float(weights.min()), float(weights.max())
-    row = [picture, heat(picture, weights, limits), fitted(np.asarray(explanation.result.draw(legend=False)))]
+    found, names = explanation.result, dict.fromkeys(region.name for region in explanation.result.shown)
+    painted = fitted(np.asarray(tint(found, choose_colours(found.shown))))
+    row = [(picture, ""), (heat(picture, weights, limits), ""), (painted, ", ".join(names) or "nothing was found")]
     page = columns(
-        [[captioned(panel, [], font) for panel in row], [blank(), colour_scale(limits, font, 3), blank()]],
+        [[captioned(panel, [line], font) for panel, line in row], [blank(), colour_scale(limits, font, 3), blank()]],
         ["the picture", "weight of each pixel", "the result"],
     )
     notes = [
