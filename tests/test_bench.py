@@ -8,9 +8,10 @@ import torch
 from torch import nn
 
 from wordmask import bench
-from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counting, measure_machine, some_picture, summary, timing, watched
+from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counting, measure_machine, some_picture, summary, timing
 from wordmask.cli import main
 from wordmask.models import kind_of
+from wordmask.watching import watched
 
 CPU = torch.device("cpu")
 

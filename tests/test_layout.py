@@ -11,13 +11,13 @@ ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
     {"writing", "released", "vocabulary", "regions", "polygons", "coco", "adapters", "segmentation", "drawing", "sources", "pipeline"}
-    | {"georeference", "runtime", "light"},
+    | {"georeference", "runtime", "light", "watching"},
     {"image", "text", "clip", "weights", "postprocess", "settings", "results", "tiles"},
     {"bundled"},
     {"models"},
     {"segmenter", "data"},
     {"evaluation"},
-    {"training", "demo", "bench", "doctor", "export", "batch"},
+    {"training", "demo", "bench", "doctor", "export", "batch", "explain"},
     {"serve", "cli"},
 ]
 SAYS_NOTHING = {"utils", "util", "common", "misc", "helpers", "base", "core"}

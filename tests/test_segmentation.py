@@ -219,6 +219,7 @@ def segmented() -> Segmentation:
         areas=np.bincount(ids.ravel())[1:].tolist(),
         runners_up=[2, 1, -1, 0],
         rival_shares=[0.5, 0.25, 0.0, 0.5],
+        queries=[[0], [1], [2], [3]],
     )
     origin = {
         "picture": colourful(40, 60),
@@ -276,7 +277,7 @@ def test_the_panoptic_format_is_read_back(tmp_path):
 
 def test_ids_beyond_a_byte_are_coded_in_three_colours():
     ids = np.arange(300 * 4).reshape(300, 4) // 4 + 1
-    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [4] * 300, [-1] * 300, [0.0] * 300)
+    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [4] * 300, [-1] * 300, [0.0] * 300, [[0]] * 300)
     origin = {"picture": colourful(300, 4), "vocabulary": Vocabulary.of("person"), "model": "", "settings": {}, "task": "panoptic"}
     colours = np.array(panoptic_result(reading, origin).panoptic_image(), dtype=int)
     assert sorted(set((colours @ [1, 256, 65536]).ravel().tolist())) == list(range(1, 301))

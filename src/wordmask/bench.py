@@ -14,7 +14,6 @@ import platform
 import statistics
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -37,6 +36,7 @@ from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
 from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
+from wordmask.watching import Watch, watched
 from wordmask.writing import atomic, check_writable
 
 PARTS = {  # methods of the models, in the order data meets them
@@ -300,9 +300,6 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
     return list(parts.values())
 
 
-Watch = Callable[[Part, Callable[[], object]], object]  # runs a method for a part, notes something, and returns what it returned
-
-
 def timing(device: torch.device) -> Watch:
     """Note how long a method takes."""
 
@@ -325,22 +322,6 @@ def counting(part: Part, run: Callable[[], object]) -> object:
     part.operations += operations.get_total_flops()
     part.bytes += read.total + sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
     return result
-
-
-@contextmanager
-def watched(owner: object, parts: dict[str, Part], watch: Watch) -> Iterator[None]:
-    """Watch some methods of an object, whenever they are called."""
-
-    def wrap(method: str, part: Part) -> Callable:
-        original = getattr(owner, method)
-        return lambda *arguments, **settings: watch(part, lambda: original(*arguments, **settings))
-
-    vars(owner).update({method: wrap(method, part) for method, part in parts.items()})
-    try:
-        yield
-    finally:
-        for method in parts:
-            vars(owner).pop(method, None)
 
 
 class BytesRead(TorchDispatchMode):

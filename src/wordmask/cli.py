@@ -117,8 +117,6 @@ def segment(
     check_writable(output)
     announce(sources, asked)
     segmenter = load_segmenter(model, device, str(precision))
-    if model.endswith("-untrained"):
-        say(f"note: {model} has random weights; its labels mean nothing.", err=True)
     asked = Vocabulary.of(wanted, segmenter.model.family)
     settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
     settings |= plain_settings(task=task, background=background, synonyms=synonyms)
@@ -422,6 +420,54 @@ def export(
         say(str(path))
 
 
+@app.command(no_args_is_help=True)
+def explain(
+    arguments: Annotated[list[str], typer.Argument(metavar="PICTURE WORD...", help="One file; then what to look for.")],
+    words: WordsOption = None,
+    words_file: WordsFile = None,
+    vocabulary: BuiltinList = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pictures; that of PICTURE if left out.")] = None,
+    show: Annotated[int, typer.Option(min=1, max=50, help="How many classes or queries are drawn.")] = 6,
+    json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
+    model: Model = "err-seg-base",
+    device: Device = "auto",
+    precision: PrecisionOption = Precision.auto,
+    keep: Keep = None,
+    threshold: Threshold = 0.0,
+    overlap: Overlap = None,
+    background: BackgroundOption = None,
+    synonyms: SynonymsOption = None,
+) -> None:
+    """Show what a model went by in a picture: votes and cost maps (ERR-Seg), or weights, queries and gates (EOV-Seg).
+
+    wordmask explain street.jpg road "car, automobile" sky
+
+    Of EOV-Seg it is the panoptic result that is explained. docs/explain.md says how to read the pictures.
+    """
+    from wordmask.sources import find_pictures
+    from wordmask.vocabulary import Vocabulary
+    from wordmask.writing import at_home, check_writable
+
+    pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
+    asked = Vocabulary.of(wanted)  # errors in the words come before anything is loaded
+    sources = find_pictures(pictures)
+    if len(sources) > 1:
+        raise ValueError(f"{len(sources)} pictures were given: {sources[0].path}, {sources[1].path}, …; one is explained at a time.")
+    folder, file = at_home(output or sources[0].path.parent), json and at_home(json)
+    if file and file.is_dir():
+        raise ValueError(f"{str(file)!r} is a folder; expected a file to write the numbers to.")
+    for needed in (folder, *([file.parent] if file else [])):
+        check_writable(needed)
+    announce(sources, asked)
+    segmenter = load_segmenter(model, device, str(precision))
+    from wordmask.explain.command import run
+
+    asked = Vocabulary.of(wanted, segmenter.model.family)
+    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, background=background, synonyms=synonyms)
+    segmenter.check(asked, **settings)
+    run(segmenter, sources[0], asked, settings=settings, output=folder, most=show, json_file=file, say=say)
+
+
 def read_arguments(
     arguments: list[str], words: str | None, words_file: Path | None, vocabulary: str | None
 ) -> tuple[list[str], list[str] | Path | str]:
@@ -496,7 +542,10 @@ def load_segmenter(model: str, device: str, precision: str) -> "Segmenter":
     with Console(stderr=True).status(f"Loading {model} …"):
         from wordmask.segmenter import load
 
-        return load(model, device=device, precision=precision)
+        segmenter = load(model, device=device, precision=precision)
+    if model.endswith("-untrained"):
+        say(f"note: {model} has random weights; its labels mean nothing.", err=True)
+    return segmenter
 
 
 def announce(sources: "list[Source]", vocabulary) -> None:

@@ -29,7 +29,7 @@ class Segments(NamedTuple):
 
     The confidence of a pixel, class probability × mask probability of the query that wins it, is there on request.
     The score of a segment is the mean, over its pixels, of class probability × mask probability. Its runner-up is its second-best class, -1
-    if there is no other; the share is its probability over that of the best.
+    if there is no other; the share is its probability over that of the best. A segment of stuff may come from several queries.
     """
 
     ids: Int[Tensor, "H W"]
@@ -39,6 +39,7 @@ class Segments(NamedTuple):
     areas: list[int]
     runners_up: list[int]
     rival_shares: list[float]
+    queries: list[list[int]]
 
 
 class Instances(NamedTuple):
@@ -168,7 +169,7 @@ def read_panoptic(
     scores, classes = scores[kept], classes[kept]
     claims = _claim(mask_logits[kept].float(), scores, frame, per_pixel=per_pixel)
     rival_probs, rivals = second_best(probs[kept, :-1], classes)
-    counts = torch.stack([claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals]).T.tolist()
+    counts = torch.stack([claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept]).T.tolist()
     table, queries = number_segments(counts, overlap)
     numbers = torch.tensor([*table, 0], dtype=torch.int16, device=claims.winner.device)  # the 0 is for no queries at all
     rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
@@ -178,8 +179,9 @@ def read_panoptic(
     for members in queries:
         area, total = sum(counts[k][2] for k in members), sum(evidence[k] for k in members)
         largest = max(members, key=lambda k: counts[k][2])
-        segments.append((counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest]))
-    columns = zip(*segments, strict=True) if segments else ((), (), (), (), ())
+        origins = [counts[k][6] for k in members]
+        segments.append((counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest], origins))
+    columns = zip(*segments, strict=True) if segments else ((), (), (), (), (), ())
     return Segments(ids, claims.confidence, *(list(column) for column in columns))
 
 

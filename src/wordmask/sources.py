@@ -11,7 +11,8 @@ from wordmask.vocabulary import WORD_FILES
 from wordmask.writing import at_home
 
 PICTURE_FILES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
-OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif")  # what `Segmentation.save` writes: never read again as input
+EXPLAINED = ".explain.png"
+OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif", EXPLAINED)  # what we write: never read again as input
 PATH_STARTS = ("/", "./", "../", "~")
 GLOB_SIGNS = "*?["
 

@@ -578,13 +578,18 @@ class EovSeg(nn.Module):
         words: Words,
     ) -> Float[Tensor, "B Q T1"]:
         """Ask CLIP what it sees in each region, and blend that with the decoder's class logits."""
+        clips, has_region = self.ask_clip(mask_logits, x32, text=text, words=words)
+        return self.ensemble(own, clips, words.seen, has_region)
+
+    def ask_clip(
+        self, mask_logits: Float[Tensor, "B Q h4 w4"], x32: Float[Tensor, "B C32 h32 w32"], *, text: Float[Tensor, "S1 D"], words: Words
+    ) -> tuple[Float[Tensor, "B Q T1"], Bool[Tensor, "B Q"]]:
+        """Return CLIP's own class logits of each region, and whether there is a region to ask about."""
         regions = hard_masks(mask_logits, x32)
         clips = class_logits(clip.pool_regions(self.clip, x32, regions), text, words, self.clip.logit_scale)
         if clip.has_attention_pool(self.clip):  # the reference asks this of ResNets only
-            has_region = regions.flatten(2).any(dim=-1)
-        else:
-            has_region = torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
-        return self.ensemble(own, clips, words.seen, has_region)
+            return clips, regions.flatten(2).any(dim=-1)
+        return clips, torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)
 
 
 RESNET_50 = ClipConfig("RN50", (256, 512, 1024, 2048), "attention", width=1024, text_width=512, text_layers=12)

@@ -436,14 +436,18 @@ class ErrSeg(nn.Module):
     def choose(
         self, features: Features, words: Words, *, keep: int, present: Bool[Tensor, "B T"] | None = None
     ) -> tuple[Int[Tensor, "B K"], Float[Tensor, "B T"]]:
-        """Choose the classes worth refining; return them, ascending, and every class's votes.
+        """Choose the classes worth refining; return them, ascending, and every class's votes."""
+        votes, peaks = self.vote(features.dense_x16, words.embeddings)
+        return choose_classes(votes, peaks, keep=keep, present=present), votes
+
+    @staticmethod
+    def vote(dense_x16: Float[Tensor, "B D h w"], text: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+        """Count every class's votes, and find the highest cosine that it reaches.
 
         A vote counts or doesn't: it is cast in full precision.
         """
-        with torch.autocast(features.dense_x16.device.type, enabled=False):
-            pixels = F.normalize(widened(features.dense_x16), dim=1)
-            votes, peaks = count_votes(pixels, widened(words.embeddings))
-            return choose_classes(votes, peaks, keep=keep, present=present), votes
+        with torch.autocast(dense_x16.device.type, enabled=False):
+            return count_votes(F.normalize(widened(dense_x16), dim=1), widened(text))
 
     def aggregate(self, features: Features, text: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w C"]:
         """Refine the cost maps of the kept classes, each beside its picture and its word."""

@@ -1,0 +1,1 @@
+"""What a model went by: `wordmask.explain.answer.explain` gives it as plain data, `wordmask.explain.sheets.draw` as pictures."""

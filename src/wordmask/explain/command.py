@@ -1,0 +1,118 @@
+"""`wordmask explain`: tables on the terminal, a sheet for each question, and the numbers in a file."""
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from wordmask.explain.answer import Explanation, explain
+from wordmask.explain.eov_seg import FATES, EovSegExplanation
+from wordmask.explain.err_seg import ErrSegExplanation
+from wordmask.explain.sheets import draw
+from wordmask.segmenter import Segmenter
+from wordmask.sources import EXPLAINED, Source
+from wordmask.vocabulary import Vocabulary
+from wordmask.writing import atomic
+
+LISTED, NEAR = 12, 3  # rows of a table: the first, and those on either side of the border between what is kept and what is not
+
+
+def run(
+    segmenter: Segmenter,
+    source: Source,
+    words: Vocabulary,
+    *,
+    settings: dict[str, object],
+    output: Path,
+    most: int,
+    json_file: Path | None,
+    say: Callable[[str], None],
+) -> Explanation:
+    """Explain one picture: print a table, and write the sheets and, if asked for, the numbers.
+
+    Args:
+        output: Folder for the sheets, `NAME.QUESTION.explain.png`.
+        most: How many classes or queries are drawn.
+        json_file: Where the numbers go.
+        say: Gets the path of every file written.
+
+    Raises:
+        ValueError: As `explain`.
+        OSError: A folder cannot be written to.
+    """
+    found = explain(segmenter, source.path, words, **settings)
+    files: dict[Path, Callable[[Path], object]] = {
+        output / f"{source.path.stem}.{question}{EXPLAINED}": sheet.save for question, sheet in draw(found, most=most).items()
+    }
+    if json_file is not None:
+        text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
+        files[json_file] = lambda path: path.write_text(text, encoding="utf-8")
+    with ExitStack() as whole:  # all of them, or none
+        for path, write in files.items():
+            write(whole.enter_context(atomic(path)))
+    console = Console(highlight=False)
+    for part in in_terminal(found):
+        console.print(part)
+    for path in files:
+        say(str(path))
+    return found
+
+
+def in_terminal(found: Explanation) -> Iterator[Table | Text]:
+    """What a person sees first."""
+    if isinstance(found, ErrSegExplanation):
+        yield vote_table(found)
+        return
+    if found.selection:
+        weights = found.selection.weights
+        yield Text(f"weights of the pixels: {weights.min():.3f} to {weights.max():.3f}, mean {weights.mean():.3f}")
+    yield query_table(found)
+    counts = {fate: found.fates.count(fate) for fate in FATES}
+    yield Text(" · ".join(f"{count} {fate}" for fate, count in counts.items() if count) + f", of {len(found.fates)} queries")
+
+
+def vote_table(found: ErrSegExplanation) -> Table:
+    """The classes with most votes, and those around the border between what is kept and what is not."""
+    kept, classes = len(found.kept), found.order.tolist()
+    lost = [classes.index(label) for label in found.lost_words()[:NEAR]]
+    listed = sorted({*range(min(LISTED, kept)), *range(max(0, kept - NEAR), min(kept + NEAR, len(classes))), *lost})
+    rows = []
+    for place, rank in enumerate(listed):
+        if place and rank != listed[place - 1] + 1:
+            rows.append(["…"])
+        label = classes[rank]
+        share = f"{found.shares[label]:.1%}" if label < len(found.shares) else "background"
+        numbers = f"{found.votes[label]:.2f}", f"{found.peaks[label]:.3f}", share
+        rows.append([str(rank + 1), found.names[label], *numbers, "kept" if rank < kept else "no"])
+    title = f"{kept} of {len(classes)} classes kept by the votes of {found.voters} pixels"
+    return table(title, ["", "class", "votes", "peak cosine", "in the result", "kept"], rows)
+
+
+def query_table(found: EovSegExplanation) -> Table:
+    """The queries of segments, or the best ones if there are none."""
+    inside = [query for query in found.order.tolist() if found.regions[query]]
+    rows = []
+    for query in (inside or found.order.tolist())[:LISTED]:
+        best = found.named(query)[0]
+        opinions = [f"{probs[best]:.2f}" for probs in found.opinions(query).values()]
+        gates = [f"{found.gates[-1].semantic_strength[query]:.2f}", f"{found.gates[-1].spatial_strength[query]:.2f}"] if found.gates else []
+        fate = f"segment {found.regions[query]}" if found.regions[query] else found.fates[query]
+        rows.append([str(query), found.names[best], *opinions, f"{found.final[query, -1]:.2f}", *gates, fate])
+    if len(inside) > LISTED:
+        rows.append(["…"])
+    head = ["query", "class", "decoder", "CLIP", "both", "void", *(["semantic", "spatial"] if found.gates else []), "fate"]
+    return table(f"{len(inside)} queries in {len(found.result.regions)} segments", head, rows)
+
+
+def table(title: str, head: list[str], rows: list[list[str]]) -> Table:
+    """A table whose texts are taken as they are."""
+    shown = Table(title=Text(title), title_justify="left", title_style="bold", box=None, pad_edge=False)
+    for name in head:
+        shown.add_column(Text(name), justify="left" if name in ("class", "kept", "fate") else "right", overflow="fold")
+    for row in rows:
+        shown.add_row(*map(Text, row))
+    return shown

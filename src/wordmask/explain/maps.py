@@ -1,0 +1,38 @@
+"""What both explanations do with the tensors of a model."""
+
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from wordmask.image import Frame
+from wordmask.segmentation import Segmentation
+from wordmask.segmenter import distractors
+from wordmask.vocabulary import WordClass
+
+
+def as_array(tensor: Tensor) -> np.ndarray:
+    """A tensor in memory, of numbers that numpy has."""
+    return (tensor.float() if tensor.is_floating_point() else tensor).cpu().numpy()
+
+
+def on_picture(maps: np.ndarray, frame: Frame, size: tuple[int, int] | None = None) -> np.ndarray:
+    """Bring maps on a model's grid, (N, h, w), to the picture as a result is brought there, (N, H, W): without padding, stretched back.
+
+    Args:
+        size: (height, width) in which the picture is shown; its own if None.
+    """
+    shown = replace(frame, original=size or frame.original)
+    return torch.cat(list(shown.restore_strips(torch.from_numpy(maps))), dim=1).numpy()
+
+
+def competing(result: Segmentation) -> tuple[WordClass, ...]:
+    """All classes that the model saw: those of the words, then those of the background, if it was asked for."""
+    words = tuple(result.vocabulary)
+    return (*words, *distractors(result.vocabulary)) if result.settings["background"] else words
+
+
+def rounded(values: np.ndarray) -> list[float]:
+    """Numbers as json should hold them: six digits that count."""
+    return [float(f"{value:.6g}") for value in values.tolist()]
