@@ -30,7 +30,7 @@ assert not utils.counters["graph_break"]
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "vocabularies", "sizes"),
-    [("err-seg-untrained", (20, 33, 150), ((60, 90),)), ("eov-seg-untrained", (3, 40), ((60, 90), (90, 64)))],
+    [("err-seg-untrained", (20, 33, 150), ((60, 90),)), ("eov-seg-untrained", (5, 40), ((60, 90), (90, 64)))],
 )
 def test_one_graph_does_for_all(name, vocabularies, sizes):
     """In a process of its own: what checks its shapes, as tests do, is no graph."""

@@ -46,8 +46,8 @@ def load(
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
         batch: How many pictures of equal input size go through the model together, where many are asked for.
         compile: Compile the model when it is first used, which takes a minute or more and a C++ compiler. Other sizes and vocabularies then
-            run without compiling again, but for ERR-Seg once each for fewer than 16 words, for 400 and more, and for several pictures at
-            once. Pays where many pictures follow. Memory then grows with the vocabulary.
+            run without compiling again, but once each for one word, three (torch takes them for the colours), and several pictures at once;
+            ERR-Seg also for fewer than 16 words, and for 400 and more. Pays where many pictures follow. Memory grows with the vocabulary.
 
     Raises:
         ValueError: No such model, device or precision; weights that can't be fetched or don't fit.
