@@ -128,6 +128,7 @@ def test_what_the_page_says_of_the_runtime(exported, tmp_path, monkeypatch, caps
     (tmp_path / "exported").symlink_to(folder)
     done = subprocess.run([sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
     monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(folder)
     exec(compile(python, PAGE.name, "exec"), {})
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
 
