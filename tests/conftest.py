@@ -1,6 +1,7 @@
 """What tests share: shapes checked at run time, no network, a cache of their own, and small models that are not trivial."""
 
 import os
+import sys
 import zlib
 from pathlib import Path
 
@@ -25,6 +26,8 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+
+from wordmask import cli
 
 SHARED = Path(__file__).parents[2] / "shared"
 
@@ -113,3 +116,19 @@ def colourful(height: int, width: int, seed: int = 0) -> np.ndarray:
 def relative_error(ours: torch.Tensor, theirs: torch.Tensor) -> float:
     """‖a − b‖ / ‖b‖."""
     return ((ours.double() - theirs.double()).norm() / theirs.double().norm()).item()
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path, capsys):
+    """Run `wordmask …` in this process, in a folder of its own; give (exit status, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["wordmask", *map(str, arguments)])
+        with pytest.raises((SystemExit, KeyboardInterrupt)) as stop:
+            cli.main()
+        captured = capsys.readouterr()
+        assert "Traceback" not in captured.err + captured.out
+        return (130 if stop.type is KeyboardInterrupt else stop.value.code or 0), captured.out, captured.err
+
+    return call

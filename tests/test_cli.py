@@ -12,25 +12,8 @@ import pytest
 from PIL import Image
 
 from conftest import colourful
-from wordmask import cli
 
 SMALL = ["--model", "err-seg-untrained"]
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Run `wordmask …` in this process, in a folder of its own; give (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wordmask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        assert "Traceback" not in captured.err + captured.out
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 @pytest.fixture

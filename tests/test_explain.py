@@ -17,7 +17,6 @@ from PIL import Image
 from torch.nn import functional as F
 
 from conftest import colourful, filled
-from wordmask import cli
 from wordmask.demo import draw_sample
 from wordmask.drawing import choose_font, text_width
 from wordmask.explain.answer import explain
@@ -258,21 +257,6 @@ def test_colours_and_text():
 
 
 # The command ------------------------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def run(monkeypatch, tmp_path, capsys):
-    """Run `wordmask …` in this process, in a folder of its own; give (exit status, standard output, standard error)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["wordmask", *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            cli.main()
-        captured = capsys.readouterr()
-        return stop.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 QUESTIONS = {"err-seg-untrained": ["costs", "votes"], "eov-seg-untrained": ["gates", "queries", "selection"]}

@@ -10,6 +10,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -270,7 +271,7 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
         "start": ids[0],
         "end": ids[-1],
         "most_tokens": CONTEXT_LENGTH,
-        "input": wanted._asdict() if hasattr(wanted, "_asdict") else {**vars(wanted), "stride": PADDING},
+        "input": {**asdict(wanted), "stride": PADDING},
         "keep": model.default_keep and [[least, model.default_keep(max(least, large - 1))] for least in (1, large)],  # from so many classes
         "stuff": sorted(stuff_words()),
         "seen": sorted(segmenter.training_names),
