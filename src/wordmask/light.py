@@ -1,4 +1,4 @@
-"""What else imports torchvision and timm imports this first: they come without torch's compiler, which takes longer than all the rest.
+"""What else imports torchvision and timm imports this first: they come without torch's compiler, which takes seconds to import.
 
 Both ask it for a trifle when they are imported, and get it here from a stand-in. Whoever compiles a model later gets the real one.
 """

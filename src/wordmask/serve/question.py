@@ -9,6 +9,7 @@ from typing import Annotated, Literal, NamedTuple
 from fastapi import Request
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from python_multipart.exceptions import FormParserError
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
@@ -138,8 +139,8 @@ async def _read_form(request: Request, limits: Limits) -> tuple[Question, bytes,
     parser.spool_max_size = most + 1  # never reached: nothing is spooled to the disk
     try:
         form = await parser.parse()
-    except MultiPartException as error:
-        raise Refused(422, f"The form cannot be read: {error.message}") from None
+    except (MultiPartException, FormParserError) as error:  # the latter comes through some versions of starlette
+        raise Refused(422, f"The form cannot be read: {getattr(error, 'message', error)}") from None
     picture = form.get("picture")
     if not isinstance(picture, UploadFile):
         raise Refused(422, "The form has no file in the field 'picture'.")
