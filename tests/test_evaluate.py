@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from test_cli import run  # noqa: F401
 from test_splits import BUILDERS, a_150, pas_20
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland, unseen_classes
@@ -308,7 +307,7 @@ def test_scores_are_restored_and_merged(segmenter):
 # The command ----------------------------------------------------------------------------------------------------------------------------
 
 
-def test_the_command(run, tmp_path):  # noqa: F811
+def test_the_command(run, tmp_path):
     status, out, err = run(
         *("evaluate", "err-seg-tiny", "shapeland-150", "--pictures", "2", "--json", "out/report.json", "--markdown", "out/report.md")
     )
@@ -320,7 +319,7 @@ def test_the_command(run, tmp_path):  # noqa: F811
     assert (tmp_path / "out" / "report.md").read_text().startswith("## err-seg-tiny on Shapeland 150")
 
 
-def test_the_command_says_what_is_wrong(run, tmp_path):  # noqa: F811
+def test_the_command_says_what_is_wrong(run, tmp_path):
     status, _, err = run("evaluate", "err-seg-tiny", "A-150", "--data", tmp_path)
     assert status == 2
     assert f"looked for '{tmp_path / 'ADEChallengeData2016'}'" in err
@@ -334,7 +333,7 @@ def test_the_command_says_what_is_wrong(run, tmp_path):  # noqa: F811
 
 
 @pytest.mark.slow
-def test_the_page_is_run(run, tmp_path):  # noqa: F811
+def test_the_page_is_run(run, tmp_path):
     page = (Path(__file__).parents[1] / "docs" / "evaluation.md").read_text()
     (shell,) = re.findall(r"```bash\n(.*?)```", page, re.DOTALL)
     for line in shell.splitlines():
