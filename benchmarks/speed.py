@@ -21,8 +21,9 @@ import numpy as np
 import torch
 
 from wordmask import bench, load, weights
-from wordmask.bench import Asked, Machine, measure_machine, peak_memory, some_picture, summary, timed
+from wordmask.bench import Asked, Machine, measure_machine, some_picture, summary, timed
 from wordmask.clip import CONTEXT_LENGTH, encode_tokens, tokenize
+from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.models import kind_of
 from wordmask.segmenter import Segmenter
 from wordmask.settings import choose_device, choose_precision
@@ -292,6 +293,7 @@ def main() -> None:
         device = choose_device(asked.device)
         machine = measure_machine(device, {choose_precision("auto", device)})
         print(bench.machine_line(machine), flush=True)
+        keep_freed_memory()  # as the command line does; the yardstick was taken without
         found = {"machine": asdict(machine), "start": measure_start(device)}
         found["memory"] = [measure_memory(model, device) for model in ("err-seg-base", "eov-seg-small")]
         found["text"] = [measure_text("err-seg-base", device, 64), measure_text("eov-seg-small", device, 12)]

@@ -58,11 +58,11 @@ class WholeSpatialAttention(nn.Module):
 class WholeClassBlock(ClassBlock):
     """Let the classes see each other at every pixel, without pooling; the result is added, as it is after pooling."""
 
-    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h w C"]:
-        y = x.permute(0, 2, 3, 1, 4)  # (B, h, w, K, C)
-        y = y + self._drop(self.attention(self.norm1(y), guidance))
-        y = y + self._drop(F.relu6(self.mlp(self.norm2(y))))
-        return x + y.permute(0, 3, 1, 2, 4)
+    def exchange(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h w C"]:
+        return self._attend(x.permute(0, 2, 3, 1, 4), guidance).permute(0, 3, 1, 2, 4)
+
+    def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h w C"]) -> Float[Tensor, "B K h w C"]:
+        return x + y
 
 
 class VariedErrSeg(ErrSeg):

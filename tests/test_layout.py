@@ -11,8 +11,8 @@ ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
     {"writing", "released", "vocabulary", "regions", "polygons", "coco", "adapters", "segmentation", "drawing", "sources", "pipeline"}
-    | {"georeference", "runtime", "light", "watching"},
-    {"image", "text", "clip", "weights", "postprocess", "settings", "results", "tiles"},
+    | {"georeference", "runtime", "light", "watching", "memory"},
+    {"image", "text", "clip", "weights", "in_parts", "postprocess", "settings", "results", "tiles"},
     {"bundled"},
     {"models"},
     {"segmenter", "data"},

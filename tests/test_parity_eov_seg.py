@@ -7,7 +7,6 @@ import pytest
 import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
-from torch.nn import functional as F
 
 from conftest import relative_error
 from wordmask.image import Frame, prepare
@@ -60,11 +59,11 @@ def computed(model, case, segment):
     words = segment.encode_words(Vocabulary.builtin("eov-seg/ade20k-150"))
     with torch.inference_mode():
         pixels, frame = prepare(case["image"].numpy(), model.image_input)
-        text = torch.cat([words.embeddings, F.normalize(model.void.weight, dim=-1)])
+        text = torch.cat([words.embeddings, model.void_vector])
         features = model.encode_image(pixels[None])
         aggregated = model.aggregate(features)
-        selected = model.select(aggregated, text)
-        classes, masks = model.decode(selected, features.spatial, text, words=words, every_layer=True)
+        selected = model.select(aggregated, words)
+        classes, masks = model.decode(selected, features.spatial, words, every_layer=True)
         raw = model(pixels[None], words)
     stages = {
         "pixels": pixels[:, ::8, ::8],

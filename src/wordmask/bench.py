@@ -31,6 +31,7 @@ from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
 from wordmask.image import prepare, read_picture
+from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.models import InPackage, kind_of
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
@@ -356,27 +357,6 @@ def describe(part: Part, machine: Machine, precision: str) -> dict[str, object]:
     }
 
 
-def peak_memory(action: Callable[[], object], device: torch.device) -> dict[str, int] | None:
-    """Bytes in use at the highest, and before: of a GPU's memory; on a Linux CPU of the whole process; elsewhere unknown."""
-    if device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats(device)
-        before = torch.cuda.memory_allocated(device)
-        action()
-        return {"before": before, "peak": torch.cuda.max_memory_allocated(device)}
-    if not Path("/proc/self/clear_refs").exists():
-        return None
-    before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
-    action()
-    return {"before": before, "peak": resident("VmHWM")}
-
-
-def resident(line: str) -> int:
-    """A line of this process's status, in bytes."""
-    status = Path("/proc/self/status").read_text()
-    return int(next(row.split()[1] for row in status.splitlines() if row.startswith(line + ":"))) * 1024
-
-
 # The report -------------------------------------------------------------------------------------------------------------------------
 
 
@@ -397,6 +377,7 @@ def bench_all(
     console = Console()
     with console.status("Measuring the machine …"):
         machine = measure_machine(chosen, {precision})
+    keep_freed_memory()  # as every other command does; the yardstick was taken without
     console.print(machine_line(machine))
     reports = []
     for model in models:

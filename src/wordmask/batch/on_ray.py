@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from wordmask.batch.inputs import Item
 from wordmask.batch.job import Job, Outcome, work
+from wordmask.memory import keep_freed_memory
 
 PICTURES_EACH = 16  # that a worker takes at a time
 CORES_EACH = 4
@@ -20,6 +21,7 @@ class Worker:
         from wordmask.segmenter import load
 
         torch.set_num_threads(threads)
+        keep_freed_memory()
         self.job, self.items, self.segmenter = job, items, load(job.model, device=device, precision=job.precision)
 
     def __call__(self, batch: dict) -> dict[str, list]:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from wordmask.batch.inputs import Item
 from wordmask.batch.job import Job, Outcome, work
+from wordmask.memory import keep_freed_memory
 from wordmask.pipeline import usable_cores
 
 CORES_EACH = 4  # for a process on the CPU; more gain little by working on one picture together
@@ -89,6 +90,7 @@ def _work_there(job: Job, items: list[Item], taken, connection: Connection, plac
     from wordmask.segmenter import load
 
     torch.set_num_threads(place.threads)
+    keep_freed_memory()
 
     def next_items() -> Iterator[Item]:
         while os.getppid() == parent:  # nobody goes on alone

@@ -177,7 +177,7 @@ def explain_eov_seg(segmenter: Segmenter, picture: Picture, words: object, setti
         own=as_array(raw.layer_class_logits[-1][number].float().softmax(dim=-1)),
         clip=as_array(asked.result[0][number, :, :-1].float().softmax(dim=-1)),
         final=as_array(final),
-        seen=as_array(asked.settings["words"].seen),
+        seen=as_array(asked.arguments[-1].seen),
         regions=regions,
         fates=fates,
         selection=read_selection(model, calls, number),
@@ -214,8 +214,8 @@ def read_selection(model: EovSeg, calls: dict[str, list[Call]], number: int) -> 
         return None
     (clarity,) = calls["clarity"]
     scale, offset = (float(part.detach()) for part in (model.selection.scale, model.selection.offset))
-    _, text = clarity.arguments
-    return Selection(as_array(clarity.result[number]), scale, offset, phrases=len(text) - 1)
+    _, phrases, _ = clarity.arguments
+    return Selection(as_array(clarity.result[number]), scale, offset, phrases=len(phrases))
 
 
 def read_gates(model: EovSeg, calls: dict[str, list[Call]], number: int) -> list[Gates]:

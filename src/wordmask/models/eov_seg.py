@@ -14,7 +14,7 @@ Where we differ from the reference, with equal results:
 * ResNets run: the reference's attention pooling asks an int for its device.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -27,6 +27,7 @@ from torchvision.ops import deform_conv2d
 from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, folded, mean_inside, sum_inside, widened
 from wordmask.image import MEAN, STD, ImageInput
+from wordmask.in_parts import in_parts
 from wordmask.text import Words, encode_phrases
 
 TEMPLATES = (
@@ -51,7 +52,8 @@ SMALLEST = 1e-8  # added to probabilities before their logarithm; reference segm
 LARGEST_SCALE = 100.0  # limit of learned logit scales; reference head.py
 DEFORMED = 9  # taps of a 3×3 kernel
 TAPS = 3  # of a query's filter along its channels
-SIMILARITIES_AT_ONCE = 2**22  # of pixel and word in vocabulary-aware selection: 16 MB
+PIXELS_AT_ONCE = 2048  # in vocabulary-aware selection: 8 MB of vectors
+SIMILARITIES_AT_ONCE = 2**21  # of pixel and word, there: 8 MB
 
 
 @dataclass(frozen=True)
@@ -231,31 +233,39 @@ class VocabularyAwareSelection(nn.Module):
         self.scale = nn.Parameter(torch.ones(1, 1, 1, 1))
         self.offset = nn.Parameter(torch.zeros(1, 1, 1, 1))
 
-    def forward(self, x: Float[Tensor, "B C h w"], text: Float[Tensor, "S D"]) -> Float[Tensor, "B C h w"]:
-        return x * (self.clarity(x, text)[:, None] * self.scale + self.offset)
+    def forward(self, x: Float[Tensor, "B C h w"], *text: Float[Tensor, "_ D"]) -> Float[Tensor, "B C h w"]:
+        return x * (self.clarity(x, *text)[:, None] * self.scale + self.offset)
 
     def fold(self) -> None:
         """Make the norms, which don't change any more, part of the kernels before them."""
         self.depthwise, self.norm1 = folded(self.depthwise, self.norm1)
         self.pointwise, self.norm2 = folded(self.pointwise, self.norm2)
 
-    def clarity(self, x: Float[Tensor, "B C h w"], text: Float[Tensor, "S D"]) -> Float[Tensor, "B h w"]:
-        """The largest probability that a softmax over the words gives at each pixel, in (0, 1]."""
-        pixels = F.gelu(self.norm2(self.pointwise(F.gelu(self.norm1(self.depthwise(x))))))  # (B, D, h, w)
-        guide = self.guide(text) / text.shape[-1] ** 0.5
-        with torch.autocast(x.device.type, enabled=False):
-            return largest_probability(widened(pixels.flatten(2)), widened(guide)).unflatten(1, x.shape[-2:])
+    def clarity(self, x: Float[Tensor, "B C h w"], *text: Float[Tensor, "_ D"]) -> Float[Tensor, "B h w"]:
+        """The largest probability that a softmax over the words, in one tensor or several, gives at each pixel, in (0, 1]."""
+        seen = F.gelu(self.norm1(self.depthwise(x)))
+        guides = [self.guide(part) for part in text]
+
+        def of_rows(seen: Tensor) -> Tensor:
+            pixels = F.gelu(self.norm2(self.pointwise(seen))).flatten(2)  # (B, D, N)
+            with torch.autocast(x.device.type, enabled=False):
+                return largest_probability(widened(pixels) / pixels.shape[1] ** 0.5, guides).unflatten(1, seen.shape[-2:])[:, None]
+
+        rows = seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()  # in training the norms see all of them
+        return in_parts(of_rows, seen, size=rows, dim=2)[:, 0]
 
 
-def largest_probability(pixels: Float[Tensor, "B D N"], words: Float[Tensor, "S D"]) -> Float[Tensor, "B N"]:
+def largest_probability(pixels: Float[Tensor, "B D N"], words: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N"]:
     """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N.
 
     In a graph all at a time: it can't count parts.
     """
     top, total = None, None
-    at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
-    for part in [words] if torch.compiler.is_compiling() else words.split(at_once):
-        logits = part.expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
+    if not torch.compiler.is_compiling():
+        at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
+        words = [part for some in words for part in some.split(at_once)]
+    for part in words:
+        logits = widened(part).expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)
         total = added if total is None else total * (top - highest).exp() + added
@@ -396,20 +406,19 @@ def _start(module: nn.Module) -> None:
 
 
 def class_logits(
-    vectors: Float[Tensor, "B Q D"], text: Float[Tensor, "S1 D"], words: Words, logit_scale: Float[Tensor, ""]
+    vectors: Float[Tensor, "B Q D"], words: Words, void: Float[Tensor, "1 D"], logit_scale: Float[Tensor, ""]
 ) -> Float[Tensor, "B Q T1"]:
     """Cosine of vectors and words, warmed; a class takes the maximum over its phrases, and void comes last.
 
     Args:
-        text: Unit vectors of the phrases, then that of void.
+        void: Its unit vector.
     """
     with torch.autocast(vectors.device.type, enabled=False):
-        cosine = F.normalize(widened(vectors), dim=-1) @ text.T  # (B, Q, S + 1)
-    logits = logit_scale.exp().clamp(max=LARGEST_SCALE) * cosine
-    owner = words.owner.expand(*logits.shape[:2], -1)
-    classes = logits.new_full((*logits.shape[:2], len(words.seen)), -torch.inf)
-    classes = classes.scatter_reduce(2, owner, logits[..., :-1], "amax")
-    return torch.cat([classes, logits[..., -1:]], dim=-1)
+        vectors = F.normalize(widened(vectors), dim=-1)
+        phrases, empty = vectors @ words.embeddings.T, vectors @ void.T  # (B, Q, S) and (B, Q, 1)
+    classes = phrases.new_full((*phrases.shape[:2], len(words.seen)), -torch.inf)
+    classes = classes.scatter_reduce(2, words.owner.expand(*phrases.shape[:2], -1), phrases, "amax")
+    return logit_scale.exp().clamp(max=LARGEST_SCALE) * torch.cat([classes, empty], dim=-1)
 
 
 def geometric_ensemble(
@@ -437,7 +446,7 @@ class Parts:
     Args:
         spatial: Pixels → a map at stride 16, with its `channels`; frozen. None: the CNN alone.
         join: (aggregated map at stride 4, spatial map) → aggregated map. None: nothing is joined early.
-        selection: (aggregated map, text) → map of the same shape. None: none is made.
+        selection: (aggregated map, vectors of phrases, that of void) → map of the same shape. None: none is made.
         interaction: (kernels, features, mask logits) → kernels; one is built per layer.
         fusion: (semantic, spatial) embeddings of regions → one embedding; one is built per layer. None: the semantic one alone.
         ensemble: See `geometric_ensemble`.
@@ -528,12 +537,11 @@ class EovSeg(nn.Module):
             words: At least one unit vector per class.
         """
         features = self.encode_image(pixels)
-        text = torch.cat([words.embeddings, F.normalize(self.void.weight, dim=-1)])
-        selected = self.select(self.aggregate(features), text)
-        layer_class_logits, layer_mask_logits = self.decode(selected, features.spatial, text, words=words, every_layer=self.training)
+        selected = self.select(self.aggregate(features), words)
+        layer_class_logits, layer_mask_logits = self.decode(selected, features.spatial, words, every_layer=self.training)
         class_logits, mask_logits = layer_class_logits[-1], layer_mask_logits[-1]
         if not self.training:
-            class_logits = self.opinion(class_logits, mask_logits, features.x32, text=text, words=words)
+            class_logits = self.opinion(class_logits, mask_logits, features.x32, words)
         return MaskLogits(class_logits, mask_logits, layer_class_logits, layer_mask_logits)
 
     def aggregate(self, features: Features) -> Float[Tensor, "B C h4 w4"]:
@@ -541,17 +549,21 @@ class EovSeg(nn.Module):
         x = self.aggregator(list(features[:4]))
         return x if self.join is None else self.join(x, features.spatial)
 
-    def select(self, x: Float[Tensor, "B C h4 w4"], text: Float[Tensor, "S1 D"]) -> Float[Tensor, "B C h4 w4"]:
-        """Weight the pixels of the map by the words."""
-        return x if self.selection is None else self.selection(x, text)
+    def select(self, x: Float[Tensor, "B C h4 w4"], words: Words) -> Float[Tensor, "B C h4 w4"]:
+        """Weight the pixels of the map by the words, and by void."""
+        return x if self.selection is None else self.selection(x, words.embeddings, self.void_vector)
+
+    @property
+    def void_vector(self) -> Float[Tensor, "1 D"]:
+        """What stands for no class beside the words."""
+        return F.normalize(self.void.weight, dim=-1)
 
     def decode(
         self,
         x: Float[Tensor, "B C h4 w4"],
         spatial: Float[Tensor, "B S h w"] | None,
-        text: Float[Tensor, "S1 D"],
-        *,
         words: Words,
+        *,
         every_layer: bool,
     ) -> tuple[Float[Tensor, "L B Q T1"], Float[Tensor, "L B Q h4 w4"]]:
         """Refine the object kernels layer by layer; return class and mask logits of every layer, or of the last."""
@@ -563,7 +575,7 @@ class EovSeg(nn.Module):
             kernels, masks = layer.refine(kernels, x, masks)
             if every_layer or number == len(self.layers):
                 vectors = layer.classify(kernels, masks, x, spatial)
-                classes.append(class_logits(vectors, text, words, layer.logit_scale))
+                classes.append(class_logits(vectors, words, self.void_vector, layer.logit_scale))
                 drawn.append(masks)
         return torch.stack(classes), torch.stack(drawn)
 
@@ -573,20 +585,18 @@ class EovSeg(nn.Module):
         own: Float[Tensor, "B Q T1"],
         mask_logits: Float[Tensor, "B Q h4 w4"],
         x32: Float[Tensor, "B C32 h32 w32"],
-        *,
-        text: Float[Tensor, "S1 D"],
         words: Words,
     ) -> Float[Tensor, "B Q T1"]:
         """Ask CLIP what it sees in each region, and blend that with the decoder's class logits."""
-        clips, has_region = self.ask_clip(mask_logits, x32, text=text, words=words)
+        clips, has_region = self.ask_clip(mask_logits, x32, words)
         return self.ensemble(own, clips, words.seen, has_region)
 
     def ask_clip(
-        self, mask_logits: Float[Tensor, "B Q h4 w4"], x32: Float[Tensor, "B C32 h32 w32"], *, text: Float[Tensor, "S1 D"], words: Words
+        self, mask_logits: Float[Tensor, "B Q h4 w4"], x32: Float[Tensor, "B C32 h32 w32"], words: Words
     ) -> tuple[Float[Tensor, "B Q T1"], Bool[Tensor, "B Q"]]:
         """Return CLIP's own class logits of each region, and whether there is a region to ask about."""
         regions = hard_masks(mask_logits, x32)
-        clips = class_logits(clip.pool_regions(self.clip, x32, regions), text, words, self.clip.logit_scale)
+        clips = class_logits(clip.pool_regions(self.clip, x32, regions), words, self.void_vector, self.clip.logit_scale)
         if clip.has_attention_pool(self.clip):  # the reference asks this of ResNets only
             return clips, regions.flatten(2).any(dim=-1)
         return clips, torch.ones(regions.shape[:2], dtype=torch.bool, device=regions.device)

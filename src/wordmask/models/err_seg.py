@@ -10,6 +10,7 @@ Where we differ from the reference, with equal results:
 * Guidance is shared by all classes (image) or all pixels (text). Wherever the reference concatenates it to every class's map, we split
   the projection, W[x; g] = Wx·x + Wg·g, and compute the second part once (`GuidedLinear`, `GuidedConv2d`).
 * The cost of T classes is seen in chunks, and only K classes leave the model: nothing has T × pixels entries.
+* What sees each class alone, or each pixel, gets some of them at a time (`in_parts`): they fit a CPU's cache, and memory is flat in K.
 * K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
 """
 
@@ -25,12 +26,14 @@ from torchvision.ops import stochastic_depth
 from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
 from wordmask.image import MEAN, STD, ImageInput
+from wordmask.in_parts import in_parts
 from wordmask.text import Words, encode_phrases
 
 TEMPLATES = ("A photo of a {} in the scene",)
 GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:138
 RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:101
 CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
+ENTRIES_AT_ONCE = 8192  # pixels of class maps, through what sees each class or each pixel alone: five classes at 640×640
 DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:66
 LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
 
@@ -315,14 +318,21 @@ class ClassBlock(nn.Module):
         self.norm1, self.attention = nn.LayerNorm(width), ClassAttention(width, heads)
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h w C"]:
+    def exchange(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h2 w2 C"]:
+        """What the classes have to say to each other, on the pooled grid."""
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
         y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
-        y = y + self._drop(self.attention(self.norm1(y), guidance))
-        y = y + self._drop(F.relu6(self.mlp(self.norm2(y))))
-        y = y.permute(0, 3, 4, 1, 2).flatten(0, 1)  # (B·K, C, h / 2, w / 2)
-        y = F.interpolate(y, size=x.shape[2:4], mode="bilinear", align_corners=True)
+        y = in_parts(lambda y: self._attend(y, guidance), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel())
+        return y.permute(0, 3, 1, 2, 4)
+
+    def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h2 w2 C"]) -> Float[Tensor, "B K h w C"]:
+        """Add that to the maps, on their own grid."""
+        y = F.interpolate(y.flatten(0, 1).permute(0, 3, 1, 2), size=x.shape[2:4], mode="bilinear", align_corners=True)
         return x + y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
+
+    def _attend(self, y: Float[Tensor, "B h2 w2 K C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B h2 w2 K C"]:
+        y = y + self._drop(self.attention(self.norm1(y), guidance))
+        return y + self._drop(F.relu6(self.mlp(self.norm2(y))))
 
     def _drop(self, x: Tensor) -> Tensor:
         return stochastic_depth(x.flatten(0, 2), self.drop_path, "row", self.training).view_as(x)
@@ -340,8 +350,12 @@ class DecoderStep(nn.Module):
         self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(out_width // 8, out_width)
 
-    def forward(self, x: Float[Tensor, "BK C h w"], stage: Float[Tensor, "B S h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
-        x = F.relu(self.norm1(self.conv1(self.up(x), F.relu6(self.guide(stage)))))
+    def guidance(self, stage: Float[Tensor, "B S h2 w2"]) -> Float[Tensor, "B G h2 w2"]:
+        """What all classes are refined beside."""
+        return F.relu6(self.guide(stage.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT)))
+
+    def forward(self, x: Float[Tensor, "BK C h w"], guidance: Float[Tensor, "B G h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
+        x = F.relu(self.norm1(self.conv1(self.up(x), guidance)))
         return F.relu(self.norm2(self.conv2(x)))
 
 
@@ -454,9 +468,12 @@ class ErrSeg(nn.Module):
         cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
         image_guidance = self.image_guidance(*(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32)))
         text_guidance = F.gelu(self.text_guidance(text))
-        x = self.cost_embedding(cost_x16, cost_x32)
+        size = ENTRIES_AT_ONCE // cost_x16[:, 0].numel()
+        x = in_parts(self.cost_embedding, cost_x16, cost_x32, size=size)
         for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
-            x = class_block(spatial_block(x, image_guidance), text_guidance)
+            x = in_parts(lambda x, block=spatial_block: block(x, image_guidance), x, size=size, into=x)
+            y = class_block.exchange(x, text_guidance)
+            x = in_parts(class_block.bring_back, x, y, size=size, into=x)
         return x
 
     @staticmethod
@@ -467,10 +484,16 @@ class ErrSeg(nn.Module):
 
     def decode(self, x: Float[Tensor, "B K h w C"], features: Features) -> Float[Tensor, "B K h4 w4"]:
         """Bring the map of every kept class to stride 4, guided by the earlier stages of the image tower."""
-        maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
-        for step, stage in zip(self.decoder, (features.x16.detach(), features.x8, features.x4), strict=True):
-            maps = step(maps, stage.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT))
-        return self.head(maps)[:, 0].unflatten(0, x.shape[:2])
+        stages = features.x16.detach(), features.x8, features.x4
+        guidance = [step.guidance(stage) for step, stage in zip(self.decoder, stages, strict=True)]
+
+        def draw(x: Tensor) -> Tensor:
+            maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
+            for step, beside in zip(self.decoder, guidance, strict=True):
+                maps = step(maps, beside)
+            return self.head(maps)[:, 0].unflatten(0, x.shape[:2])
+
+        return in_parts(draw, x, size=ENTRIES_AT_ONCE // x[:, 0, ..., 0].numel())
 
 
 def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
