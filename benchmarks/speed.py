@@ -8,6 +8,7 @@ plots are made anew from the json.
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
@@ -94,10 +95,11 @@ def measure_start(device: torch.device) -> dict[str, object]:
         picture, file = Path(folder, "picture.png"), Path(folder, "base.safetensors")
         picture.write_bytes(bench.png_of(some_picture(*bench.SIZE)))
         command = [sys.executable, "-m", "wordmask", "segment", str(picture), "cup", "spoon", "--model", "err-seg-tiny", "-o", folder]
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # the first run compiles
         seconds = []
         for _ in range(STARTS + 1):
             started = time.perf_counter()
-            subprocess.run(command, check=True, capture_output=True)
+            subprocess.run(command, check=True, capture_output=True, env=environment)
             seconds.append(time.perf_counter() - started)
         kind = kind_of("err-seg-base")
         model = kind.random(kind.presets["err-seg-base"])
