@@ -322,7 +322,7 @@ class ClassBlock(nn.Module):
         """What the classes have to say to each other, on the pooled grid."""
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
         y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
-        y = in_parts(lambda y: self._attend(y, guidance), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel())
+        y = in_parts(lambda y: self._attend(y, guidance), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel(), into=y)
         return y.permute(0, 3, 1, 2, 4)
 
     def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h2 w2 C"]) -> Float[Tensor, "B K h w C"]:
