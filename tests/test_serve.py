@@ -4,7 +4,6 @@ import base64
 import gc
 import io
 import json
-import os
 import re
 import signal
 import struct
@@ -32,7 +31,7 @@ from conftest import colourful
 from serving import Held, encoded, png, running
 from test_polygons import filled
 from wordmask import cli
-from wordmask.memory import give_back_freed_memory
+from wordmask.memory import give_back_freed_memory, resident
 from wordmask.segmenter import Segmenter
 from wordmask.serve import worker
 from wordmask.serve.answer import Answer
@@ -500,12 +499,6 @@ def test_any_settings_give_a_result_or_a_reason(server, fields, size):
         Answer.model_validate_json(answer.content, strict=True)
 
 
-def resident() -> int:
-    """Bytes of memory that this process holds."""
-    with open("/proc/self/statm") as file:  # noqa: PTH123  no file of ours
-        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-
-
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read as Linux tells it")
 @pytest.mark.parametrize(
     "limits",
@@ -525,15 +518,16 @@ def test_load(segmenters, limits):
         gc.collect()
         for _ in range(4):  # what is lost is lost every time; the first kernels of a shape, and pieces that the allocator keeps, are not
             give_back_freed_memory()
-            before = resident()
+            before = resident("VmRSS")
             answers += pool.map(ask, range(200))
             assert server.service.gate.inside == len(server.service.worker) == 0
             gc.collect()
             give_back_freed_memory()
-            if resident() - before < 60 * 2**20:
+            grown = resident("VmRSS") - before
+            if grown < 60 * 2**20:
                 break
         else:
-            pytest.fail(f"{(resident() - before) / 2**20:.0f} MB more after each 200 requests")
+            pytest.fail(f"{(resident('VmRSS') - before) / 2**20:.0f} MB more after each 200 requests")
     statuses = Counter(answer.status_code for answer in answers)
     assert statuses.keys() <= {200, 429, 503}
     assert statuses[200] == len(answers) if not limits else statuses[200] >= 12, statuses

@@ -18,8 +18,10 @@ def in_parts(block: Callable[..., Tensor], *maps: Tensor, size: int, dim: int = 
         dim: The axis; the same in the result.
         into: Where the result may be written; a new tensor if None.
     """
+    if torch.is_grad_enabled() or torch.compiler.is_compiling() or maps[0].is_cuda:
+        return block(*maps)
     size, whole = max(1, size), maps[0].shape[dim]
-    if torch.is_grad_enabled() or torch.compiler.is_compiling() or maps[0].is_cuda or whole <= size:
+    if whole <= size:
         return block(*maps)
     for start in range(0, whole, size):
         length = min(size, whole - start)
