@@ -14,7 +14,7 @@ from wordmask.models.err_seg import ClassBlock, CostEmbedding, ErrSeg, ErrSegCon
 BOTH = ("x16", "x32")
 
 
-class OneCostEmbedding(nn.Module):
+class OneCostEmbedding(CostEmbedding):
     """Embed one of the two cost maps of every kept class, on the x16 grid.
 
     Assumed: a map at x32 is embedded there and upsampled bilinearly, so that the aggregator's grid stays as it is.
@@ -24,18 +24,16 @@ class OneCostEmbedding(nn.Module):
     """
 
     def __init__(self, config: ErrSegConfig, which: str):
-        super().__init__()
+        super().__init__(config)
         self.which = which
-        setattr(self, which, nn.Conv2d(1, config.cost_width, kernel_size=7, padding=3))  # named as in `CostEmbedding`
-        self.fuse = nn.Conv2d(config.cost_width, config.width, kernel_size=1)
+        delattr(self, *{"x16", "x32"} - {which})
 
     def forward(self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]) -> Float[Tensor, "B K h w C"]:
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]
         with torch.autocast(cost.device.type, enabled=False):
-            x = getattr(self, self.which)(cost.flatten(0, 1)[:, None])  # (B·K, 256, h, w), or half of that grid
+            x = self.fused(getattr(self, self.which), cost)  # (B·K, C, h, w), or half of that grid
             if self.which == "x32":
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
-            x = self.fuse(x)
         return x.unflatten(0, cost.shape[:2]).permute(0, 1, 3, 4, 2)
 
 

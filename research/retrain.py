@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from scenes import Scenes, means, score_scenes
+from starting_clip import starting_clip
 from variants import Variant
 from wordmask import clip, weights
 from wordmask.data.labelled import DataSet
@@ -22,7 +23,7 @@ from wordmask.training.train import train
 from wordmask.writing import atomic
 
 RECIPES = {"err-seg": "shapeland_err_seg", "eov-seg": "shapeland_eov_seg"}
-STEPS = {"err-seg": 600, "eov-seg": 700}  # about eight minutes each on one core
+STEPS = {"err-seg": 600, "eov-seg": 700, "clip": 600}  # about eight minutes each on one core, the last four
 COUNTED = "scenes.npz"  # in a training's folder: what its last weights found in the scenes
 
 
@@ -32,13 +33,13 @@ class Budget:
 
     Args:
         folder: In which each has its own.
-        clip: What recipes/shapeland_regions.py wrote.
+        clip: What recipes/shapeland_regions.py wrote; None: that of the bundled models, see `starting_clip`.
         steps: None: those of `STEPS`.
         more: Further settings of the recipes, as `key=value`.
     """
 
     folder: Path
-    clip: Path
+    clip: Path | None
     steps: int | None
     device: str
     more: tuple[str, ...] = ()
@@ -53,18 +54,19 @@ def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, s
         name: Of its folder, with the seed.
 
     Raises:
-        ValueError: There is no CLIP, or the folder holds a training with other settings.
+        ValueError: There is no such CLIP, or the folder holds a training with other settings.
         InterruptedError: It was told to stop.
     """
     module = load_recipe(RECIPES[variant.family])
     steps = budget.steps or STEPS[variant.family]
     folder = budget.folder / re.sub(r"\W+", "_", f"{variant.family} {name} {seed}")
-    given = (f"folder={folder}", f"clip={budget.clip}", f"steps={steps}", f"seed={seed}", f"validate_every={steps}")
+    clip_file = budget.clip or starting_clip(budget.folder / "clip", budget.device, min(STEPS["clip"], steps), budget.more)
+    given = (f"folder={folder}", f"clip={clip_file}", f"steps={steps}", f"seed={seed}", f"validate_every={steps}", "precision=auto")
     settings = read_settings(settings_class(module), [*given, f"device={budget.device}", *budget.more])
     settings = replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
     torch.manual_seed(seed)
     recipe = module.build(settings)
-    model = begin(variant.build(recipe.model.config), recipe.model, budget.clip)
+    model = begin(variant.build(recipe.model.config), recipe.model, clip_file)
     fingerprint = weights.fingerprint(recipe.model.state_dict())  # of CLIP, above all: another one is another training
     validate = partial(validated, held_out=held_out, file=folder / COUNTED)
     outcome = train(replace(recipe, model=model.train(), validate=validate, fingerprint=fingerprint), settings)

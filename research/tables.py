@@ -5,7 +5,7 @@
     uv run --group research python research/tables.py --render                 # pages and plots anew, from the json that is there
 
 What takes how long, on one core: `keep`, `ensembles` and `layers`, minutes; `cost_*`, half an hour with two runs; every other table eight
-minutes per variant, three hours in all. On a GPU give `--steps`: longer trainings tell more.
+minutes per variant, three hours in all. On a GPU give `--steps`: longer trainings tell more. They begin with the bundled models' CLIP.
 """
 
 import argparse
@@ -82,7 +82,7 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--runs", type=int, default=7, help="rounds of timing (7)")
     parser.add_argument("--full-size-runs", type=int, default=2, help="rounds of timing full-size models; 0 counts them only (2)")
     parser.add_argument("--full-size-side", type=int, help="time them with a smaller picture, of so many pixels: a multiple of 32")
-    parser.add_argument("--clip", type=Path, default=Path("runs/shapeland_regions/last.safetensors"), help="what shapeland_regions wrote")
+    parser.add_argument("--clip", type=Path, help="what shapeland_regions wrote (the bundled models' CLIP)")
     parser.add_argument("--runs-folder", type=Path, default=Path("runs/research"), help="where trainings go on")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
     parser.add_argument("--device", default="auto")

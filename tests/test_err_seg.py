@@ -12,6 +12,7 @@ from conftest import noise_for
 from wordmask.models import err_seg
 from wordmask.models.err_seg import (
     PRESETS,
+    CostEmbedding,
     ErrSeg,
     Features,
     GuidedConv2d,
@@ -42,6 +43,15 @@ def test_guided_convolution_equals_a_convolution_on_the_concatenation(settings):
         torch.cat([x, guidance.repeat_interleave(3, dim=0)], dim=1), layer.weight, layer.bias, layer.stride, padding=layer.padding
     )
     torch.testing.assert_close(layer(x, guidance), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_fused_embedding_equals_embedding_and_then_fusing():
+    layer = CostEmbedding(PRESETS["err-seg-tiny"])
+    cost_x16, cost_x32 = torch.randn(2, 3, 8, 12), torch.randn(2, 3, 4, 6)
+    fine, coarse = layer.x16(cost_x16.flatten(0, 1)[:, None]), layer.x32(cost_x32.flatten(0, 1)[:, None])
+    coarse = F.interpolate(coarse, size=(8, 12), mode="bilinear", align_corners=False)
+    expected = layer.fuse((fine + coarse) / 2).unflatten(0, (2, 3)).permute(0, 1, 3, 4, 2)
+    torch.testing.assert_close(layer(cost_x16, cost_x32), expected, rtol=1e-5, atol=1e-6)
 
 
 def votes_slowly(pixels: torch.Tensor, words: torch.Tensor) -> torch.Tensor:

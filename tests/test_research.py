@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 import claims
 import report
+import starting_clip
 import tables
 from count import count, parameters_of, ratios, skeleton, some_words, time_variants
 from eov_seg_parts import DINOV2, SAM, MaskedCrossAttention, TimmBeginning
@@ -120,6 +121,18 @@ def test_variants_begin_alike(tmp_path):
     vit = contrastive.load(file).vit.state_dict()
     assert torch.equal(model.spatial.blocks[2].ln_1.weight, vit["transformer.resblocks.2.ln_1.weight"])
     assert torch.equal(model.layers[0].feed_forward[0].weight, base.layers[0].feed_forward[0].weight)
+
+
+def test_trainings_begin_with_the_bundled_clip_and_further_blocks(tmp_path):
+    before = starting_clip.bundled_pair().state_dict()
+    file = starting_clip.starting_clip(tmp_path / "clip", "cpu", 2, ("batch=2", "workers=0"))
+    after = contrastive.load(file).state_dict()
+    changed = {name for name in after if not torch.equal(before[name], after[name])}
+    assert {name.split(".")[3] for name in changed if "resblocks" in name} == {"1", "2"}
+    assert {name for name in changed if "resblocks" not in name} == {"vit.proj", "vit.ln_post.weight", "vit.ln_post.bias"}
+    bundled_model = load_model("eov-seg-tiny").model
+    assert torch.equal(after["clip.text_projection"], bundled_model.clip.text_projection)
+    assert torch.equal(after["vit.conv1.weight"], bundled_model.spatial.conv1.weight)
 
 
 # Counts -----------------------------------------------------------------------------------------------------------------------------
@@ -275,10 +288,18 @@ def test_the_page_of_speed_is_what_its_json_says(tmp_path):
     assert all((tmp_path / plot).exists() and (folder / plot).exists() for plot in ("speed.png", "memory.png"))
 
 
+def test_the_page_of_many_pictures_is_what_its_json_says(tmp_path):
+    folder = ROOT / "docs" / "results"
+    shutil.copy(folder / "throughput.json", tmp_path)
+    command = [sys.executable, ROOT / "benchmarks" / "throughput.py", "--report", "--out", tmp_path]
+    subprocess.run(command, check=True, capture_output=True, timeout=300)
+    assert (tmp_path / "throughput.md").read_text() == (folder / "throughput.md").read_text()
+
+
 def test_what_lies_in_docs_is_what_its_json_says(tmp_path):
     folder = ROOT / "docs" / "results"
     for path in folder.glob("*.json"):
-        if path.stem == "speed":  # no table of a paper; see above
+        if path.stem in ("speed", "throughput"):  # no tables of a paper; see above
             continue
         shutil.copy(path, tmp_path)
         assert report.page(path.stem, json.loads(path.read_text())) == path.with_suffix(".md").read_text(), path.stem
@@ -306,15 +327,14 @@ def test_without_a_clip_the_rest_is_measured(tmp_path, capsys):
 @pytest.mark.slow
 def test_the_command_from_end_to_end_and_again(tmp_path):
     pytest.importorskip("matplotlib")
-    file, out = tmp_path / "clip.safetensors", tmp_path / "out"
-    contrastive.save(file, contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3)), "a test")
+    out = tmp_path / "out"
     chosen = ["ensembles", "layers", "reductions", "blocks", "cost_err_seg"]
-    given = ["--quick", "--only", *chosen, "--out", str(out), "--clip", str(file), "--runs-folder", str(tmp_path / "runs")]
+    given = ["--quick", "--only", *chosen, "--out", str(out), "--runs-folder", str(tmp_path / "runs")]
     assert tables.main(given) == 0
     assert {path.stem for path in out.glob("*.json")} == set(chosen)
     first = {name: json.loads((out / f"{name}.json").read_text()) for name in chosen}
     assert [row["variant"] for row in first["blocks"]["rows"]] == ["EOV-Seg", "EOV-Seg, another seed", *SMALL_EXTRACTORS]
-    assert len(list((tmp_path / "runs").iterdir())) == 7 + 4
+    assert len(list((tmp_path / "runs").iterdir())) == 7 + 4 + len(["clip"])
     assert tables.main([*given[:1], "--only", "blocks", *given[7:]]) == 0, "the trainings are there, and are taken up"
     again = json.loads((out / "blocks.json").read_text())
     assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in first["blocks"]["rows"]]

@@ -9,6 +9,7 @@ A *cost map* holds the cosine of every pixel with every class name, in CLIP's sp
 Where we differ from the reference, with equal results:
 * Guidance is shared by all classes (image) or all pixels (text). Wherever the reference concatenates it to every class's map, we split
   the projection, W[x; g] = Wx·x + Wg·g, and compute the second part once (`GuidedLinear`, `GuidedConv2d`).
+* Embedding a cost map and fusing both are linear: their kernels are multiplied first (`CostEmbedding`).
 * The cost of T classes is seen in chunks, and only K classes leave the model: nothing has T × pixels entries.
 * What sees each class alone, or each pixel, gets some of them at a time (`in_parts`): they fit a CPU's cache, and memory is flat in K.
 * K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
@@ -173,7 +174,10 @@ def choose_classes(
 
 
 class CostEmbedding(nn.Module):
-    """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to the result."""
+    """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to the result.
+
+    Nothing bends the values in between, so that embedding and fusion are one convolution each, whose kernel is their product.
+    """
 
     def __init__(self, config: ErrSegConfig):
         super().__init__()
@@ -183,11 +187,16 @@ class CostEmbedding(nn.Module):
 
     def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
-            fine = self.x16(cost_x16.flatten(0, 1)[:, None])  # (B·K, 256, h, w)
-            coarse = self.x32(cost_x32.flatten(0, 1)[:, None])
+            fine, coarse = self.fused(self.x16, cost_x16), self.fused(self.x32, cost_x32)
             coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-            x = self.fuse((fine + coarse) / 2)
+            x = (fine + coarse) / 2  # (B·K, C, h, w)
         return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
+
+    def fused(self, embed: nn.Conv2d, cost: Float[Tensor, "B K h w"]) -> Float[Tensor, "BK C h w"]:
+        """What `fuse` makes of an embedded cost map; half of both is their fusion."""
+        fuse = self.fuse.weight.flatten(1)  # (C, 256)
+        kernel, bias = fuse @ embed.weight.flatten(1), fuse @ embed.bias + self.fuse.bias
+        return F.conv2d(cost.flatten(0, 1)[:, None], kernel.view(-1, 1, *embed.kernel_size), bias, padding=embed.padding)
 
 
 class ImageGuidance(nn.Module):

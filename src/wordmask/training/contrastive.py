@@ -86,10 +86,12 @@ def pad_captions(examples: list[Example]) -> Batch:
 
 
 def muon_groups(model: nn.Module, *, rate: float, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices follow Muon and decay; so do kernels, by AdamW; vectors, scales and embeddings don't decay."""
+    """Matrices follow Muon and decay; so do kernels, by AdamW; vectors, scales and embeddings don't decay; what is frozen is left out."""
     embeddings = ("token_embedding.weight", "positional_embedding", "class_embedding")
     groups = [{"params": [], "names": [], "lr": rate, "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
         group = groups[parameter.ndim < 2 or name.endswith(embeddings)]
         group["params"].append(parameter)
         group["names"].append(name)

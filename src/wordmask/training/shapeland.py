@@ -1,11 +1,14 @@
 """How a CLIP learns Shapeland's words: captioned scenes, simple ones first; and how well it can name what it sees."""
 
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.random import RandomState
 from PIL import Image, ImageDraw
+from torch import Tensor
 from torch.nn import functional as F
 from torch.utils.data import Dataset
 
@@ -44,12 +47,14 @@ class Captioned(Dataset):
 
 
 @torch.no_grad()
-def naming(model: ClipPair, world: World, folder: Path | None = None) -> dict[str, float]:
+def naming(model: ClipPair, world: World, folder: Path | None = None, encode: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
     """Name the one thing of each picture among all 960 kinds; percent right, also of seen and unseen kinds, and by what is wrong.
 
     Args:
         folder: Where some pictures are drawn with the names they got.
+        encode: Pictures → vectors; None: by the ConvNeXt.
     """
+    encode = encode or partial(encode_picture, model.clip)
     device = model.clip.logit_scale.device
     text = encode_phrases(model.clip, [thing.name for thing in COMPOSITIONS], PROMPTS)
     scenes = [
@@ -58,7 +63,7 @@ def naming(model: ClipPair, world: World, folder: Path | None = None) -> dict[st
     named: list[Composition] = []
     for start in range(0, len(scenes), AT_ONCE):
         pixels = torch.stack([normalised(scene.rgb) for scene in scenes[start : start + AT_ONCE]]).to(device)
-        best = (F.normalize(encode_picture(model.clip, pixels), dim=-1) @ text.T).argmax(dim=1)
+        best = (F.normalize(encode(pixels), dim=-1) @ text.T).argmax(dim=1)
         named += [COMPOSITIONS[place] for place in best.tolist()]
     true = [scene.names[0] for scene in scenes]
     right = np.array([found == thing for found, thing in zip(named, true, strict=True)])

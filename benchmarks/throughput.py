@@ -1,0 +1,189 @@
+"""Many pictures: what a batch costs beside one, and how much of the time the model works, picture by picture and as a stream.
+
+    uv run python benchmarks/throughput.py [--models NAME ...] [--pictures N] [--megapixels M]
+
+Writes docs/results/throughput.json and throughput.md. Presets that aren't bundled get random weights: speed doesn't depend on them. Run it
+on a machine that does nothing else. With `--report` the page is made anew from the json.
+"""
+
+import argparse
+import json
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from wordmask.bench import RUNS, build, conditions, finish, some_picture, timed
+from wordmask.memory import keep_freed_memory, peak_memory
+from wordmask.pipeline import ahead, thread_count, thread_pool
+from wordmask.segmenter import Segmenter
+from wordmask.settings import choose_device
+from wordmask.vocabulary import Vocabulary
+from wordmask.writing import atomic
+
+FOLDER = Path(__file__).parents[1] / "docs" / "results"
+MODELS = ("err-seg-tiny", "err-seg-base", "eov-seg-small")
+VOCABULARY = "ade20k-150"
+BATCHES = (1, 2, 4)
+SIZE, TINY_SIZE = (480, 640), (192, 256)  # of a batch's pictures
+WARM_UP = 2  # pictures
+
+
+# Batches ----------------------------------------------------------------------------------------------------------------------------
+
+
+def measure_batches(segmenter: Segmenter, size: tuple[int, int], runs: int) -> Iterator[dict[str, object]]:
+    """Time and memory of batches, beyond what was there before."""
+    for batch in BATCHES:
+        segmenter.batch = batch
+        pictures = [some_picture(*size)] * batch
+
+        def together(pictures: list[np.ndarray] = pictures) -> None:
+            segmenter(pictures, VOCABULARY)
+
+        timing = timed(together, segmenter.device, runs=runs)
+        memory = peak_memory(together, segmenter.device)
+        yield {"batch": batch, "size": size, "seconds": asdict(timing), "bytes": memory and memory["peak"] - memory["before"]}
+    segmenter.batch = 1
+
+
+# Streams ----------------------------------------------------------------------------------------------------------------------------
+
+
+class Stopwatch:
+    """Sums up how long the model works."""
+
+    def __init__(self, segmenter: Segmenter):
+        self.seconds, self.device = 0.0, segmenter.device
+        self.hooks = [
+            segmenter.model.register_forward_pre_hook(lambda *_: self._note(-1)),
+            segmenter.model.register_forward_hook(lambda *_: self._note(1)),
+        ]
+
+    def _note(self, sign: int) -> None:
+        finish(self.device)
+        self.seconds += sign * time.perf_counter()
+
+    def remove(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+
+def one_by_one(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
+    """Read, segment and write, one picture after the other."""
+    for path in paths:
+        segmenter(path, VOCABULARY).save(output / path.stem)
+
+
+def as_stream(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
+    """Read and write while the model works, as `wordmask segment` does."""
+    with thread_pool(thread_count()) as pool:
+        results = zip(paths, segmenter.stream(paths, VOCABULARY), strict=True)
+        for outcome in ahead(results, lambda pair: pair[1].save(output / pair[0].stem), pool, most=thread_count()):
+            assert not isinstance(outcome, Exception), outcome
+
+
+def measure_way(way: Callable, segmenter: Segmenter, paths: list[Path]) -> dict[str, object]:
+    """Pictures per second, and the share of the time, from the first picture read to the last file written, in which the model worked."""
+    with tempfile.TemporaryDirectory() as output:
+        way(segmenter, paths[:WARM_UP], Path(output))
+        watch = Stopwatch(segmenter)
+        started = time.perf_counter()
+        way(segmenter, paths, Path(output))
+        wall = time.perf_counter() - started
+        watch.remove()
+    return {"way": way.__name__.replace("_", " "), "pictures per second": len(paths) / wall, "model": watch.seconds / wall}
+
+
+def write_pictures(folder: Path, count: int, megapixels: float) -> list[Path]:
+    """JPEGs with edges and gradients."""
+    height = round((megapixels * 1e6 * 3 / 4) ** 0.5)
+    paths = [folder / f"{number}.jpg" for number in range(count)]
+    for number, path in enumerate(paths):
+        blocks = np.random.default_rng(number).integers(0, 256, (12, 16, 3), dtype=np.uint8)
+        Image.fromarray(blocks).resize((height * 4 // 3, height), Image.Resampling.BICUBIC).save(path)
+    return paths
+
+
+# The page ---------------------------------------------------------------------------------------------------------------------------
+
+
+def page(found: dict) -> str:
+    """What was measured, as Markdown."""
+    where = found["conditions"]
+    lines = [
+        "# Many pictures",
+        "",
+        f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, {where['date'][:10]};"
+        f" the default precision there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
+        "",
+        "## A batch beside one picture",
+        "",
+        "Seconds are medians (from – to); memory is the highest, beyond what was there before.",
+        "",
+        "| model | pictures together | seconds | seconds per picture | MB | MB per picture |",
+        "|---|---|---|---|---|---|",
+    ]
+    for model in found["models"]:
+        lines += [_batch_line(model["model"], one) for one in model["batches"]]
+    streams = f"{found['pictures']} JPEGs of {found['megapixels']:g} megapixels, read, segmented and written (label map, overlay, regions)."
+    lines += [
+        *("", "## The model at work", "", streams),
+        *("The last column is the share of the whole time in which the model worked; the rest of it, it waited.", ""),
+        *("| model | way | pictures per second | the model worked |", "|---|---|---|---|"),
+    ]
+    for model in found["models"]:
+        for one in model["streams"]:
+            lines.append(f"| {model['model']} | {one['way']} | {one['pictures per second']:.2f} | {one['model']:.0%} |")
+    return "\n".join(lines) + "\n"
+
+
+def _batch_line(model: str, one: dict) -> str:
+    took, count, memory, (height, width) = one["seconds"], one["batch"], one["bytes"], one["size"]
+    spread = f"{took['median']:.2f} ({took['fastest']:.2f} – {took['slowest']:.2f})"
+    cells = [model, f"{count} of {height}×{width}", spread, f"{took['median'] / count:.2f}"]
+    cells += [f"{memory / 2**20:.0f}", f"{memory / 2**20 / count:.0f}"] if memory else ["", ""]
+    return f"| {' | '.join(cells)} |"
+
+
+def measure(asked: argparse.Namespace) -> dict[str, object]:
+    """Everything, in plain values."""
+    device, models = choose_device(asked.device), []
+    keep_freed_memory()  # as the command line does
+    with tempfile.TemporaryDirectory() as folder:
+        paths = write_pictures(Path(folder), asked.pictures, asked.megapixels)
+        for name in asked.models:
+            print(f"{name} …", flush=True)
+            model, title = build(name)
+            segmenter = Segmenter(model.for_inference().to(device), name=title, precision="auto")
+            segmenter.encode_words(Vocabulary.builtin(VOCABULARY))
+            batches = list(measure_batches(segmenter, TINY_SIZE if "tiny" in name else SIZE, asked.runs))
+            streams = [measure_way(way, segmenter, paths) for way in (one_by_one, as_stream)]
+            models.append({"model": title, "batches": batches, "streams": streams})
+    return {"conditions": conditions(device), "pictures": asked.pictures, "megapixels": asked.megapixels, "models": models}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--models", nargs="+", default=MODELS)
+    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--megapixels", type=float, default=2)
+    parser.add_argument("--runs", type=int, default=RUNS)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--report", action="store_true", help="only make the page, from the json")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    file = asked.out / "throughput.json"
+    if not asked.report:
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps(measure(asked), indent=1) + "\n")
+    (asked.out / "throughput.md").write_text(page(json.loads(file.read_text())))
+
+
+if __name__ == "__main__":
+    main()
