@@ -1,7 +1,9 @@
 """Compiled models: one graph, no break, the same results; other sizes and vocabularies need no other graph."""
 
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -37,3 +39,16 @@ def test_one_graph_does_for_all(name, vocabularies, sizes):
     command = [sys.executable, "-c", SCRIPT, name, repr(vocabularies), repr(sizes)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=900)
     assert done.returncode == 0, done.stderr[-3000:]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cases", ["test_parity.py", "test_parity_eov_seg.py"])
+def test_compiled_models_equal_the_reference(shared, cases):
+    """The parity cases again, with their tolerances; in a process of its own, in which nothing checks shapes."""
+    file = Path(__file__).with_name(cases)
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "slow", str(file)]
+    environment = {**os.environ, "WORDMASK_TEST_COMPILED": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800, env=environment)
+    assert done.returncode == 0, done.stdout[-3000:]
+    assert " passed" in done.stdout, done.stdout
+    assert "skipped" not in done.stdout, done.stdout

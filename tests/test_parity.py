@@ -7,7 +7,7 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from conftest import relative_error
+from conftest import COMPILED, relative_error
 from wordmask.image import prepare
 from wordmask.models import MODELS
 from wordmask.models.convert import dropped_names, from_reference, reference_name
@@ -39,13 +39,19 @@ def case(parity):
 
 
 @pytest.fixture(scope="module")
-def computed(model, case):
-    """Every stage, computed once through the public methods."""
+def segment(model):
+    return Segmenter(model, compile=COMPILED)
+
+
+@pytest.fixture(scope="module")
+def computed(model, case, segment):
+    """Every stage, computed once through the public methods; what the whole model gives, as one graph where it is compiled."""
     with torch.inference_mode():
         pixels, frame = prepare(case["image"].numpy(), model.image_input)
         text = model.encode_text(case["names"])
         features = model.encode_image(pixels[None])
-        raw = model(pixels[None], Words(text, torch.arange(len(text)), torch.zeros(len(text), dtype=torch.bool)), keep=case["keep"])
+        words = Words(text, torch.arange(len(text)), torch.zeros(len(text), dtype=torch.bool))
+        raw = segment.run(pixels[None], words, keep=case["keep"])
         return {
             "pixels": pixels[:, ::8, ::8],
             "text": text,
@@ -75,9 +81,9 @@ def test_kept_classes_and_labels_equal_the_reference(computed, case):
 
 
 @pytest.mark.slow
-def test_the_whole_road_gives_the_reference_labels(model, case):
+def test_the_whole_road_gives_the_reference_labels(segment, case):
     """Picture and built-in vocabulary in, label map out: the same through the public surface."""
-    result = Segmenter(model)(case["image"].numpy(), "err-seg/ade20k-150", keep=case["keep"])
+    result = segment(case["image"].numpy(), "err-seg/ade20k-150", keep=case["keep"])
     assert (torch.from_numpy(result.labels[::4, ::4].astype("int16")) == case["prob_argmax"]).float().mean() >= 0.999
 
 

@@ -137,12 +137,14 @@ class Segmentation:
 
     def _contents(self, stem: str) -> "dict[str, Image | dict | Callable[[Path], None]]":
         """What is saved: the ending of each file → its content."""
+        from wordmask.drawing import PNG_EFFORT
+
         own = {
             "semantic": lambda: (),
             "panoptic": lambda: (self.panoptic_image(), self.to_coco_panoptic(f"{stem}.panoptic.png")),
             "instance": lambda: (self.to_coco(),),
         }
-        contents = {".masks.png": self.draw(), ".labels.png": self.label_image()}
+        contents = {".masks.png": partial(self.draw().save, compress_level=PNG_EFFORT), ".labels.png": self.label_image()}
         contents |= {GEO_ENDING: write} if (write := self.geotiff()) else {}
         contents |= dict(zip(TASK_ENDINGS[self.task], own[self.task](), strict=True))
         return contents | {".masks.json": self.to_dict()}

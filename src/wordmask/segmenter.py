@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from wordmask.image import Frame, ImageInput, Picture, prepare, read_picture
+from wordmask.image import PADDING, Frame, ImageInput, Picture, prepare, read_picture
 from wordmask.models.load import load_model
 from wordmask.pipeline import Steps, overlapping, raised, thread_count
 from wordmask.postprocess import PixelReading, read_instances, read_panoptic, read_query_semantic, read_semantic
@@ -45,7 +46,7 @@ def load(
             from 8.0 on, CPUs with AMX or avx512_bf16), else float32. Votes, cosines, embedded costs and probabilities are always float32.
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
         batch: How many pictures of equal input size go through the model together, where many are asked for.
-        compile: Compile the model when it is first used, which takes a minute or more and a C++ compiler. Other sizes and vocabularies then
+        compile: Compile the model when it is first used, which takes minutes and a C++ compiler. Other sizes and vocabularies then
             run without compiling again, but once each for one word, three (torch takes them for the colours), and several pictures at once;
             ERR-Seg also for fewer than 16 words, and for 400 and more. Pays where many pictures follow. Memory grows with the vocabulary.
 
@@ -372,8 +373,23 @@ class Segmenter:
 
 
 def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
-    """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together."""
-    return torch.compile(model, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
+    """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together.
+
+    Sides are multiples of the coarsest stride. The graph is told so by the shape of what it gets: it would work for minutes on how the
+    sizes of its maps follow from a side that could be anything.
+    """
+
+    @partial(torch.compile, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
+    def graph(cells: torch.Tensor, words: Words, **choice: int) -> tuple:
+        return model(cells.flatten(4).flatten(2, 3), words, **choice)
+
+    def run(pixels: torch.Tensor, words: Words, **choice: int) -> tuple:
+        cells = pixels.contiguous().unflatten(3, (-1, PADDING)).unflatten(2, (-1, PADDING))  # (B, 3, H / 32, 32, W / 32, 32)
+        for axis in (3, 5):
+            torch._dynamo.mark_static(cells, axis)
+        return graph(cells, words, **choice)
+
+    return run
 
 
 def distractors(vocabulary: Vocabulary) -> tuple[WordClass, ...]:

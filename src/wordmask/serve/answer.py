@@ -6,15 +6,13 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from wordmask.drawing import choose_colours
+from wordmask.drawing import PNG_EFFORT, choose_colours
 from wordmask.polygons import to_polygons
 from wordmask.segmentation import Segmentation
 from wordmask.serve.question import Question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-PNG_EFFORT = 3  # of 9: a quarter of the default's time, a tenth more bytes
 
 
 class Closed(BaseModel):
