@@ -133,12 +133,14 @@ def page(found: dict) -> str:
     streams = f"{found['pictures']} JPEGs of {found['megapixels']:g} megapixels, read, segmented and written (label map, overlay, regions)."
     lines += [
         *("", "## The model at work", "", streams),
-        *("The last column is the share of the whole time in which the model worked; the rest of it, it waited.", ""),
-        *("| model | way | pictures per second | the model worked |", "|---|---|---|---|"),
+        "Of the whole time, the model worked the share in the last column, and waited in the rest. On a CPU threads that read and write",
+        *("take cores from it while it works: what a stream gains is seen in pictures per second.", ""),
+        *("| model | way | pictures per second | seconds in the model, per picture | the model worked |", "|---|---|---|---|---|"),
     ]
     for model in found["models"]:
         for one in model["streams"]:
-            lines.append(f"| {model['model']} | {one['way']} | {one['pictures per second']:.2f} | {one['model']:.0%} |")
+            rate, share = one["pictures per second"], one["model"]
+            lines.append(f"| {model['model']} | {one['way']} | {rate:.2f} | {share / rate:.2f} | {share:.0%} |")
     return "\n".join(lines) + "\n"
 
 

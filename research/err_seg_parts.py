@@ -26,7 +26,7 @@ class OneCostEmbedding(CostEmbedding):
     def __init__(self, config: ErrSegConfig, which: str):
         super().__init__(config)
         self.which = which
-        delattr(self, *{"x16", "x32"} - {which})
+        delattr(self, "x32" if which == "x16" else "x16")
 
     def forward(self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]) -> Float[Tensor, "B K h w C"]:
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]

@@ -387,7 +387,8 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
         cells = pixels.contiguous().unflatten(3, (-1, PADDING)).unflatten(2, (-1, PADDING))  # (B, 3, H / 32, 32, W / 32, 32)
         for axis in (3, 5):
             torch._dynamo.mark_static(cells, axis)
-        return graph(cells, words, **choice)
+        with torch.fx.experimental._config.patch(use_duck_shape=False):  # sizes that happen to be equal the first time needn't stay so
+            return graph(cells, words, **choice)
 
     return run
 

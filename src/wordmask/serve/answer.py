@@ -93,16 +93,16 @@ def describe(result: Segmentation, question: Question, file_name: str) -> dict[s
     if "labels" in question.wanted:
         answer["labels"] = base64.b64encode(as_png(result.label_image())).decode("ascii")
     if "overlay" in question.wanted:
-        answer["overlay"] = base64.b64encode(as_png(result.draw())).decode("ascii")
+        answer["overlay"] = base64.b64encode(as_png(result.draw(), compress_level=PNG_EFFORT)).decode("ascii")
     if "coco" in question.wanted:
         answer["coco"] = result.to_coco(file_name=file_name)
     return answer
 
 
-def as_png(picture: "Image") -> bytes:
+def as_png(picture: "Image", **settings: int) -> bytes:
     """Encode a picture."""
     file = io.BytesIO()
-    picture.save(file, "PNG", compress_level=PNG_EFFORT)
+    picture.save(file, "PNG", **settings)
     return file.getvalue()
 
 
