@@ -46,7 +46,7 @@ def test_one_graph_does_for_all(name, vocabularies, sizes):
 def test_compiled_models_equal_the_reference(shared, cases):
     """The parity cases again, the outputs compiled, with their tolerances; in a process of its own, in which nothing checks shapes."""
     file = Path(__file__).with_name(cases)
-    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "-m", "slow", str(file)]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", "--show-capture=no", "-m", "slow", str(file)]
     environment = {**os.environ, "WORDMASK_TEST_COMPILED": "1"}
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800, env=environment)
     assert done.returncode == 0, done.stdout[-3000:]
