@@ -33,7 +33,7 @@ class Budget:
 
     Args:
         folder: In which each has its own.
-        clip: What recipes/shapeland_regions.py wrote; None: that of the bundled models, see `starting_clip`.
+        clip: What recipes/shapeland_regions.py wrote; None: that of the bundled models, see `with_clip`.
         steps: None: those of `STEPS`.
         more: Further settings of the recipes, as `key=value`.
     """
@@ -43,6 +43,17 @@ class Budget:
     steps: int | None
     device: str
     more: tuple[str, ...] = ()
+
+
+def with_clip(budget: Budget, steps: int) -> Budget:
+    """The budget with a CLIP to begin with: the one that it names, or that of the bundled models, whose further blocks are trained first.
+
+    Raises:
+        InterruptedError: That training was told to stop.
+    """
+    if budget.clip is not None:
+        return budget
+    return replace(budget, clip=starting_clip(budget.folder / "clip", budget.device, min(STEPS["clip"], steps), budget.more))
 
 
 def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, seed: int = 0) -> Scenes:
@@ -60,13 +71,12 @@ def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, s
     module = load_recipe(RECIPES[variant.family])
     steps = budget.steps or STEPS[variant.family]
     folder = budget.folder / re.sub(r"\W+", "_", f"{variant.family} {name} {seed}")
-    clip_file = budget.clip or starting_clip(budget.folder / "clip", budget.device, min(STEPS["clip"], steps), budget.more)
-    given = (f"folder={folder}", f"clip={clip_file}", f"steps={steps}", f"seed={seed}", f"validate_every={steps}", "precision=auto")
+    given = (f"folder={folder}", f"clip={budget.clip}", f"steps={steps}", f"seed={seed}", f"validate_every={steps}", "precision=auto")
     settings = read_settings(settings_class(module), [*given, f"device={budget.device}", *budget.more])
     settings = replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
     torch.manual_seed(seed)
     recipe = module.build(settings)
-    model = begin(variant.build(recipe.model.config), recipe.model, clip_file)
+    model = begin(variant.build(recipe.model.config), recipe.model, budget.clip)
     fingerprint = weights.fingerprint(recipe.model.state_dict())  # of CLIP, above all: another one is another training
     validate = partial(validated, held_out=held_out, file=folder / COUNTED)
     outcome = train(replace(recipe, model=model.train(), validate=validate, fingerprint=fingerprint), settings)

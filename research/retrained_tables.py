@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from bundled_tables import WORDS, row
 from claims import better, faster, kept, slower
 from count import count, time_variants
-from retrain import STEPS, retrain
+from retrain import STEPS, retrain, with_clip
 from scenes import figures
 from variants import ERR_SEG, FUSIONS, INTERACTIONS, SMALL_EXTRACTORS, Variant
 from wordmask.data.shapeland import Shapeland, unseen_classes
@@ -31,14 +31,15 @@ def trained_table(title: str, variants: dict[str, Variant], settings: "Settings"
     """
     base, family = next(iter(variants)), next(iter(variants.values())).family
     preset, data, unseen = f"{family}-tiny", Shapeland(WORDS, "test", settings.scenes), unseen_classes(WORDS)
-    drawn = {name: figures(retrain(variant, name, settings.budget, data), unseen) for name, variant in variants.items()}
-    again = figures(retrain(variants[base], base, settings.budget, data, seed=1), unseen)
+    steps = settings.budget.steps or STEPS[family]
+    budget = with_clip(settings.budget, steps)
+    drawn = {name: figures(retrain(variant, name, budget, data), unseen) for name, variant in variants.items()}
+    again = figures(retrain(variants[base], base, budget, data, seed=1), unseen)
     seeds = {score: abs(float(values[0] - again[score][0])) for score, values in drawn[base].items()}
     counts = {name: count(variant, preset, WORDS) for name, variant in variants.items()}
     times = time_variants(variants, preset, WORDS, runs=settings.runs, device=settings.device)
     rows = [row(name, drawn[name], times[name]) | cost_of(variants[name], counts[name]) for name in variants]
     rows.insert(1, row(f"{base}, another seed", again))
-    steps = settings.budget.steps or STEPS[family]
     given = {"model": preset, "clip": str(settings.budget.clip or "the bundled models'"), "steps": steps, "seeds": "0; 1"}
     return {
         **{"title": title, "base": base, "plot": "dots", "rows": rows, "claims": claims(drawn, times, seeds)},

@@ -279,21 +279,14 @@ def test_pages_and_plots_come_out_the_same_from_what_was_saved(tmp_path):
     assert "[A table](fusion.md) | 1 | 0 | 0 |" in content[0]["README.md"].decode()
 
 
-def test_the_page_of_speed_is_what_its_json_says(tmp_path):
+@pytest.mark.parametrize(("name", "plots"), [("speed", ("speed.png", "memory.png")), ("throughput", ())])
+def test_the_page_of_a_benchmark_is_what_its_json_says(tmp_path, name, plots):
     folder = ROOT / "docs" / "results"
-    shutil.copy(folder / "speed.json", tmp_path)
-    command = [sys.executable, ROOT / "benchmarks" / "speed.py", "--report", "--out", tmp_path]
+    shutil.copy(folder / f"{name}.json", tmp_path)
+    command = [sys.executable, ROOT / "benchmarks" / f"{name}.py", "--report", "--out", tmp_path]
     subprocess.run(command, check=True, capture_output=True, timeout=300)
-    assert (tmp_path / "speed.md").read_text() == (folder / "speed.md").read_text()
-    assert all((tmp_path / plot).exists() and (folder / plot).exists() for plot in ("speed.png", "memory.png"))
-
-
-def test_the_page_of_many_pictures_is_what_its_json_says(tmp_path):
-    folder = ROOT / "docs" / "results"
-    shutil.copy(folder / "throughput.json", tmp_path)
-    command = [sys.executable, ROOT / "benchmarks" / "throughput.py", "--report", "--out", tmp_path]
-    subprocess.run(command, check=True, capture_output=True, timeout=300)
-    assert (tmp_path / "throughput.md").read_text() == (folder / "throughput.md").read_text()
+    assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
+    assert all((tmp_path / plot).exists() and (folder / plot).exists() for plot in plots)
 
 
 def test_what_lies_in_docs_is_what_its_json_says(tmp_path):
