@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask import clip
-from wordmask.models.err_seg import ClassBlock, CostEmbedding, ErrSeg, ErrSegConfig, Features, GuidedLinear, attend
+from wordmask.models.err_seg import ClassBlock, CostEmbedding, ErrSeg, ErrSegConfig, Features, GuidedLinear, Shared, attend
 
 BOTH = ("x16", "x32")
 
@@ -31,7 +31,7 @@ class OneCostEmbedding(CostEmbedding):
     def forward(self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]) -> Float[Tensor, "B K h w C"]:
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]
         with torch.autocast(cost.device.type, enabled=False):
-            x = self.fused(getattr(self, self.which), cost)  # (B·K, C, h, w), or half of that grid
+            x = self.fused(getattr(self, self.which))(cost)  # (B·K, C, h, w), or half of that grid
             if self.which == "x32":
                 x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
         return x.unflatten(0, cost.shape[:2]).permute(0, 1, 3, 4, 2)
@@ -46,9 +46,14 @@ class WholeSpatialAttention(nn.Module):
         self.query, self.key = GuidedLinear(width, width, width), GuidedLinear(width, width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B h w C"]) -> Float[Tensor, "B K h w C"]:
+    def share(self, guidance: Float[Tensor, "B h w C"]) -> Shared:
+        """What guidance adds to the queries and keys of every class: (B, 1, h, w, C) each."""
         guidance = guidance[:, None]
-        query, key, value = self.query(x, guidance), self.key(x, guidance), self.value(x)
+        return self.query.share(guidance), self.key.share(guidance)
+
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+        shared_query, shared_key = shared
+        query, key, value = self.query(x, shared_query), self.key(x, shared_key), self.value(x)
         attended = attend(*(y.flatten(0, 1).flatten(1, 2) for y in (query, key, value)), self.heads)  # (B·K, h·w, C)
         return self.out(attended).view(x.shape)
 
@@ -56,8 +61,8 @@ class WholeSpatialAttention(nn.Module):
 class WholeClassBlock(ClassBlock):
     """Let the classes see each other at every pixel, without pooling; the result is added, as it is after pooling."""
 
-    def exchange(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h w C"]:
-        return self._attend(x.permute(0, 2, 3, 1, 4), guidance).permute(0, 3, 1, 2, 4)
+    def exchange(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+        return self._attend(x.permute(0, 2, 3, 1, 4), shared).permute(0, 3, 1, 2, 4)
 
     def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h w C"]) -> Float[Tensor, "B K h w C"]:
         return x + y

@@ -7,6 +7,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import noise_for
 from wordmask.models import err_seg
@@ -22,6 +24,7 @@ from wordmask.models.err_seg import (
     count_votes,
     loss,
 )
+from wordmask.text import Words
 
 
 def unit(*shape: int, seed: int = 0, dim: int) -> torch.Tensor:
@@ -32,7 +35,7 @@ def test_guided_linear_equals_a_linear_on_the_concatenation():
     layer = GuidedLinear(8, 6, 5)
     x, guidance = torch.randn(2, 3, 4, 4, 8), torch.randn(2, 1, 4, 4, 6)
     expected = F.linear(torch.cat([x, guidance.expand(2, 3, 4, 4, 6)], dim=-1), layer.weight, layer.bias)
-    torch.testing.assert_close(layer(x, guidance), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x, layer.share(guidance)), expected, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("settings", [{"kernel_size": 2, "stride": 2}, {"kernel_size": 3, "padding": 1, "bias": False}])
@@ -42,7 +45,20 @@ def test_guided_convolution_equals_a_convolution_on_the_concatenation(settings):
     expected = F.conv2d(
         torch.cat([x, guidance.repeat_interleave(3, dim=0)], dim=1), layer.weight, layer.bias, layer.stride, padding=layer.padding
     )
-    torch.testing.assert_close(layer(x, guidance), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(layer(x, layer.share(guidance)), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_guidance_is_projected_once_for_all_parts(monkeypatch):
+    """Classes or pixels one at a time take as many operations as all at once."""
+    model = ErrSeg(PRESETS["err-seg-tiny"]).eval().requires_grad_(False)
+    words = Words(unit(7, model.config.clip.width, dim=1), torch.arange(7), torch.ones(7, dtype=torch.bool))
+    pixels, operations = torch.randn(1, 3, 64, 64), []
+    for entries in (1, 10**6):
+        monkeypatch.setattr(err_seg, "ENTRIES_AT_ONCE", entries)
+        with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            model(pixels, words)
+        operations.append(counter.get_total_flops())
+    assert operations[0] == operations[1] > 0
 
 
 def test_a_fused_embedding_equals_embedding_and_then_fusing():

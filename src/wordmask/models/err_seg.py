@@ -15,6 +15,7 @@ Where we differ from the reference, with equal results:
 * K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -187,16 +188,21 @@ class CostEmbedding(nn.Module):
 
     def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
-            fine, coarse = self.fused(self.x16, cost_x16), self.fused(self.x32, cost_x32)
-            coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-            x = (fine + coarse) / 2  # (B·K, C, h, w)
-        return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
+            embed_x16, embed_x32 = self.fused(self.x16), self.fused(self.x32)
 
-    def fused(self, embed: nn.Conv2d, cost: Float[Tensor, "B K h w"]) -> Float[Tensor, "BK C h w"]:
-        """What `fuse` makes of an embedded cost map; half of both is their fusion."""
+            def embed(cost_x16: Tensor, cost_x32: Tensor) -> Tensor:
+                fine, coarse = embed_x16(cost_x16), embed_x32(cost_x32)  # (B·K, C, h, w) and half of that grid
+                x = (fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)) / 2
+                return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
+
+            return in_parts(embed, cost_x16, cost_x32, size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel())
+
+    def fused(self, embed: nn.Conv2d) -> Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "BK C h w"]]:
+        """What `fuse` makes of an embedded cost map, as one convolution; half of both is their fusion."""
         fuse = self.fuse.weight.flatten(1)  # (C, 256)
         kernel, bias = fuse @ embed.weight.flatten(1), fuse @ embed.bias + self.fuse.bias
-        return F.conv2d(cost.flatten(0, 1)[:, None], kernel.view(-1, 1, *embed.kernel_size), bias, padding=embed.padding)
+        kernel = kernel.view(-1, 1, *embed.kernel_size)
+        return lambda cost: F.conv2d(cost.flatten(0, 1)[:, None], kernel, bias, padding=embed.padding)
 
 
 class ImageGuidance(nn.Module):
@@ -219,27 +225,34 @@ class ImageGuidance(nn.Module):
 
 
 class GuidedLinear(nn.Linear):
-    """A linear layer on [x; guidance] that never concatenates: guidance may lack axes that x has, and is projected once."""
+    """A linear layer on [x; guidance] that never concatenates: `share` projects guidance once for all that are guided by it."""
 
     def __init__(self, width: int, guidance_width: int, out_width: int):
         super().__init__(width + guidance_width, out_width)
         self.split = width
 
-    def forward(self, x: Float[Tensor, "... C"], guidance: Float[Tensor, "... G"]) -> Float[Tensor, "... O"]:
-        return F.linear(x, self.weight[:, : self.split], self.bias) + F.linear(guidance, self.weight[:, self.split :])
+    def share(self, guidance: Float[Tensor, "... G"]) -> Float[Tensor, "... O"]:
+        """What guidance adds to the result."""
+        return F.linear(guidance, self.weight[:, self.split :])
+
+    def forward(self, x: Float[Tensor, "*S C"], shared: Float[Tensor, "#*S O"]) -> Float[Tensor, "*S O"]:
+        return F.linear(x, self.weight[:, : self.split], self.bias) + shared
 
 
 class GuidedConv2d(nn.Conv2d):
-    """A convolution on [x; guidance] that never concatenates: one guidance map serves the K class maps of its picture."""
+    """A convolution on [x; guidance] that never concatenates: `share` convolves guidance once for the K class maps of its picture."""
 
     def __init__(self, width: int, guidance_width: int, out_width: int, **settings):
         super().__init__(width + guidance_width, out_width, **settings)
         self.split = width
 
-    def forward(self, x: Float[Tensor, "BK C h w"], guidance: Float[Tensor, "B G h w"]) -> Float[Tensor, "BK O h2 w2"]:
+    def share(self, guidance: Float[Tensor, "B G h w"]) -> Float[Tensor, "B O h2 w2"]:
+        """What guidance adds to the result."""
+        return self._conv_forward(guidance, self.weight[:, self.split :], None)
+
+    def forward(self, x: Float[Tensor, "BK C h w"], shared: Float[Tensor, "B O h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
         own = self._conv_forward(x, self.weight[:, : self.split], self.bias)  # (B·K, O, h2, w2)
-        shared = self._conv_forward(guidance, self.weight[:, self.split :], None)  # (B, O, h2, w2)
-        return (own.unflatten(0, (len(guidance), -1)) + shared[:, None]).flatten(0, 1)
+        return (own.unflatten(0, (len(shared), -1)) + shared[:, None]).flatten(0, 1)
 
 
 class GatedMlp(nn.Module):
@@ -262,6 +275,9 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value).transpose(-2, -3).flatten(-2)
 
 
+Shared = tuple[Tensor, Tensor]  # what guidance adds to queries and to keys, computed once for all classes or all pixels
+
+
 class SpatialAttention(nn.Module):
     """Attention among the pixels of one class. Keys and values are reduced to half the resolution by a 2×2 convolution each."""
 
@@ -275,11 +291,15 @@ class SpatialAttention(nn.Module):
         self.norm_value, self.value = nn.LayerNorm(width), nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B h w C"]) -> Float[Tensor, "B K h w C"]:
-        maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
-        key = self.reduce_key(maps, guidance.permute(0, 3, 1, 2)).flatten(2).mT  # (B·K, h·w / 4, 2C)
+    def share(self, guidance: Float[Tensor, "B h w C"]) -> Shared:
+        """What guidance adds to the queries and the reduced keys of every class: (B, 1, h, w, C) and (B, 2C, h / 2, w / 2)."""
+        return self.query.share(guidance)[:, None], self.reduce_key.share(guidance.permute(0, 3, 1, 2))
+
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+        maps, (shared_query, shared_key) = x.flatten(0, 1).permute(0, 3, 1, 2), shared  # (B·K, C, h, w)
+        key = self.reduce_key(maps, shared_key).flatten(2).mT  # (B·K, h·w / 4, 2C)
         value = self.reduce_value(maps).flatten(2).mT
-        query = self.query(x, guidance[:, None]).flatten(0, 1).flatten(1, 2)  # (B·K, h·w, C)
+        query = self.query(x, shared_query).flatten(0, 1).flatten(1, 2)  # (B·K, h·w, C)
         attended = attend(query, self.key(self.norm_key(key)), self.value(self.norm_value(value)), self.heads)
         return self.out(attended).view(x.shape)
 
@@ -294,8 +314,8 @@ class SpatialBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
         self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B h w C"]) -> Float[Tensor, "B K h w C"]:
-        x = x + self._drop(self.attention(self.norm1(x), guidance))
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+        x = x + self._drop(self.attention(self.norm1(x), shared))
         y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
         y = self.depthwise(y).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
         return x + self._drop(y)
@@ -313,9 +333,14 @@ class ClassAttention(nn.Module):
         self.query, self.key = GuidedLinear(width, width, width), GuidedLinear(width, width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
-    def forward(self, x: Float[Tensor, "B h w K C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B h w K C"]:
+    def share(self, guidance: Float[Tensor, "B K C"]) -> Shared:
+        """What guidance adds to the queries and keys of every pixel: (B, 1, 1, K, C) each."""
         guidance = guidance[:, None, None]
-        return self.out(attend(self.query(x, guidance), self.key(x, guidance), self.value(x), self.heads))
+        return self.query.share(guidance), self.key.share(guidance)
+
+    def forward(self, x: Float[Tensor, "B h w K C"], shared: Shared) -> Float[Tensor, "B h w K C"]:
+        shared_query, shared_key = shared
+        return self.out(attend(self.query(x, shared_query), self.key(x, shared_key), self.value(x), self.heads))
 
 
 class ClassBlock(nn.Module):
@@ -327,11 +352,11 @@ class ClassBlock(nn.Module):
         self.norm1, self.attention = nn.LayerNorm(width), ClassAttention(width, heads)
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
 
-    def exchange(self, x: Float[Tensor, "B K h w C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B K h2 w2 C"]:
+    def exchange(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h2 w2 C"]:
         """What the classes have to say to each other, on the pooled grid."""
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
         y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
-        y = in_parts(lambda y: self._attend(y, guidance), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel(), into=y)
+        y = in_parts(lambda y: self._attend(y, shared), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel(), into=y)
         return y.permute(0, 3, 1, 2, 4)
 
     def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h2 w2 C"]) -> Float[Tensor, "B K h w C"]:
@@ -339,8 +364,8 @@ class ClassBlock(nn.Module):
         y = F.interpolate(y.flatten(0, 1).permute(0, 3, 1, 2), size=x.shape[2:4], mode="bilinear", align_corners=True)
         return x + y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
-    def _attend(self, y: Float[Tensor, "B h2 w2 K C"], guidance: Float[Tensor, "B K C"]) -> Float[Tensor, "B h2 w2 K C"]:
-        y = y + self._drop(self.attention(self.norm1(y), guidance))
+    def _attend(self, y: Float[Tensor, "B h2 w2 K C"], shared: Shared) -> Float[Tensor, "B h2 w2 K C"]:
+        y = y + self._drop(self.attention(self.norm1(y), shared))
         return y + self._drop(F.relu6(self.mlp(self.norm2(y))))
 
     def _drop(self, x: Tensor) -> Tensor:
@@ -359,12 +384,12 @@ class DecoderStep(nn.Module):
         self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
         self.norm2 = nn.GroupNorm(out_width // 8, out_width)
 
-    def guidance(self, stage: Float[Tensor, "B S h2 w2"]) -> Float[Tensor, "B G h2 w2"]:
-        """What all classes are refined beside."""
-        return F.relu6(self.guide(stage.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT)))
+    def share(self, stage: Float[Tensor, "B S h2 w2"]) -> Float[Tensor, "B O h2 w2"]:
+        """What all classes are refined beside, as `conv1` adds it."""
+        return self.conv1.share(F.relu6(self.guide(stage.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT))))
 
-    def forward(self, x: Float[Tensor, "BK C h w"], guidance: Float[Tensor, "B G h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
-        x = F.relu(self.norm1(self.conv1(self.up(x), guidance)))
+    def forward(self, x: Float[Tensor, "BK C h w"], shared: Float[Tensor, "B O h2 w2"]) -> Float[Tensor, "BK O h2 w2"]:
+        x = F.relu(self.norm1(self.conv1(self.up(x), shared)))
         return F.relu(self.norm2(self.conv2(x)))
 
 
@@ -477,11 +502,11 @@ class ErrSeg(nn.Module):
         cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
         image_guidance = self.image_guidance(*(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32)))
         text_guidance = F.gelu(self.text_guidance(text))
-        size = ENTRIES_AT_ONCE // cost_x16[:, 0].numel()
-        x = in_parts(self.cost_embedding, cost_x16, cost_x32, size=size)
+        x, size = self.cost_embedding(cost_x16, cost_x32), ENTRIES_AT_ONCE // cost_x16[:, 0].numel()
         for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
-            x = in_parts(lambda x, block=spatial_block: block(x, image_guidance), x, size=size, into=x)
-            y = class_block.exchange(x, text_guidance)
+            shared = spatial_block.attention.share(image_guidance)
+            x = in_parts(lambda x, block=spatial_block, shared=shared: block(x, shared), x, size=size, into=x)
+            y = class_block.exchange(x, class_block.attention.share(text_guidance))
             x = in_parts(class_block.bring_back, x, y, size=size, into=x)
         return x
 
@@ -494,11 +519,11 @@ class ErrSeg(nn.Module):
     def decode(self, x: Float[Tensor, "B K h w C"], features: Features) -> Float[Tensor, "B K h4 w4"]:
         """Bring the map of every kept class to stride 4, guided by the earlier stages of the image tower."""
         stages = features.x16.detach(), features.x8, features.x4
-        guidance = [step.guidance(stage) for step, stage in zip(self.decoder, stages, strict=True)]
+        shared = [step.share(stage) for step, stage in zip(self.decoder, stages, strict=True)]
 
         def draw(x: Tensor) -> Tensor:
             maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
-            for step, beside in zip(self.decoder, guidance, strict=True):
+            for step, beside in zip(self.decoder, shared, strict=True):
                 maps = step(maps, beside)
             return self.head(maps)[:, 0].unflatten(0, x.shape[:2])
 
