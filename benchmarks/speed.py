@@ -171,6 +171,7 @@ def page(found: dict) -> str:
         "",
         "The *floor* is the longer of two times: the part's operations at the measured rate of matrix products in that precision, and its",
         "bytes (weights and inputs once) at the measured bandwidth.",
+        _largest_gap(found["models"]),
         "",
         *_parts(found),
         *_memory(found),
@@ -213,17 +214,32 @@ def _parts(found: dict) -> Iterator[str]:
     for one in found["models"]:
         yield f"**{one['row']}, {one['asked']['precision']}**"
         yield ""
-        yield "| part | ms (from – to) | GFLOP | floor, ms | × floor |"
-        yield "|---|---|---|---|---|"
+        yield "| part | ms (from – to) | yardsticks | GFLOP | floor, ms | × floor |"
+        yield "|---|---|---|---|---|---|"
         for part in one["parts"]:
             floor = part["floor"]
-            cells = [part["part"], f"{1e3 * part['median']:.0f} ({1e3 * part['fastest']:.0f} – {1e3 * part['slowest']:.0f})"]
+            spread = f"{1e3 * part['fastest']:.0f} – {1e3 * part['slowest']:.0f}"
+            cells = [part["part"], f"{1e3 * part['median']:.0f} ({spread})", f"{part['yardsticks']:.3f}"]
             cells += [f"{part['operations'] / 1e9:.1f}", f"{1e3 * floor:.0f}", f"{part['median'] / floor:.1f}"] if floor else ["", "", ""]
             yield f"| {' | '.join(cells)} |"
-        gap = max((part for part in one["parts"] if part["floor"]), key=lambda part: part["median"] - part["floor"])
+        part = max((part for part in one["parts"] if part["floor"]), key=_gap)
         yield ""
-        yield f"The largest gap: {gap['part']}, {1e3 * (gap['median'] - gap['floor']):.0f} ms above its floor."
+        yield f"The largest gap: {part['part']}, {1e3 * _gap(part):.0f} ms above its floor."
         yield ""
+
+
+def _gap(part: dict) -> float:
+    """Seconds above the floor."""
+    return part["median"] - part["floor"]
+
+
+def _largest_gap(models: list[dict]) -> str:
+    """Of everything measured, in seconds and in times the floor."""
+    parts = [(one, part) for one in models for part in one["parts"] if part["floor"]]
+    longest, steepest = max(parts, key=lambda pair: _gap(pair[1])), max(parts, key=lambda pair: pair[1]["median"] / pair[1]["floor"])
+    where, often = (f"{one['row']}'s {part['part']} in {one['asked']['precision']}" for one, part in (longest, steepest))
+    times = steepest[1]["median"] / steepest[1]["floor"]
+    return f"The largest gap of all is {where}, {_gap(longest[1]):.1f} s; the most times its floor takes {often}, {times:.1f}."
 
 
 def _memory(found: dict) -> list[str]:

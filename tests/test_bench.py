@@ -90,7 +90,7 @@ def test_the_machine(quick):
 
 @pytest.mark.parametrize(("model", "precision"), [("err-seg-untrained", "float32"), ("eov-seg-untrained", "bfloat16")])
 def test_the_command(quick, monkeypatch, capsys, model, precision):
-    arguments = ["wordmask", "bench", model, "--runs", "1", "--batch", "2", "--precision", precision]
+    arguments = ["wordmask", "bench", model, "--runs", "2", "--batch", "2", "--precision", precision]
     monkeypatch.setattr("sys.argv", [*arguments, "--vocabulary", "pascal-voc-20", "--json", "out/speed.json"])
     with pytest.raises(SystemExit) as stop:
         main()
@@ -102,9 +102,12 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     assert labels[1:-2] == list(PARTS[kind_of(model).family].values())
     inside = {part["part"]: part for part in report["parts"]}
     assert all(inside[label]["floor"] > 0 and inside[label]["median"] > 0 for label in labels[1:-2])
+    assert all(part["runs"] == 2 for part in report["parts"])
     assert report["whole"]["median"] > 0
     assert report["yardsticks"] == pytest.approx(report["whole"]["median"] / 2)
-    assert report["batch"]["per picture"] > 0
+    assert inside["reading out"]["yardsticks"] == pytest.approx(inside["reading out"]["median"] / 2)
+    assert report["batch"]["yardsticks"] == pytest.approx(report["batch"]["per picture"] / 2)
+    assert all(report["text"][way]["median"] > 0 for way in ("cold", "on disk", "in memory"))
     assert model in out
     assert "yardstick 2.00 s" in out
 
