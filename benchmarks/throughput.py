@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wordmask.bench import RUNS, build, conditions, finish, some_picture, timed
+from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, some_picture, timed
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.pipeline import ahead, thread_count, thread_pool
 from wordmask.segmenter import Segmenter
@@ -119,35 +119,40 @@ def page(found: dict) -> str:
         "# Many pictures",
         "",
         f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, {where['date'][:10]};"
-        f" the default precision there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
+        f" {found['precision']}, the default there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
+        f"A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was {found['yardstick']['median']:.2f} s.",
         "",
         "## A batch beside one picture",
         "",
         "Seconds are medians (from – to); memory is the highest, beyond what was there before.",
         "",
-        "| model | pictures together | seconds | seconds per picture | MB | MB per picture |",
-        "|---|---|---|---|---|---|",
+        "| model | pictures together | seconds | seconds per picture | yardsticks | MB | MB per picture |",
+        "|---|---|---|---|---|---|---|",
     ]
+    yardstick = found["yardstick"]["median"]
     for model in found["models"]:
-        lines += [_batch_line(model["model"], one) for one in model["batches"]]
+        lines += [_batch_line(model["model"], one, yardstick) for one in model["batches"]]
     streams = f"{found['pictures']} JPEGs of {found['megapixels']:g} megapixels, read, segmented and written (label map, overlay, regions)."
     lines += [
         *("", "## The model at work", "", streams),
         "Of the whole time, the model worked the share in the last column, and waited in the rest. On a CPU threads that read and write",
         *("take cores from it while it works: what a stream gains is seen in pictures per second.", ""),
-        *("| model | way | pictures per second | seconds in the model, per picture | the model worked |", "|---|---|---|---|---|"),
+        "| model | way | pictures per second | yardsticks per picture | seconds in the model, per picture | the model worked |",
+        "|---|---|---|---|---|---|",
     ]
     for model in found["models"]:
         for one in model["streams"]:
             rate, share = one["pictures per second"], one["model"]
-            lines.append(f"| {model['model']} | {one['way']} | {rate:.2f} | {share / rate:.2f} | {share:.0%} |")
+            cells = [model["model"], one["way"], f"{rate:.2f}", f"{1 / rate / yardstick:.2f}", f"{share / rate:.2f}", f"{share:.0%}"]
+            lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
 
-def _batch_line(model: str, one: dict) -> str:
+def _batch_line(model: str, one: dict, yardstick: float) -> str:
     took, count, memory, (height, width) = one["seconds"], one["batch"], one["bytes"], one["size"]
     spread = f"{took['median']:.2f} ({took['fastest']:.2f} – {took['slowest']:.2f})"
-    cells = [model, f"{count} of {height}×{width}", spread, f"{took['median'] / count:.2f}"]
+    each = took["median"] / count
+    cells = [model, f"{count} of {height}×{width}", spread, f"{each:.2f}", f"{each / yardstick:.3f}"]
     cells += [f"{memory / 2**20:.0f}", f"{memory / 2**20 / count:.0f}"] if memory else ["", ""]
     return f"| {' | '.join(cells)} |"
 
@@ -155,7 +160,8 @@ def _batch_line(model: str, one: dict) -> str:
 def measure(asked: argparse.Namespace) -> dict[str, object]:
     """Everything, in plain values."""
     device, models = choose_device(asked.device), []
-    keep_freed_memory()  # as the command line does
+    yardstick = measure_yardstick(device)
+    keep_freed_memory()  # as the command line does; the yardstick was taken without
     with tempfile.TemporaryDirectory() as folder:
         paths = write_pictures(Path(folder), asked.pictures, asked.megapixels)
         for name in asked.models:
@@ -166,13 +172,14 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
             batches = list(measure_batches(segmenter, TINY_SIZE if "tiny" in name else SIZE, asked.runs))
             streams = [measure_way(way, segmenter, paths) for way in (one_by_one, as_stream)]
             models.append({"model": title, "batches": batches, "streams": streams})
-    return {"conditions": conditions(device), "pictures": asked.pictures, "megapixels": asked.megapixels, "models": models}
+    where = {"conditions": conditions(device), "precision": segmenter.precision, "yardstick": asdict(yardstick)}
+    return where | {"pictures": asked.pictures, "megapixels": asked.megapixels, "models": models}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--models", nargs="+", default=MODELS)
-    parser.add_argument("--pictures", type=int, default=16)
+    parser.add_argument("--pictures", type=int, default=10)
     parser.add_argument("--megapixels", type=float, default=2)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--device", default="auto")

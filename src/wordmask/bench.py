@@ -173,6 +173,7 @@ def measure_bandwidth(device: torch.device) -> float:
     return 2 * COPIED / timed(lambda: target.copy_(source), device).fastest
 
 
+@torch.inference_mode()
 def measure_yardstick(device: torch.device) -> Timing:
     """Time the image tower of ERR-Seg B with both dense maps, 640×640, eager float32."""
     kind = kind_of(YARDSTICK)

@@ -31,18 +31,33 @@ def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, uns
     Returns:
         ERR-Seg: `mIoU`. EOV-Seg: `PQ`, then `mIoU`. With `unseen` also `… seen` and `… unseen`.
     """
-    segmenter = Segmenter(model)
-    model_task = model.tasks[0]
-    semantic, panoptic = SemanticScore(len(data.vocabulary)), PanopticScore(np.array([entry.thing for entry in data.vocabulary]))
+    scores = Scores(Segmenter(model), data.vocabulary)
     for place, labelled in enumerate(pictures_of(data)):
-        found = segmenter.readings(labelled.rgb, data.vocabulary, {"semantic", model_task})
-        semantic.update(found["semantic"].labels, labelled.semantic)
-        if model_task == "panoptic":
-            panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
+        found = scores.add(labelled)
         if folder is not None and place < DRAWN:
-            draw_beside_truth(found[model_task], labelled, folder / f"{place}.png")
-    by_class = {"PQ": panoptic.compute().pq} if model_task == "panoptic" else {}
-    return summary(by_class | {"mIoU": semantic.compute().iou}, unseen)
+            draw_beside_truth(found[model.tasks[0]], labelled, folder / f"{place}.png")
+    return scores.summary(unseen)
+
+
+class Scores:
+    """What a segmenter makes of labelled pictures: mIoU, and first PQ where it tells segments apart."""
+
+    def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary):
+        self.segmenter, self.vocabulary, self.task = segmenter, vocabulary, segmenter.model.tasks[0]
+        self.semantic, self.panoptic = SemanticScore(len(vocabulary)), PanopticScore(np.array([entry.thing for entry in vocabulary]))
+
+    def add(self, labelled: LabelledPicture) -> dict[str, Segmentation]:
+        """Segment one more picture; return what was found, by task."""
+        found = self.segmenter.readings(labelled.rgb, self.vocabulary, {"semantic", self.task})
+        self.semantic.update(found["semantic"].labels, labelled.semantic)
+        if self.task == "panoptic":
+            self.panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
+        return found
+
+    def summary(self, unseen: np.ndarray | None = None) -> dict[str, float]:
+        """The scores of all pictures so far, in percent; see `validate`."""
+        by_class = {"PQ": self.panoptic.compute().pq} if self.task == "panoptic" else {}
+        return summary(by_class | {"mIoU": self.semantic.compute().iou}, unseen)
 
 
 class Part:

@@ -1,0 +1,79 @@
+"""What bfloat16 changes: scores of the bundled models on Shapeland's fixed test scenes, and the pixels that get another label.
+
+    uv run python benchmarks/precision.py
+
+Writes docs/results/precision.json and precision.md. With `--report` the page is made anew from the json.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from wordmask.bench import conditions
+from wordmask.data.shapeland import Shapeland
+from wordmask.models.load import load_model
+from wordmask.segmenter import Segmenter
+from wordmask.training.validation import Scores, pictures_of
+from wordmask.writing import atomic
+
+FOLDER = Path(__file__).parents[1] / "docs" / "results"
+MODELS = ("err-seg-tiny", "eov-seg-tiny")
+SETS = {"shapeland-150": 200, "shapeland-847": 100}  # scenes of the test split, as in the bundled models' card
+PRECISIONS = ("float32", "bfloat16")
+
+
+def compare(model: str, vocabulary: str, scenes: int) -> dict[str, object]:
+    """Segment scenes in both precisions; score each, and count equal labels."""
+    data = Shapeland(vocabulary, "test", scenes)
+    network = load_model(model).model.for_inference()
+    scores = [Scores(Segmenter(network, precision=precision), data.vocabulary) for precision in PRECISIONS]
+    same = []
+    for labelled in pictures_of(data):
+        one, other = (score.add(labelled)["semantic"].labels for score in scores)
+        same.append(np.mean(one == other))
+    by_precision = {precision: score.summary() for precision, score in zip(PRECISIONS, scores, strict=True)}
+    agreement = {"mean": float(np.mean(same)), "least": float(np.min(same))}
+    return {"model": model, "vocabulary": vocabulary, "scenes": scenes, "scores": by_precision, "same labels": agreement}
+
+
+def page(found: dict) -> str:
+    """What was measured, as Markdown."""
+    where = found["conditions"]
+    lines = [
+        "# bfloat16 beside float32",
+        "",
+        f"Made by `benchmarks/precision.py`. {where['cpu']} with {', '.join(where['instructions'])}, torch {where['torch']},"
+        f" {where['date'][:10]}.",
+        "The bundled models on Shapeland's test scenes, in percent. Last: pixels whose class is the same, and in the worst scene.",
+        "",
+        "| model | words, scenes | score | float32 | bfloat16 | difference | same class | worst scene |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for one in found["found"]:
+        same = [f"{100 * one['same labels'][which]:.2f}" for which in ("mean", "least")]
+        for name in one["scores"]["float32"]:
+            full, half = (one["scores"][precision][name] for precision in PRECISIONS)
+            cells = [one["model"], f"{one['vocabulary']}, {one['scenes']}", name, f"{full:.2f}", f"{half:.2f}", f"{half - full:+.2f}"]
+            lines.append(f"| {' | '.join(cells + same)} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=FOLDER)
+    parser.add_argument("--report", action="store_true", help="only make the page, from the json")
+    asked = parser.parse_args()
+    asked.out.mkdir(parents=True, exist_ok=True)
+    file = asked.out / "precision.json"
+    if not asked.report:
+        found = [compare(model, vocabulary, scenes) for vocabulary, scenes in SETS.items() for model in MODELS]
+        with atomic(file) as temporary:
+            temporary.write_text(json.dumps({"conditions": conditions(torch.device("cpu")), "found": found}, indent=1) + "\n")
+    (asked.out / "precision.md").write_text(page(json.loads(file.read_text())))
+
+
+if __name__ == "__main__":
+    main()
