@@ -75,6 +75,7 @@ def quick(monkeypatch, tmp_path):
     """A machine that is measured at once, and small pictures."""
     monkeypatch.setattr(bench, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
     monkeypatch.setattr(bench, "MATRIX", 64)
+    monkeypatch.setattr(bench, "CHANNELS", 8)
     monkeypatch.setattr(bench, "COPIED", 2**16)
     monkeypatch.setattr(bench, "SIZE", (64, 80))
     monkeypatch.chdir(tmp_path)

@@ -204,16 +204,14 @@ def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], fra
 
 def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> _Claims:
     covers = masks >= 0.5
-    masks = masks * scores[:, None, None]
-    winner = masks.argmax(dim=0)
+    confidence, winner = (masks * scores[:, None, None]).max(dim=0)  # a sixth of the time of argmax
     inside = covers.gather(0, winner[None])[0]
-    confidence = masks.gather(0, winner[None])[0]
     zeros = torch.zeros(len(scores), dtype=torch.long, device=winner.device)
     chosen = winner.flatten()
     won = zeros.scatter_add(0, chosen, torch.ones_like(chosen))
     taken = zeros.scatter_add(0, chosen, inside.flatten().long())
     evidence = zeros.scatter_add(0, chosen, (confidence * inside).mul(FINE).round().long().flatten())
-    return _Claims(winner.short(), inside, confidence, covers.flatten(1).sum(dim=1), won, taken, evidence)
+    return _Claims(winner.short(), inside, confidence, covers.flatten(1).sum(dim=1, dtype=torch.int32), won, taken, evidence)
 
 
 def number_segments(counts: list[list[int]], overlap: float) -> tuple[list[int], list[list[int]]]:
@@ -294,7 +292,7 @@ def _measure(
     row = 0
     for maps in frame.restore_strips(mask_logits):
         inside, here = maps > 0, slice(row, row + maps.shape[1])
-        areas += inside.flatten(1).sum(dim=1)
+        areas += inside.flatten(1).sum(dim=1, dtype=torch.int32)
         sums += (maps.sigmoid() * inside).flatten(1).sum(dim=1)
         rows[:, here] = inside.any(dim=2)
         columns |= inside.any(dim=1)
