@@ -35,7 +35,7 @@ from wordmask.image import prepare, read_picture
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.models import InPackage, kind_of
 from wordmask.models.load import load_model
-from wordmask.segmenter import Segmenter
+from wordmask.segmenter import Segmenter, stacked
 from wordmask.settings import choose_device, choose_precision
 from wordmask.text import TextCache
 from wordmask.vocabulary import Vocabulary
@@ -236,7 +236,7 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     report["memory"] = peak_memory(lambda: segmenter(rgb, vocabulary), device)
     parts = list(time_around(segmenter, rgb, vocabulary, device, runs))
     if not asked.compile:
-        parts[1:1] = time_parts(segmenter, pixels[None].to(device), words, runs)
+        parts[1:1] = time_parts(segmenter, stacked([pixels], device), words, runs)
     report["parts"] = [describe(part, machine, asked.precision) for part in parts]
     report["floor"] = sum(part["floor"] for part in report["parts"])
     report["yardsticks"] = report["whole"]["median"] / machine.yardstick.median

@@ -308,7 +308,7 @@ class Segmenter:
 
     @torch.inference_mode()
     def _segment(self, group: list[Prepared], request: Request) -> list[Answered]:
-        pixels = torch.stack([ready.pixels for ready in group]).to(self.device)
+        pixels = stacked([ready.pixels for ready in group], self.device)
         settings, asked = request.settings, request.asked
         choice = {"keep": settings["keep"]} if "keep" in settings else {}
         with self.autocast():
@@ -370,6 +370,11 @@ class Segmenter:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+
+def stacked(pixels: list[torch.Tensor], device: torch.device) -> torch.Tensor:
+    """Pictures of one size together, (B, 3, H, W); channels last in memory, where a ResNet takes three quarters of the time in bfloat16."""
+    return torch.stack(pixels).to(device, memory_format=torch.channels_last)
 
 
 def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
