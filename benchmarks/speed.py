@@ -14,7 +14,9 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import NamedTuple
 
@@ -65,13 +67,29 @@ ROWS = {
 # Measuring --------------------------------------------------------------------------------------------------------------------------
 
 
-def measure_rows(names: list[str], machine: Machine, device: torch.device, runs: int) -> Iterator[dict[str, object]]:
-    """Time each row in float32 and, where it is another, in the default precision."""
+def measure_rows(names: list[str], device: torch.device, runs: int) -> Iterator[tuple[Machine, dict[str, object]]]:
+    """Time each row in float32 and, where it is another, in the default precision; beside each, what the machine does at that time."""
     for name in names:
-        for precision in dict.fromkeys(("float32", choose_precision("auto", device))):
+        precisions = dict.fromkeys(("float32", choose_precision("auto", device)))
+        machine = machine_now(device, set(precisions))
+        print(f"{name}: {bench.machine_line(machine)}", flush=True)
+        for precision in precisions:
             row = ROWS[name]
-            print(f"{name}, {precision} …", flush=True)
-            yield {"row": name} | bench.bench(Asked(row.model, row.vocabulary, precision), machine, device, runs=runs)
+            report = bench.bench(Asked(row.model, row.vocabulary, precision), machine, device, runs=runs)
+            yield machine, {"row": name, "yardstick": machine.yardstick.median} | report
+
+
+def machine_now(device: torch.device, precisions: set[str]) -> Machine:
+    """Measure the machine in a process of its own, where freed memory isn't kept: the reference's yardstick was taken so."""
+    with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        return pool.submit(measure_machine, device, precisions).result()
+
+
+def combined(machines: list[Machine]) -> Machine:
+    """The highest rates, and all yardsticks."""
+    rates = {precision: max(machine.rates[precision] for machine in machines) for precision in machines[0].rates}
+    yardstick = summary([machine.yardstick.median for machine in machines])
+    return Machine(rates, max(machine.bandwidth for machine in machines), yardstick, machines[0].conditions)
 
 
 def measure_memory(model: str, device: torch.device) -> dict[str, object]:
@@ -161,7 +179,9 @@ def page(found: dict) -> str:
         "",
         "The reference's code was timed on another machine (two cores with AMX, float32 eager and bfloat16 autocast). So both are given in",
         "*yardsticks*: the image tower of ERR-Seg B with both dense maps, 640×640, float32, on the same machine.",
-        *_native(machine["products"]),
+        "It is taken anew before each model"
+        f" ({machine['yardstick']['fastest']:.2f} to {machine['yardstick']['slowest']:.2f} s): a shared machine has slow minutes.",
+        *_native(machine["rates"]),
         "",
         *_rows(found),
         "",
@@ -169,8 +189,8 @@ def page(found: dict) -> str:
         "",
         "## By part",
         "",
-        "The *floor* is the longer of two times: the part's operations at the rate above (of a matrix product or a convolution: the higher",
-        "one), and its bytes (weights and inputs once) at the measured bandwidth.",
+        "The *floor* is the longer of two times: the part's operations, each at the rate of its own precision in a matrix product or a",
+        "convolution, whichever is faster here; and its bytes (weights and inputs once) at the bandwidth.",
         _largest_gap(found["models"]),
         "",
         *_parts(found),
@@ -181,13 +201,13 @@ def page(found: dict) -> str:
 
 
 def _machine(content: dict) -> Machine:
-    return Machine(content["products"], content["bandwidth"], bench.Timing(**content["yardstick"]), content["conditions"])
+    return Machine(content["rates"], content["bandwidth"], bench.Timing(**content["yardstick"]), content["conditions"])
 
 
-def _native(products: dict[str, float]) -> Iterator[str]:
+def _native(rates: dict[str, float]) -> Iterator[str]:
     """How far this machine's bfloat16 is from the other's."""
-    if "bfloat16" in products:
-        times = products["bfloat16"] / products["float32"]
+    if "bfloat16" in rates:
+        times = rates["bfloat16"] / rates["float32"]
         yield f"What is asked of bfloat16 was set for AMX; this machine multiplies it {times:.1f} times as fast as float32."
 
 
@@ -234,12 +254,14 @@ def _gap(part: dict) -> float:
 
 
 def _largest_gap(models: list[dict]) -> str:
-    """Of everything measured, in seconds and in times the floor."""
-    parts = [(one, part) for one in models for part in one["parts"] if part["floor"]]
-    longest, steepest = max(parts, key=lambda pair: _gap(pair[1])), max(parts, key=lambda pair: pair[1]["median"] / pair[1]["floor"])
-    where, often = (f"{one['row']}'s {part['part']} in {one['asked']['precision']}" for one, part in (longest, steepest))
-    times = steepest[1]["median"] / steepest[1]["floor"]
-    return f"The largest gap of all is {where}, {_gap(longest[1]):.1f} s; the most times its floor takes {often}, {times:.1f}."
+    """Of everything measured, by precision."""
+    gaps = []
+    for precision in dict.fromkeys(one["asked"]["precision"] for one in models):
+        parts = [(one["row"], part) for one in models if one["asked"]["precision"] == precision for part in one["parts"] if part["floor"]]
+        row, part = max(parts, key=lambda pair: _gap(pair[1]))
+        times = part["median"] / part["floor"]
+        gaps.append(f"{part['part']} of {row}, {_gap(part):.1f} s above its floor or {times:.1f} times as long ({precision})")
+    return f"The largest gaps: {'; '.join(gaps)}."
 
 
 def _memory(found: dict) -> list[str]:
@@ -308,7 +330,7 @@ def draw(found: dict, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--rows", nargs="*", choices=list(ROWS), default=list(ROWS))
+    parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--out", type=Path, default=FOLDER)
@@ -317,13 +339,12 @@ def main() -> None:
     file = asked.out / "speed.json"
     if not asked.report:
         device = choose_device(asked.device)
-        machine = measure_machine(device, {choose_precision("auto", device)})
-        print(bench.machine_line(machine), flush=True)
-        keep_freed_memory()  # as the command line does; the yardstick was taken without
-        found = {"machine": asdict(machine), "start": measure_start(device)}
+        keep_freed_memory()  # as the command line does
+        found = {"start": measure_start(device)}
         found["memory"] = [measure_memory(model, device) for model in ("err-seg-base", "eov-seg-small")]
         found["text"] = [measure_text("err-seg-base", device, 64), measure_text("eov-seg-small", device, 12)]
-        found["models"] = list(measure_rows(asked.rows, machine, device, asked.runs))
+        machines, found["models"] = map(list, zip(*measure_rows(asked.rows, device, asked.runs), strict=True))
+        found["machine"] = asdict(combined(machines))
         asked.out.mkdir(parents=True, exist_ok=True)
         with atomic(file) as temporary:
             temporary.write_text(json.dumps(found, indent=1) + "\n")

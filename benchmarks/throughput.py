@@ -21,7 +21,7 @@ from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, s
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.pipeline import ahead, thread_count, thread_pool
 from wordmask.segmenter import Segmenter
-from wordmask.settings import choose_device
+from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
@@ -172,7 +172,7 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
             batches = list(measure_batches(segmenter, TINY_SIZE if "tiny" in name else SIZE, asked.runs))
             streams = [measure_way(way, segmenter, paths) for way in (one_by_one, as_stream)]
             models.append({"model": title, "batches": batches, "streams": streams})
-    where = {"conditions": conditions(device), "precision": segmenter.precision, "yardstick": asdict(yardstick)}
+    where = {"conditions": conditions(device), "precision": choose_precision("auto", device), "yardstick": asdict(yardstick)}
     return where | {"pictures": asked.pictures, "megapixels": asked.megapixels, "models": models}
 
 

@@ -9,7 +9,19 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask import clip
-from wordmask.models.err_seg import ClassBlock, CostEmbedding, ErrSeg, ErrSegConfig, Features, GuidedLinear, Shared, attend
+from wordmask.in_parts import in_parts
+from wordmask.models.err_seg import (
+    ENTRIES_AT_ONCE,
+    ClassBlock,
+    CostEmbedding,
+    ErrSeg,
+    ErrSegConfig,
+    Features,
+    Fused,
+    GuidedLinear,
+    SharedByPixels,
+    attend,
+)
 
 BOTH = ("x16", "x32")
 
@@ -30,11 +42,20 @@ class OneCostEmbedding(CostEmbedding):
 
     def forward(self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]) -> Float[Tensor, "B K h w C"]:
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]
+        scale = {"x16": 1, "x32": 2}[self.which]
         with torch.autocast(cost.device.type, enabled=False):
-            x = self.fused(getattr(self, self.which))(cost)  # (B·K, C, h, w), or half of that grid
-            if self.which == "x32":
-                x = F.interpolate(x, scale_factor=2, mode="bilinear", align_corners=False)
+            fused, entries = self.fused(getattr(self, self.which)), scale**2 * cost[:, 0].numel()
+            return in_parts(lambda cost: self.embed_one(cost, fused, scale), cost, size=ENTRIES_AT_ONCE // entries)
+
+    def embed_one(self, cost: Float[Tensor, "B K _ _"], fused: Fused, scale: int) -> Float[Tensor, "B K h w C"]:
+        """Embed the cost map of some classes."""
+        x = self.convolve(cost, fused)  # (B·K, C, h, w), or half of that grid
+        if scale != 1:
+            x = F.interpolate(x, scale_factor=scale, mode="bilinear", align_corners=False)
         return x.unflatten(0, cost.shape[:2]).permute(0, 1, 3, 4, 2)
+
+
+WholeShared = tuple[Float[Tensor, "B 1 h w C"], Float[Tensor, "B 1 h w C"]]  # queries and keys
 
 
 class WholeSpatialAttention(nn.Module):
@@ -46,12 +67,12 @@ class WholeSpatialAttention(nn.Module):
         self.query, self.key = GuidedLinear(width, width, width), GuidedLinear(width, width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
-    def share(self, guidance: Float[Tensor, "B h w C"]) -> Shared:
-        """What guidance adds to the queries and keys of every class: (B, 1, h, w, C) each."""
+    def share(self, guidance: Float[Tensor, "B h w C"]) -> WholeShared:
+        """What guidance adds to the queries and keys of every class."""
         guidance = guidance[:, None]
         return self.query.share(guidance), self.key.share(guidance)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: WholeShared) -> Float[Tensor, "B K h w C"]:
         shared_query, shared_key = shared
         query, key, value = self.query(x, shared_query), self.key(x, shared_key), self.value(x)
         attended = attend(*(y.flatten(0, 1).flatten(1, 2) for y in (query, key, value)), self.heads)  # (B·K, h·w, C)
@@ -61,7 +82,7 @@ class WholeSpatialAttention(nn.Module):
 class WholeClassBlock(ClassBlock):
     """Let the classes see each other at every pixel, without pooling; the result is added, as it is after pooling."""
 
-    def exchange(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+    def exchange(self, x: Float[Tensor, "B K h w C"], shared: SharedByPixels) -> Float[Tensor, "B K h w C"]:
         return self._attend(x.permute(0, 2, 3, 1, 4), shared).permute(0, 3, 1, 2, 4)
 
     def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h w C"]) -> Float[Tensor, "B K h w C"]:

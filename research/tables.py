@@ -4,9 +4,9 @@
     uv run --group research python research/tables.py --only keep ensembles    # some tables
     uv run --group research python research/tables.py --render                 # pages and plots anew, from the json that is there
 
-What takes how long, on one core: `keep`, `ensembles` and `layers`, minutes; `cost_*`, half an hour with two runs, or on two cores five
-minutes with seven and `--full-size-side 320`, as in docs/results; every other table eight minutes per variant, three hours in all. On a GPU
-give `--steps`: longer trainings tell more. They begin with the bundled models' CLIP.
+What takes how long, on one core: `keep`, `ensembles` and `layers`, minutes; on two cores `cost_err_seg` five minutes with three runs and
+`cost_eov_seg`, which has more variants, as long with seven and `--full-size-side 320`, as in docs/results; every other table eight minutes
+per variant, three hours in all. On a GPU give `--steps`: longer trainings tell more. They begin with the bundled models' CLIP.
 """
 
 import argparse

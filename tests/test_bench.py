@@ -1,19 +1,31 @@
 """What is timed and counted, on what can be counted by hand; and the command on a small model."""
 
 import json
+from collections import Counter
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from wordmask import bench
-from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, counting, measure_machine, some_picture, summary, timing
+from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, build, counting, measure_machine, some_picture, summary, timing
 from wordmask.cli import main
 from wordmask.models import kind_of
+from wordmask.segmenter import Segmenter
+from wordmask.text import Words
+from wordmask.vocabulary import Vocabulary
 from wordmask.watching import watched
 
 CPU = torch.device("cpu")
+
+
+def vectors(count: int, preset: str) -> Words:
+    """Words that mean nothing."""
+    width = kind_of(preset).presets[preset].clip.width
+    return Words(nn.functional.normalize(torch.randn(count, width), dim=1), torch.arange(count), torch.ones(count, dtype=torch.bool))
 
 
 class Product:
@@ -30,7 +42,7 @@ def test_operations_and_bytes_by_hand():
     owner, part = Product(), Part("product")
     with watched(owner, {"multiply": part}, counting):
         owner.multiply(torch.ones(7, 3))
-    assert part.operations == 2 * 5 * 7 * 3
+    assert part.operations == {"float32": 2 * 5 * 7 * 3}
     assert part.bytes == 4 * (5 * 7 + 7 * 3 + 5 * 3), "weight and input once, however often they are read, and the output"
     assert "multiply" not in vars(owner), "as it was"
 
@@ -53,9 +65,44 @@ def test_times_are_noted_and_summed_up():
 
 
 def test_a_floor_is_the_longer_of_two():
-    machine = Machine({"float32": 100.0}, 10.0, Timing(1, 1, 1, 1), {})
-    assert Part("much to compute", operations=1000, bytes=10).floor(machine, "float32") == 10
-    assert Part("much to read", operations=10, bytes=1000).floor(machine, "float32") == 100
+    machine = Machine({"float32": 100.0, "bfloat16": 400.0}, 10.0, Timing(1, 1, 1, 1), {})
+    assert Part("much to compute", operations=Counter(float32=1000), bytes=10).floor(machine) == 10
+    assert Part("in two precisions", operations=Counter(float32=1000, bfloat16=1000), bytes=10).floor(machine) == 12.5
+    assert Part("much to read", operations=Counter(float32=10), bytes=1000).floor(machine) == 100
+
+
+@pytest.mark.parametrize("preset", ["err-seg-tiny", "eov-seg-tiny"])
+def test_operations_are_those_of_torchs_counter(preset):
+    model, words = build(preset)[0].for_inference().requires_grad_(False), vectors(3, preset)
+    part, pixels = Part("all"), torch.randn(1, 3, 64, 96)
+    with torch.no_grad(), watched(model, {"encode_image": part}, counting):
+        model(pixels, words)
+    with torch.inference_mode(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
+        model.encode_image(pixels)
+    assert part.operations == {"float32": counter.get_total_flops()}
+
+
+def test_operations_are_counted_in_their_own_precision():
+    """Votes are float32, whatever the precision of the rest."""
+    model, parts = build("err-seg-tiny")[0].requires_grad_(False), {"encode_image": Part("CLIP"), "choose": Part("choice")}
+    with torch.no_grad(), watched(model, parts, counting), torch.autocast("cpu", torch.bfloat16):
+        model(torch.randn(1, 3, 64, 64), vectors(3, "err-seg-tiny"))
+    assert parts["encode_image"].operations.keys() == {"bfloat16"}
+    assert parts["choose"].operations == {"float32": 2 * 4 * 4 * 3 * model.config.clip.width}
+
+
+def test_rates_are_the_higher_ones(quick, monkeypatch):
+    found = iter([{"float32": 2.0}, {"float32": 3.0}])
+    monkeypatch.setattr(bench, "measure_rates", lambda *_: next(found))
+    assert measure_machine(CPU, {"float32"}).rates == {"float32": 3.0}
+
+
+def test_words_from_the_disk_are_not_encoded_again(monkeypatch):
+    segmenter = Segmenter(build("err-seg-tiny")[0])
+    encoded, encode = [], segmenter.model.encode_text
+    monkeypatch.setattr(segmenter.model, "encode_text", lambda phrases: encoded.append(phrases) or encode(phrases))
+    bench.time_text(segmenter, Vocabulary.of(["cup", "spoon"]))
+    assert sorted(phrase for phrases in encoded for phrase in phrases) == ["cup", "spoon"]
 
 
 @pytest.mark.parametrize("preset", ["err-seg-untrained", "eov-seg-untrained"])
@@ -75,7 +122,8 @@ def quick(monkeypatch, tmp_path):
     """A machine that is measured at once, and small pictures."""
     monkeypatch.setattr(bench, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
     monkeypatch.setattr(bench, "MATRIX", 64)
-    monkeypatch.setattr(bench, "CHANNELS", 8)
+    monkeypatch.setattr(bench, "MAPS", (8, 4, 6))
+    monkeypatch.setattr(bench, "RATE_SECONDS", 0)
     monkeypatch.setattr(bench, "COPIED", 2**16)
     monkeypatch.setattr(bench, "SIZE", (64, 80))
     monkeypatch.chdir(tmp_path)
@@ -84,8 +132,8 @@ def quick(monkeypatch, tmp_path):
 
 def test_the_machine(quick):
     machine = measure_machine(CPU, {"bfloat16"})
-    assert machine.products.keys() == {"bfloat16", "float32"}
-    assert all(rate > 0 for rate in (*machine.products.values(), machine.bandwidth))
+    assert machine.rates.keys() == {"bfloat16", "float32"}
+    assert all(rate > 0 for rate in (*machine.rates.values(), machine.bandwidth))
     assert machine.conditions["torch"] == torch.__version__
 
 
@@ -110,6 +158,7 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     assert report["batch"]["yardsticks"] == pytest.approx(report["batch"]["per picture"] / 2)
     assert all(report["text"][way]["median"] > 0 for way in ("cold", "on disk", "in memory"))
     assert model in out
+    assert all(label in out for label in labels), "none is cut short"
     assert "yardstick 2.00 s" in " ".join(out.split())
 
 

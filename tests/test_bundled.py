@@ -97,8 +97,9 @@ def test_bfloat16_hardly_changes_them(name):
     data, model = Shapeland("shapeland-150", "test", 4), load_model(name).model.for_inference()
     full, half = (Scores(Segmenter(model, precision=precision), data.vocabulary) for precision in ("float32", "bfloat16"))
     found = [[score.add(labelled)["semantic"].labels for score in (full, half)] for labelled in pictures_of(data)]
-    same = [np.mean(one == other) for one, other in found]
-    assert 0.99 <= np.mean(same) < 1, "and it is another precision"
+    same = np.mean([np.mean(one == other) for one, other in found])
+    assert same >= 0.99
+    assert same < 1, "it is another precision"
 
 
 def test_bfloat16_was_measured_on_many_scenes():
@@ -107,7 +108,7 @@ def test_bfloat16_was_measured_on_many_scenes():
     for one in found:
         full, half = one["scores"]["float32"], one["scores"]["bfloat16"]
         assert all(abs(half[name] - full[name]) <= LARGEST_CHANGE for name in full), one
-        assert one["same labels"]["mean"] >= 0.99
+        assert one["same labels"]["mean"] >= 0.995, "as the guide has it"
 
 
 def test_the_card_holds_the_scores():

@@ -49,10 +49,10 @@ def test_guided_convolution_equals_a_convolution_on_the_concatenation(settings):
 
 
 def test_guidance_is_projected_once_for_all_parts(monkeypatch):
-    """Classes or pixels one at a time take as many operations as all at once."""
+    """Classes or pixels one at a time take as many operations as all at once, also of two pictures."""
     model = ErrSeg(PRESETS["err-seg-tiny"]).eval().requires_grad_(False)
     words = Words(unit(7, model.config.clip.width, dim=1), torch.arange(7), torch.ones(7, dtype=torch.bool))
-    pixels, operations = torch.randn(1, 3, 64, 64), []
+    pixels, operations = torch.randn(2, 3, 64, 64), []
     for entries in (1, 10**6):
         monkeypatch.setattr(err_seg, "ENTRIES_AT_ONCE", entries)
         with torch.inference_mode(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:

@@ -45,19 +45,24 @@ def test_nothing_is_cut_or_overwritten_where_gradients_are_recorded():
     assert torch.equal(x.grad, torch.full_like(x, 2))
 
 
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 1e-4), ("bfloat16", 0.05)])
 @torch.inference_mode()
-def test_classes_in_parts_are_classes_at_once(tiny, monkeypatch):
+def test_classes_in_parts_are_classes_at_once(tiny, monkeypatch, precision, tolerance):
     """Also of a batch: class by class and row by row, ERR-Seg says what it says of all together."""
     pixels = torch.randn(2, 3, 128, 128, generator=torch.Generator().manual_seed(0))
     vectors = F.normalize(torch.randn(7, tiny.config.clip.width, generator=torch.Generator().manual_seed(1)), dim=-1)
     words = Words(vectors, torch.arange(7), torch.zeros(7, dtype=torch.bool))
-    monkeypatch.setattr(err_seg, "ENTRIES_AT_ONCE", 10**9)
-    whole = tiny(pixels, words, keep=5)
-    for entries in (1, 300):
+
+    def logits(entries: int) -> err_seg.SemanticLogits:
         monkeypatch.setattr(err_seg, "ENTRIES_AT_ONCE", entries)
-        parts = tiny(pixels, words, keep=5)
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            return tiny(pixels, words, keep=5)
+
+    whole = logits(10**9)
+    for entries in (1, 300):
+        parts = logits(entries)
         assert torch.equal(parts.kept, whole.kept)
-        torch.testing.assert_close(parts.logits, whole.logits, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(parts.logits, whole.logits, rtol=tolerance, atol=tolerance)
 
 
 FAULTS = """

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from wordmask.image import Frame
-from wordmask.postprocess import read_semantic
+from wordmask.postprocess import read_panoptic, read_semantic
 
 
 @given(kept=st.integers(1, 20), extra=st.integers(0, 5), seed=st.integers(0, 99))
@@ -37,3 +37,11 @@ def test_of_equal_probabilities_the_first_class_wins():
     reading = read_semantic(torch.zeros(12, 4, 4), torch.arange(12), Frame((8, 8)))
     assert (reading.best == 0).all()
     assert (reading.runner_up == 1).all()
+
+
+def test_of_equally_sure_queries_the_first_wins():
+    """Two stuff classes, three queries, each of them certain everywhere."""
+    class_logits, mask_logits = torch.tensor([[0.0, 9, 0], [9, 0, 0], [9, 0, 0]]), torch.full((3, 4, 5), 99.0)
+    found = read_panoptic(class_logits, mask_logits, things=torch.tensor([False, False]), frame=Frame((8, 10)))
+    assert (found.ids == 1).all()
+    assert (found.classes, found.queries, found.areas) == ([1], [[0]], [80])

@@ -13,6 +13,7 @@ import torch
 from torch.nn import functional as F
 
 import claims
+import err_seg_parts
 import report
 import starting_clip
 import tables
@@ -87,6 +88,18 @@ def test_one_cost_map_chooses_and_shows_the_same():
         features = model.encode_image(torch.randn(1, 3, 64, 64))
     assert features.dense_x16 is features.dense_x32
     assert features.dense_x32.shape[-2:] == (2, 2)
+
+
+@pytest.mark.parametrize("name", ["x16 alone", "x32 alone"])
+def test_one_cost_map_goes_in_parts_as_well(name, monkeypatch):
+    model = small(name).eval()
+    cost, convolve, sizes = torch.randn(2, 5, 4, 6), model.cost_embedding.convolve, []
+    monkeypatch.setattr(model.cost_embedding, "convolve", lambda cost, fused: sizes.append(cost.shape[1]) or convolve(cost, fused))
+    with torch.inference_mode():
+        whole = model.cost_embedding(cost, cost)
+        monkeypatch.setattr(err_seg_parts, "ENTRIES_AT_ONCE", 1)
+        torch.testing.assert_close(model.cost_embedding(cost, cost), whole)
+    assert sizes == [5, 1, 1, 1, 1, 1]
 
 
 def test_an_empty_mask_looks_everywhere():
@@ -287,6 +300,13 @@ def test_the_page_of_a_benchmark_is_what_its_json_says(tmp_path, name, plots):
     subprocess.run(command, check=True, capture_output=True, timeout=300)
     assert (tmp_path / f"{name}.md").read_text() == (folder / f"{name}.md").read_text()
     assert all((tmp_path / plot).exists() and (folder / plot).exists() for plot in plots)
+
+
+def test_nothing_is_faster_than_its_floor():
+    found = json.loads((ROOT / "docs" / "results" / "speed.json").read_text())
+    parts = [part for one in found["models"] for part in one["parts"] if part["floor"]]
+    assert len(parts) > 40
+    assert all(part["median"] >= part["floor"] for part in parts)
 
 
 def test_what_lies_in_docs_is_what_its_json_says(tmp_path):

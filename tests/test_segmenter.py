@@ -12,7 +12,7 @@ from conftest import colourful
 from wordmask import segmenter
 from wordmask.pipeline import thread_count
 from wordmask.results import as_labels
-from wordmask.segmenter import DISTRACTORS, Segmenter, distractors
+from wordmask.segmenter import DISTRACTORS, Segmenter, distractors, stacked
 from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
 
@@ -88,6 +88,20 @@ def test_nothing_may_be_left_to_compete(segment):
     vocabulary = Vocabulary.builtin(DISTRACTORS)
     assert distractors(vocabulary) == ()
     assert segment(colourful(20, 20), vocabulary, background="other").unlabelled_area == 0
+
+
+@pytest.mark.parametrize("model", ["err-seg-tiny", "eov-seg-tiny"])
+@pytest.mark.parametrize("count", [1, 2])
+def test_pixels_lie_channels_last_and_say_the_same(model, count):
+    one = [torch.randn(3, 64, 96, generator=torch.Generator().manual_seed(seed)) for seed in range(count)]
+    pixels, segmenter = stacked(one, torch.device("cpu")), wordmask.load(model, device="cpu", precision="float32")
+    assert torch.equal(pixels, torch.stack(one))
+    assert pixels.is_contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        words = segmenter.encode_words(Vocabulary.of(["grass", "sea", "hedgehog"]))
+        found, expected = (segmenter.model(x, words) for x in (pixels, torch.stack(one)))
+    for mine, other in zip(found, expected, strict=True):
+        assert mine is other is None or torch.allclose(mine, other, rtol=1e-3, atol=1e-3)
 
 
 def test_per_pixel_on_request(segment):

@@ -1,11 +1,13 @@
 """How fast a model is, part by part, beside what the machine could do at best.
 
 Released presets are built with random weights: speed doesn't depend on them. Every time is the median of several runs after a warm-up,
-with the fastest and the slowest. So that figures from two machines can be compared, all are also given in units of one *yardstick*: the
-image tower of ERR-Seg B with both dense maps, 640×640 pixels, in eager float32.
+with the fastest and the slowest; only words that are encoded for the first time have one run. So that figures from two machines can be
+compared, pictures are also given in units of one *yardstick*: the image tower of ERR-Seg B with both dense maps, 640×640 pixels, in eager
+float32.
 
-The *floor* of a part is the longer of two times: its floating-point operations at the rate that the machine reaches in that precision, in a
-matrix product or a convolution, and the bytes it can't avoid (weights and inputs read once, outputs written once) at its bandwidth.
+The *floor* of a part is the longer of two times: its floating-point operations, each in its own precision, at the rate that the machine
+reaches in that precision, in a matrix product or a convolution; and the bytes it can't avoid (weights and inputs read once, outputs written
+once) at its bandwidth.
 """
 
 import io
@@ -14,6 +16,7 @@ import platform
 import statistics
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -23,13 +26,14 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from PIL import Image
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
-from torch.utils.flop_counter import FlopCounterMode
+from torch.utils.flop_counter import flop_registry
 
 from wordmask.image import prepare, read_picture
 from wordmask.memory import keep_freed_memory, peak_memory
@@ -50,11 +54,13 @@ PARTS = {  # methods of the models, in the order data meets them
     },
 }
 YARDSTICK = "err-seg-base"
-MATRIX, CHANNELS = 2048, 256  # side of the matrices whose product is timed; of the maps that are convolved
+MATRIX = 2048  # side of the matrices whose product is timed
+MAPS = (256, 64, 64)  # (C, H, W) of those that a 3×3 convolution is timed with
 COPIED = 2**28  # bytes
 SIZE = (480, 640)  # of the picture
 TEXT_CLASSES = 150  # at most, of those that are encoded to time the text tower
 RUNS = 5
+RATE_SECONDS = 0.5  # that each of them is repeated for: its fastest run counts, and a shared machine has slow moments
 
 
 @dataclass(frozen=True)
@@ -72,13 +78,13 @@ class Machine:
     """What the machine can do.
 
     Args:
-        products: Floating-point operations per second of the faster of a matrix product and a convolution, by precision.
+        rates: Floating-point operations per second of a matrix product or a convolution, whichever is faster, by precision.
         bandwidth: Bytes per second, read and written, of a copy in memory.
         yardstick: Of the image tower of ERR-Seg B in float32.
         conditions: Hardware, versions, threads, time.
     """
 
-    products: dict[str, float]
+    rates: dict[str, float]
     bandwidth: float
     yardstick: Timing
     conditions: dict[str, object]
@@ -90,18 +96,19 @@ class Part:
 
     Args:
         seconds: Of each run.
-        operations: Floating-point operations of one run.
+        operations: Floating-point operations of one run, by the precision they are done in.
         bytes: Weights and inputs read once and outputs written once.
     """
 
     label: str
     seconds: list[float] = field(default_factory=list)
-    operations: int = 0
+    operations: Counter[str] = field(default_factory=Counter)
     bytes: int = 0
 
-    def floor(self, machine: Machine, precision: str) -> float:
+    def floor(self, machine: Machine) -> float:
         """The least number of seconds that this machine could need."""
-        return max(self.operations / machine.products[precision], self.bytes / machine.bandwidth)
+        computing = sum(count / machine.rates[precision] for precision, count in self.operations.items())
+        return max(computing, self.bytes / machine.bandwidth)
 
 
 class Asked(NamedTuple):
@@ -158,22 +165,37 @@ def finish(device: torch.device) -> None:
 
 @torch.inference_mode()
 def measure_machine(device: torch.device, precisions: set[str]) -> Machine:
-    """Measure products, bandwidth and the yardstick."""
-    products = {precision: measure_products(device, getattr(torch, precision)) for precision in precisions | {"float32"}}
-    return Machine(products, measure_bandwidth(device), measure_yardstick(device), conditions(device))
+    """Measure what the machine can do; its rates twice, before the yardstick and after it."""
+    wanted = sorted(precisions | {"float32"})
+    before = measure_rates(device, wanted)
+    bandwidth, yardstick = measure_bandwidth(device), measure_yardstick(device)
+    after = measure_rates(device, wanted)
+    return Machine({precision: max(before[precision], after[precision]) for precision in wanted}, bandwidth, yardstick, conditions(device))
 
 
-def measure_products(device: torch.device, dtype: torch.dtype) -> float:
-    """Floating-point operations per second of a matrix product, or of a convolution: torch leaves them to different libraries.
+def measure_rates(device: torch.device, precisions: list[str]) -> dict[str, float]:
+    """Floating-point operations per second: the higher rate of a matrix product and a convolution, which torch leaves to two libraries.
 
     On a CPU of AMD, convolutions can be more than twice as fast in float32.
     """
-    a, b = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
-    x = torch.randn(1, CHANNELS, 64, 64, device=device).to(dtype, memory_format=torch.channels_last)
-    kernel = torch.randn(CHANNELS, CHANNELS, 3, 3, device=device).to(dtype)
-    product = 2 * MATRIX**3 / timed(lambda: a @ b, device).fastest
-    convolution = 2 * 64 * 64 * 9 * CHANNELS**2 / timed(lambda: nn.functional.conv2d(x, kernel, padding=1), device).fastest
-    return max(product, convolution)
+    rates = {}
+    for precision in precisions:
+        dtype, (channels, height, width) = getattr(torch, precision), MAPS
+        a, b = (torch.randn(MATRIX, MATRIX, device=device).to(dtype) for _ in range(2))
+        x = torch.randn(1, *MAPS, device=device).to(dtype, memory_format=torch.channels_last)
+        kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
+        product = 2 * MATRIX**3 / fastest(lambda a=a, b=b: a @ b, device)
+        convolution = 2 * kernel.numel() * height * width / fastest(lambda x=x, k=kernel: nn.functional.conv2d(x, k, padding=1), device)
+        rates[precision] = max(product, convolution)
+    return rates
+
+
+def fastest(action: Callable[[], object], device: torch.device) -> float:
+    """The fastest of the runs that `RATE_SECONDS` have room for, two at least."""
+    started, seconds = time.perf_counter(), []
+    while len(seconds) < 2 or time.perf_counter() - started < RATE_SECONDS:
+        seconds += seconds_of(action, device, runs=1, warm_up=0)
+    return min(seconds)
 
 
 def measure_bandwidth(device: torch.device) -> float:
@@ -237,7 +259,7 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     parts = list(time_around(segmenter, rgb, vocabulary, device, runs))
     if not asked.compile:
         parts[1:1] = time_parts(segmenter, stacked([pixels], device), words, runs)
-    report["parts"] = [describe(part, machine, asked.precision) for part in parts]
+    report["parts"] = [describe(part, machine) for part in parts]
     report["floor"] = sum(part["floor"] for part in report["parts"])
     report["yardsticks"] = report["whole"]["median"] / machine.yardstick.median
     report["input"] = {"picture": list(SIZE), "pixels": list(pixels.shape[1:]), "original": list(frame.original)}
@@ -317,7 +339,7 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
     with torch.inference_mode(), watched(model, parts, timing(device)), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
-    with torch.inference_mode(), watched(model, parts, counting):  # in float32, as weights and inputs lie in memory
+    with torch.no_grad(), watched(model, parts, counting), segmenter.autocast():  # in inference mode operators come whole, uncountable
         model(pixels, words)
     return list(parts.values())
 
@@ -338,12 +360,27 @@ def timing(device: torch.device) -> Watch:
 
 def counting(part: Part, run: Callable[[], object]) -> object:
     """Count the operations and bytes of a method."""
-    operations, read = FlopCounterMode(display=False), BytesRead()
-    with sdpa_kernel(SDPBackend.MATH), read, operations:  # the counter doesn't know every kernel of attention
+    operations, read = Operations(), BytesRead()
+    with sdpa_kernel(SDPBackend.MATH), read, operations:  # not every kernel of attention can be counted
         result = run()
-    part.operations += operations.get_total_flops()
+    part.operations += operations.by_precision
     part.bytes += read.total + sum(leaf.nbytes for leaf in tree_leaves(result) if isinstance(leaf, Tensor))
     return result
+
+
+class Operations(TorchDispatchMode):
+    """Counts floating-point operations by precision, with torch's own formulas."""
+
+    def __init__(self):
+        super().__init__()
+        self.by_precision: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, operator, types, arguments=(), settings=None):
+        result = operator(*arguments, **(settings or {}))
+        if (count := flop_registry.get(operator._overloadpacket)) is not None:
+            precision = str(tree_leaves(result)[0].dtype).removeprefix("torch.")
+            self.by_precision[precision] += count(*arguments, **(settings or {}), out_val=result)
+        return result
 
 
 class BytesRead(TorchDispatchMode):
@@ -369,12 +406,16 @@ class BytesRead(TorchDispatchMode):
         return result
 
 
-def describe(part: Part, machine: Machine, precision: str) -> dict[str, object]:
+def describe(part: Part, machine: Machine) -> dict[str, object]:
     """A part in plain values."""
     timing = summary(part.seconds)
-    return {
-        **{"part": part.label, **asdict(timing), "operations": part.operations, "bytes": part.bytes},
-        **{"floor": part.floor(machine, precision), "yardsticks": timing.median / machine.yardstick.median},
+    return asdict(timing) | {
+        "part": part.label,
+        "yardsticks": timing.median / machine.yardstick.median,
+        "operations": part.operations.total(),
+        "by precision": dict(part.operations),
+        "bytes": part.bytes,
+        "floor": part.floor(machine),
     }
 
 
@@ -413,7 +454,7 @@ def bench_all(
 
 def machine_line(machine: Machine) -> str:
     """What the machine can do, in a line."""
-    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in machine.products.items())
+    rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in machine.rates.items())
     where = machine.conditions
     return (
         f"{where['cpu'] if where['device'] == 'cpu' else where['device']}, {where['threads']} threads, torch {where['torch']}: {rates}, "
@@ -421,24 +462,31 @@ def machine_line(machine: Machine) -> str:
     )
 
 
+def spread_of(timing: dict, pictures: int = 1) -> str:
+    """The fastest and the slowest run, in ms per picture."""
+    digits = 1 if timing["slowest"] < 0.1 else 0
+    return f"{1e3 * timing['fastest'] / pictures:.{digits}f} – {1e3 * timing['slowest'] / pictures:.{digits}f}"
+
+
 def table_of(report: dict) -> Table:
     """The parts of a model, what they took, and their floors."""
     asked, whole = report["asked"], report["whole"]
-    table = Table(title=f"{asked['model']}, {report['classes']} classes, {asked['precision']}{', compiled' if asked['compile'] else ''}")
-    for column in ("part", "ms", "from – to", "yardsticks", "GFLOP", "floor, ms", "× floor"):
-        table.add_column(column, justify="left" if column == "part" else "right")
+    title = f"{asked['model']}, {report['classes']} classes, {asked['precision']}{', compiled' if asked['compile'] else ''}"
+    table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # 80 columns are enough
+    for column in ("part", "ms", "from – to", "yard-\nsticks", "GFLOP", "floor,\nms", "× floor"):
+        table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
     for part in report["parts"]:
         floor = part["floor"]
         ratio = f"{part['median'] / floor:.1f}" if floor else ""
-        spread = f"{1e3 * part['fastest']:.1f} – {1e3 * part['slowest']:.1f}"
+        spread = spread_of(part)
         floors = (f"{part['operations'] / 1e9:.2f}", f"{1e3 * floor:.1f}", ratio) if floor else ("", "", "")
         table.add_row(part["part"], f"{1e3 * part['median']:.1f}", spread, f"{part['yardsticks']:.3f}", *floors)
     table.add_section()
-    spread = f"{1e3 * whole['fastest']:.1f} – {1e3 * whole['slowest']:.1f}"
-    table.add_row("whole call, words known", f"{1e3 * whole['median']:.1f}", spread, f"{report['yardsticks']:.3f}")
+    table.add_row("whole call, words known", f"{1e3 * whole['median']:.1f}", spread_of(whole), f"{report['yardsticks']:.3f}")
     if "batch" in report:
         batch = report["batch"]
-        table.add_row(f"per picture of {asked['batch']}", f"{1e3 * batch['per picture']:.1f}", "", f"{batch['yardsticks']:.3f}")
+        cells = (f"{1e3 * batch['per picture']:.1f}", spread_of(batch, asked["batch"]), f"{batch['yardsticks']:.3f}")
+        table.add_row(f"per picture of {asked['batch']}", *cells)
     caption = f"{report['parameters'] / 1e6:.1f} M parameters"
     if report["memory"]:
         caption += f" · {(report['memory']['peak'] - report['memory']['before']) / 2**20:.0f} MB beyond weights"

@@ -15,7 +15,6 @@ Where we differ from the reference, with equal results:
 * K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -174,6 +173,9 @@ def choose_classes(
     return kept
 
 
+Fused = tuple[Float[Tensor, "C 1 7 7"], Float[Tensor, " C"]]  # kernel and bias
+
+
 class CostEmbedding(nn.Module):
     """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to the result.
 
@@ -188,21 +190,28 @@ class CostEmbedding(nn.Module):
 
     def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
-            embed_x16, embed_x32 = self.fused(self.x16), self.fused(self.x32)
+            fused = self.fused(self.x16), self.fused(self.x32)
+            return in_parts(lambda *costs: self.embed(*costs, *fused), cost_x16, cost_x32, size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel())
 
-            def embed(cost_x16: Tensor, cost_x32: Tensor) -> Tensor:
-                fine, coarse = embed_x16(cost_x16), embed_x32(cost_x32)  # (B·K, C, h, w) and half of that grid
-                x = (fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)) / 2
-                return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
-
-            return in_parts(embed, cost_x16, cost_x32, size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel())
-
-    def fused(self, embed: nn.Conv2d) -> Callable[[Float[Tensor, "B K h w"]], Float[Tensor, "BK C h w"]]:
+    def fused(self, embed: nn.Conv2d) -> Fused:
         """What `fuse` makes of an embedded cost map, as one convolution; half of both is their fusion."""
         fuse = self.fuse.weight.flatten(1)  # (C, 256)
         kernel, bias = fuse @ embed.weight.flatten(1), fuse @ embed.bias + self.fuse.bias
-        kernel = kernel.view(-1, 1, *embed.kernel_size)
-        return lambda cost: F.conv2d(cost.flatten(0, 1)[:, None], kernel, bias, padding=embed.padding)
+        return kernel.view(-1, 1, *embed.kernel_size), bias
+
+    def embed(
+        self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"], fused_x16: Fused, fused_x32: Fused
+    ) -> Float[Tensor, "B K h w C"]:
+        """Embed the cost maps of some classes."""
+        fine, coarse = self.convolve(cost_x16, fused_x16), self.convolve(cost_x32, fused_x32)
+        x = (fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)) / 2  # (B·K, C, h, w)
+        return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
+
+    @staticmethod
+    def convolve(cost: Float[Tensor, "B K h w"], fused: Fused) -> Float[Tensor, "BK C h w"]:
+        """Every class's map by itself."""
+        kernel, bias = fused
+        return F.conv2d(cost.flatten(0, 1)[:, None], kernel, bias, padding=kernel.shape[-1] // 2)
 
 
 class ImageGuidance(nn.Module):
@@ -275,7 +284,18 @@ def attend(
     return F.scaled_dot_product_attention(query, key, value).transpose(-2, -3).flatten(-2)
 
 
-Shared = tuple[Tensor, Tensor]  # what guidance adds to queries and to keys, computed once for all classes or all pixels
+class SharedByClasses(NamedTuple):
+    """What guidance by the image adds to queries and keys, once for all classes."""
+
+    query: Float[Tensor, "B 1 h w C"]
+    key: Float[Tensor, "B C2 h2 w2"]
+
+
+class SharedByPixels(NamedTuple):
+    """What guidance by the words adds to queries and keys, once for all pixels."""
+
+    query: Float[Tensor, "B 1 1 K C"]
+    key: Float[Tensor, "B 1 1 K C"]
 
 
 class SpatialAttention(nn.Module):
@@ -291,15 +311,15 @@ class SpatialAttention(nn.Module):
         self.norm_value, self.value = nn.LayerNorm(width), nn.Linear(width, width)
         self.out = nn.Linear(width, width)
 
-    def share(self, guidance: Float[Tensor, "B h w C"]) -> Shared:
-        """What guidance adds to the queries and the reduced keys of every class: (B, 1, h, w, C) and (B, 2C, h / 2, w / 2)."""
-        return self.query.share(guidance)[:, None], self.reduce_key.share(guidance.permute(0, 3, 1, 2))
+    def share(self, guidance: Float[Tensor, "B h w C"]) -> SharedByClasses:
+        """What guidance adds to the queries and the reduced keys of every class."""
+        return SharedByClasses(self.query.share(guidance)[:, None], self.reduce_key.share(guidance.permute(0, 3, 1, 2)))
 
-    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
-        maps, (shared_query, shared_key) = x.flatten(0, 1).permute(0, 3, 1, 2), shared  # (B·K, C, h, w)
-        key = self.reduce_key(maps, shared_key).flatten(2).mT  # (B·K, h·w / 4, 2C)
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: SharedByClasses) -> Float[Tensor, "B K h w C"]:
+        maps = x.flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
+        key = self.reduce_key(maps, shared.key).flatten(2).mT  # (B·K, h·w / 4, 2C)
         value = self.reduce_value(maps).flatten(2).mT
-        query = self.query(x, shared_query).flatten(0, 1).flatten(1, 2)  # (B·K, h·w, C)
+        query = self.query(x, shared.query).flatten(0, 1).flatten(1, 2)  # (B·K, h·w, C)
         attended = attend(query, self.key(self.norm_key(key)), self.value(self.norm_value(value)), self.heads)
         return self.out(attended).view(x.shape)
 
@@ -314,7 +334,8 @@ class SpatialBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
         self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h w C"]:
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: tuple[Tensor, Tensor]) -> Float[Tensor, "B K h w C"]:
+        """`shared` is what `attention.share` gave."""
         x = x + self._drop(self.attention(self.norm1(x), shared))
         y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
         y = self.depthwise(y).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
@@ -333,14 +354,13 @@ class ClassAttention(nn.Module):
         self.query, self.key = GuidedLinear(width, width, width), GuidedLinear(width, width, width)
         self.value, self.out = nn.Linear(width, width), nn.Linear(width, width)
 
-    def share(self, guidance: Float[Tensor, "B K C"]) -> Shared:
-        """What guidance adds to the queries and keys of every pixel: (B, 1, 1, K, C) each."""
+    def share(self, guidance: Float[Tensor, "B K C"]) -> SharedByPixels:
+        """What guidance adds to the queries and keys of every pixel."""
         guidance = guidance[:, None, None]
-        return self.query.share(guidance), self.key.share(guidance)
+        return SharedByPixels(self.query.share(guidance), self.key.share(guidance))
 
-    def forward(self, x: Float[Tensor, "B h w K C"], shared: Shared) -> Float[Tensor, "B h w K C"]:
-        shared_query, shared_key = shared
-        return self.out(attend(self.query(x, shared_query), self.key(x, shared_key), self.value(x), self.heads))
+    def forward(self, x: Float[Tensor, "B h w K C"], shared: SharedByPixels) -> Float[Tensor, "B h w K C"]:
+        return self.out(attend(self.query(x, shared.query), self.key(x, shared.key), self.value(x), self.heads))
 
 
 class ClassBlock(nn.Module):
@@ -352,7 +372,7 @@ class ClassBlock(nn.Module):
         self.norm1, self.attention = nn.LayerNorm(width), ClassAttention(width, heads)
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
 
-    def exchange(self, x: Float[Tensor, "B K h w C"], shared: Shared) -> Float[Tensor, "B K h2 w2 C"]:
+    def exchange(self, x: Float[Tensor, "B K h w C"], shared: SharedByPixels) -> Float[Tensor, "B K h2 w2 C"]:
         """What the classes have to say to each other, on the pooled grid."""
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
         y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
@@ -364,7 +384,7 @@ class ClassBlock(nn.Module):
         y = F.interpolate(y.flatten(0, 1).permute(0, 3, 1, 2), size=x.shape[2:4], mode="bilinear", align_corners=True)
         return x + y.permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
 
-    def _attend(self, y: Float[Tensor, "B h2 w2 K C"], shared: Shared) -> Float[Tensor, "B h2 w2 K C"]:
+    def _attend(self, y: Float[Tensor, "B h2 w2 K C"], shared: SharedByPixels) -> Float[Tensor, "B h2 w2 K C"]:
         y = y + self._drop(self.attention(self.norm1(y), shared))
         return y + self._drop(F.relu6(self.mlp(self.norm2(y))))
 
@@ -502,7 +522,8 @@ class ErrSeg(nn.Module):
         cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
         image_guidance = self.image_guidance(*(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32)))
         text_guidance = F.gelu(self.text_guidance(text))
-        x, size = self.cost_embedding(cost_x16, cost_x32), ENTRIES_AT_ONCE // cost_x16[:, 0].numel()
+        x = self.cost_embedding(cost_x16, cost_x32)
+        size = ENTRIES_AT_ONCE // x[:, 0, ..., 0].numel()
         for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
             shared = spatial_block.attention.share(image_guidance)
             x = in_parts(lambda x, block=spatial_block, shared=shared: block(x, shared), x, size=size, into=x)

@@ -35,8 +35,8 @@ def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, uns
     for place, labelled in enumerate(pictures_of(data)):
         found = scores.add(labelled)
         if folder is not None and place < DRAWN:
-            draw_beside_truth(found[model.tasks[0]], labelled, folder / f"{place}.png")
-    return scores.summary(unseen)
+            draw_beside_truth(found[scores.task], labelled, folder / f"{place}.png")
+    return scores.compute(unseen)
 
 
 class Scores:
@@ -54,7 +54,7 @@ class Scores:
             self.panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
         return found
 
-    def summary(self, unseen: np.ndarray | None = None) -> dict[str, float]:
+    def compute(self, unseen: np.ndarray | None = None) -> dict[str, float]:
         """The scores of all pictures so far, in percent; see `validate`."""
         by_class = {"PQ": self.panoptic.compute().pq} if self.task == "panoptic" else {}
         return summary(by_class | {"mIoU": self.semantic.compute().iou}, unseen)
