@@ -46,8 +46,8 @@ def page(found: dict) -> str:
     lines = [
         "# bfloat16 beside float32",
         "",
-        f"Made by `benchmarks/precision.py`. {where['cpu']} with {', '.join(where['instructions'])}, torch {where['torch']},"
-        f" {where['date'][:10]}.",
+        f"Made by `benchmarks/precision.py`. {where['cpu']} ({', '.join(where['instructions']) or 'none of the instructions asked for'}),"
+        f" torch {where['torch']}, {where['date'][:10]}.",
         "The bundled models on Shapeland's test scenes, in percent. Last: pixels whose class is the same, and in the worst scene.",
         "",
         "| model | words, scenes | score | float32 | bfloat16 | difference | same class | worst scene |",
