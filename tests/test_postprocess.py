@@ -8,6 +8,8 @@ from torch.nn import functional as F
 from wordmask.image import Frame
 from wordmask.postprocess import read_panoptic, read_semantic
 
+ROUNDING = 1e-6  # probabilities nearer to each other may change places
+
 
 @given(kept=st.integers(1, 20), extra=st.integers(0, 5), seed=st.integers(0, 99))
 @settings(deadline=None, max_examples=30)
@@ -18,12 +20,17 @@ def test_labels_equal_the_argmax_over_all_maps(kept, extra, seed):
     full = torch.full((kept + extra, 5, 6), -100.0).index_copy(0, classes, logits).sigmoid()
     full = F.interpolate(full[None], size=(17, 13), mode="bilinear", align_corners=False)[0]
     reading = read_semantic(logits, classes, Frame((17, 13)))
-    assert torch.equal(reading.best, full.argmax(dim=0))
-    torch.testing.assert_close(reading.confidence, full.amax(dim=0))
+    order, places = full.sort(dim=0, descending=True)
+    clear = order[:-1] - order[1:] > ROUNDING  # rank n from rank n + 1: rows and columns are resized one after the other here
+    torch.testing.assert_close(reading.confidence, order[0])
+    if len(full) > 1:
+        assert torch.equal(reading.best[clear[0]], places[0][clear[0]].int())
+        assert clear[0].float().mean() > 0.9
     if kept > 1:
-        top = full.topk(2, dim=0)
-        assert torch.equal(reading.runner_up, top.indices[1])
-        torch.testing.assert_close(reading.runner_up_confidence, top.values[1])
+        torch.testing.assert_close(reading.runner_up_confidence, order[1])
+    if kept > 2:
+        known = clear[:2].all(dim=0)
+        assert torch.equal(reading.runner_up[known], places[1][known].int())
 
 
 def test_a_single_class_has_no_runner_up():
