@@ -6,21 +6,16 @@ Writes docs/results/precision.json and precision.md, in five minutes on two core
 the json.
 """
 
-import argparse
-import json
-from pathlib import Path
-
 import numpy as np
 import torch
+from pages import arguments, write
 
 from wordmask.bench import conditions
 from wordmask.data.shapeland import Shapeland
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
 from wordmask.training.validation import Scores, pictures_of
-from wordmask.writing import atomic
 
-FOLDER = Path(__file__).parents[1] / "docs" / "results"
 MODELS = ("err-seg-tiny", "eov-seg-tiny")
 SETS = {"shapeland-150": 400, "shapeland-847": 400}  # scenes of the test split
 PRECISIONS = ("float32", "bfloat16")
@@ -38,6 +33,12 @@ def compare(model: str, vocabulary: str, scenes: int) -> dict[str, object]:
     by_precision = {precision: score.compute() for precision, score in zip(PRECISIONS, scores, strict=True)}
     agreement = {"mean": float(np.mean(same)), "least": float(np.min(same))}
     return {"model": model, "vocabulary": vocabulary, "scenes": scenes, "scores": by_precision, "same labels": agreement}
+
+
+def measure() -> dict[str, object]:
+    """Everything, in plain values."""
+    found = [compare(model, vocabulary, scenes) for vocabulary, scenes in SETS.items() for model in MODELS]
+    return {"conditions": conditions(torch.device("cpu")), "found": found}
 
 
 def page(found: dict) -> str:
@@ -63,17 +64,7 @@ def page(found: dict) -> str:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--report", action="store_true", help="only make the page, from the json")
-    asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / "precision.json"
-    if not asked.report:
-        found = [compare(model, vocabulary, scenes) for vocabulary, scenes in SETS.items() for model in MODELS]
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps({"conditions": conditions(torch.device("cpu")), "found": found}, indent=1) + "\n")
-    (asked.out / "precision.md").write_text(page(json.loads(file.read_text())))
+    write("precision", arguments(__doc__).parse_args(), measure, page)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ plots are made anew from the json.
 """
 
 import argparse
-import json
 import os
 import subprocess
 import sys
@@ -22,6 +21,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from pages import arguments, write
 
 from wordmask import bench, load, weights
 from wordmask.bench import Asked, Machine, measure_machine, some_picture, summary, timed
@@ -32,9 +32,7 @@ from wordmask.segmenter import Segmenter
 from wordmask.settings import choose_device, choose_precision
 from wordmask.text import PROMPTS_AT_ONCE
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import atomic
 
-FOLDER = Path(__file__).parents[1] / "docs" / "results"
 WORDS = (10, 100, 1000, 5000, 20_000)  # of the memory curve
 STARTS = 5
 REFERENCE_YARDSTICK = 1.75  # seconds, where the reference was measured
@@ -328,29 +326,25 @@ def draw(found: dict, folder: Path) -> None:
     figure.savefig(folder / "memory.png", dpi=110)
 
 
+def measure(asked: argparse.Namespace) -> dict[str, object]:
+    """Everything, in plain values."""
+    device = choose_device(asked.device)
+    keep_freed_memory()  # as the command line does
+    found = {"start": measure_start(device)}
+    found["memory"] = [measure_memory(model, device) for model in ("err-seg-base", "eov-seg-small")]
+    found["text"] = [measure_text("err-seg-base", device, 64), measure_text("eov-seg-small", device, 12)]
+    machines, found["models"] = map(list, zip(*measure_rows(asked.rows, device, asked.runs), strict=True))
+    found["machine"] = asdict(combined(machines))
+    return found
+
+
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--rows", nargs="+", choices=list(ROWS), default=list(ROWS))
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--report", action="store_true", help="only make the page and the plots, from the json")
     asked = parser.parse_args()
-    file = asked.out / "speed.json"
-    if not asked.report:
-        device = choose_device(asked.device)
-        keep_freed_memory()  # as the command line does
-        found = {"start": measure_start(device)}
-        found["memory"] = [measure_memory(model, device) for model in ("err-seg-base", "eov-seg-small")]
-        found["text"] = [measure_text("err-seg-base", device, 64), measure_text("eov-seg-small", device, 12)]
-        machines, found["models"] = map(list, zip(*measure_rows(asked.rows, device, asked.runs), strict=True))
-        found["machine"] = asdict(combined(machines))
-        asked.out.mkdir(parents=True, exist_ok=True)
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(found, indent=1) + "\n")
-    found = json.loads(file.read_text())
-    (asked.out / "speed.md").write_text(page(found))
-    draw(found, asked.out)
+    draw(write("speed", asked, lambda: measure(asked), page), asked.out)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ on a machine that does nothing else. With `--report` the page is made anew from 
 """
 
 import argparse
-import json
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
+from pages import arguments, write
 from PIL import Image
 
 from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, some_picture, timed
@@ -23,9 +23,7 @@ from wordmask.pipeline import ahead, thread_count, thread_pool
 from wordmask.segmenter import Segmenter
 from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import atomic
 
-FOLDER = Path(__file__).parents[1] / "docs" / "results"
 MODELS = ("err-seg-tiny", "err-seg-base", "eov-seg-small")
 VOCABULARY = "ade20k-150"
 BATCHES = (1, 2, 4)
@@ -177,21 +175,14 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = arguments(__doc__)
     parser.add_argument("--models", nargs="+", default=MODELS)
     parser.add_argument("--pictures", type=int, default=10)
     parser.add_argument("--megapixels", type=float, default=2)
     parser.add_argument("--runs", type=int, default=RUNS)
     parser.add_argument("--device", default="auto")
-    parser.add_argument("--out", type=Path, default=FOLDER)
-    parser.add_argument("--report", action="store_true", help="only make the page, from the json")
     asked = parser.parse_args()
-    asked.out.mkdir(parents=True, exist_ok=True)
-    file = asked.out / "throughput.json"
-    if not asked.report:
-        with atomic(file) as temporary:
-            temporary.write_text(json.dumps(measure(asked), indent=1) + "\n")
-    (asked.out / "throughput.md").write_text(page(json.loads(file.read_text())))
+    write("throughput", asked, lambda: measure(asked), page)
 
 
 if __name__ == "__main__":
