@@ -162,12 +162,15 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     assert "yardstick 2.00 s" in " ".join(out.split())
 
 
-def test_nothing_is_measured_for_a_model_that_is_none(quick, monkeypatch, capsys):
-    monkeypatch.setattr("sys.argv", ["wordmask", "bench", "err-seg-huge"])
+@pytest.mark.parametrize(("asked", "hint"), [(["err-seg-huge"], "err-seg-large"), (["err-seg-tiny", "--vocabulary", "cups"], "'cups'")])
+def test_nothing_is_measured_for_what_is_none(quick, monkeypatch, capsys, asked, hint):
+    monkeypatch.setattr("sys.argv", ["wordmask", "bench", *asked])
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 2
-    assert "err-seg-large" in capsys.readouterr().err
+    captured = capsys.readouterr()
+    assert hint in captured.err
+    assert "GFLOP" not in captured.out
 
 
 def test_modules_keep_their_own_methods():

@@ -116,7 +116,7 @@ class Asked(NamedTuple):
 
     Args:
         model: A preset.
-        vocabulary: A built-in list, for `Vocabulary.of`.
+        vocabulary: A built-in list.
         precision: float32, bfloat16 or float16.
         batch: Pictures that go through together.
         compile: Whether the model is compiled; its parts can't be told apart then.
@@ -243,7 +243,7 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)  # the counter looks for the gradients of what has some
     segmenter = Segmenter(model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile)
-    vocabulary = Vocabulary.of(asked.vocabulary, model.family)
+    vocabulary = Vocabulary.builtin(asked.vocabulary, model.family)
     report = {"asked": asked._asdict(), "classes": len(vocabulary), "parameters": parameters, "text": time_text(segmenter, vocabulary)}
     segmenter.text.vectors = UnitVectors(model.config.clip.width)  # what the words are doesn't matter from here on
     rgb = some_picture(*SIZE)
@@ -433,7 +433,7 @@ def bench_all(
     chosen = choose_device(device)
     precision = choose_precision(precision, chosen)
     for model in models:
-        Vocabulary.of(vocabulary, kind_of(model).family)  # errors come before anything is measured
+        Vocabulary.builtin(vocabulary, kind_of(model).family)  # errors come before anything is measured
     if file is not None:
         check_writable(file.parent)
     console = Console()
