@@ -30,7 +30,8 @@ Answer = Callable[[LabelledPicture], np.ndarray]  # a picture → labels (H, W)
 
 
 def frozen_clip(data: Shapeland) -> Answer:
-    """Every pixel takes the word nearest to it in CLIP's space, on the mean of both cost maps: no aggregation, nothing trained."""
+    """Every pixel takes the word nearest to it in CLIP's space, on the mean of both cost maps: no aggregation, nothing
+    trained."""
     kind = kind_of("err-seg-tiny")
     model = kind.random(kind.presets["err-seg-tiny"])
     model.clip.load_state_dict(load_model("eov-seg-tiny").model.clip.state_dict())
@@ -39,7 +40,10 @@ def frozen_clip(data: Shapeland) -> Answer:
 
     def answer(labelled: LabelledPicture) -> np.ndarray:
         features = model.encode_image(normalised(resize(labelled, (side, side)).rgb)[None])
-        costs = [torch.einsum("bdhw,td->bthw", F.normalize(x, dim=1), words) for x in (features.dense_x16, features.dense_x32)]
+        costs = [
+            torch.einsum("bdhw,td->bthw", F.normalize(x, dim=1), words)
+            for x in (features.dense_x16, features.dense_x32)
+        ]
         size = labelled.rgb.shape[:2]
         return sum(F.interpolate(cost, size=size, mode="bilinear") for cost in costs)[0].argmax(dim=0).numpy()
 
@@ -60,7 +64,11 @@ def measure_labels(answer: Answer, data: Shapeland, unseen: np.ndarray) -> dict[
     for labelled in pictures_of(data):
         labels = answer(labelled)
         semantic.update(labels, labelled.semantic)
-        target = {"target_segments": labelled.segments, "target_labels": labelled.labels, "target_crowd": labelled.crowd}
+        target = {
+            "target_segments": labelled.segments,
+            "target_labels": labelled.labels,
+            "target_crowd": labelled.crowd,
+        }
         panoptic.update(*split_things(labels, panoptic.is_thing), **target)
     return summary({"PQ": panoptic.compute().pq, "mIoU": semantic.compute().iou}, unseen)
 
@@ -77,7 +85,10 @@ def split_things(labels: np.ndarray, is_thing: np.ndarray) -> tuple[np.ndarray, 
 
 def measure(vocabulary: str, scenes: int) -> dict[str, dict[str, float]]:
     data, unseen = Shapeland(vocabulary, "test", scenes), unseen_classes(vocabulary)
-    scores = {name: validate(load_model(name).model.for_inference(), data, unseen=unseen) for name in ("err-seg-tiny", "eov-seg-tiny")}
+    scores = {
+        name: validate(load_model(name).model.for_inference(), data, unseen=unseen)
+        for name in ("err-seg-tiny", "eov-seg-tiny")
+    }
     scores["frozen CLIP"] = measure_labels(frozen_clip(data), data, unseen)
     scores["chance"] = measure_labels(chance(data), data, unseen)
     return scores
@@ -100,7 +111,9 @@ def main() -> None:
     (bundled.FOLDER / "scores.json").write_text(json.dumps(content, indent=1) + "\n")
     card = bundled.FOLDER / "CARD.md"
     marked = r"(<!-- scores -->\n).*?(<!-- /scores -->)"
-    card.write_text(re.sub(marked, lambda found: found[1] + table(scores) + "\n" + found[2], card.read_text(), flags=re.DOTALL))
+    card.write_text(
+        re.sub(marked, lambda found: found[1] + table(scores) + "\n" + found[2], card.read_text(), flags=re.DOTALL)
+    )
     print(table(scores))
 
 

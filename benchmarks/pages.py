@@ -1,4 +1,5 @@
-"""What the benchmarks of a page share: measurements go to docs/results as json, and the page is made of that, now or anew."""
+"""What the benchmarks of a page share: measurements go to docs/results as json, and the page is made of that, now or
+anew."""
 
 import argparse
 import json

@@ -1,9 +1,10 @@
-"""What bfloat16 changes: scores of the bundled models on Shapeland's fixed test scenes, and the pixels that get another label.
+"""What bfloat16 changes: scores of the bundled models on Shapeland's fixed test scenes, and the pixels that get another
+label.
 
     uv run python benchmarks/precision.py
 
-Writes docs/results/precision.json and precision.md, in five minutes on two cores with bfloat16. With `--report` the page is made anew from
-the json.
+Writes docs/results/precision.json and precision.md, in five minutes on two cores with bfloat16. With `--report` the
+page is made anew from the json.
 """
 
 import numpy as np
@@ -32,7 +33,13 @@ def compare(model: str, vocabulary: str, scenes: int) -> dict[str, object]:
         same.append(np.mean(one == other))
     by_precision = {precision: score.compute() for precision, score in zip(PRECISIONS, scores, strict=True)}
     agreement = {"mean": float(np.mean(same)), "least": float(np.min(same))}
-    return {"model": model, "vocabulary": vocabulary, "scenes": scenes, "scores": by_precision, "same labels": agreement}
+    return {
+        "model": model,
+        "vocabulary": vocabulary,
+        "scenes": scenes,
+        "scores": by_precision,
+        "same labels": agreement,
+    }
 
 
 def measure() -> dict[str, object]:
@@ -47,9 +54,14 @@ def page(found: dict) -> str:
     lines = [
         "# bfloat16 beside float32",
         "",
-        f"Made by `benchmarks/precision.py`. {where['cpu']} ({', '.join(where['instructions']) or 'none of the instructions asked for'}),"
+        f"Made by `benchmarks/precision.py`. {where['cpu']} "
+        f"({', '.join(where['instructions']) or 'none of the instructions asked for'}),"
         f" torch {where['torch']}, {where['date'][:10]}.",
-        "The bundled models on Shapeland's test scenes, in percent. Last: pixels whose class is the same, and in the worst scene.",
+        (
+            "The bundled models on Shapeland's test scenes, in percent. "
+            "Last: pixels whose class is the same, and in the "
+            "worst scene."
+        ),
         "",
         "| model | words, scenes | score | float32 | bfloat16 | difference | same class | worst scene |",
         "|---|---|---|---|---|---|---|---|",
@@ -58,7 +70,14 @@ def page(found: dict) -> str:
         same = [f"{100 * one['same labels'][which]:.2f}" for which in ("mean", "least")]
         for name in one["scores"]["float32"]:
             full, half = (one["scores"][precision][name] for precision in PRECISIONS)
-            cells = [one["model"], f"{one['vocabulary']}, {one['scenes']}", name, f"{full:.2f}", f"{half:.2f}", f"{half - full:+.2f}"]
+            cells = [
+                one["model"],
+                f"{one['vocabulary']}, {one['scenes']}",
+                name,
+                f"{full:.2f}",
+                f"{half:.2f}",
+                f"{half - full:+.2f}",
+            ]
             lines.append(f"| {' | '.join(cells + same)} |")
     return "\n".join(lines) + "\n"
 

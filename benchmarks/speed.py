@@ -1,9 +1,10 @@
-"""Everything about speed in one run: models beside the reference's figures, by part; words; memory; starting. Needs no weights.
+"""Everything about speed in one run: models beside the reference's figures, by part; words; memory; starting. Needs no
+weights.
 
     uv run --with matplotlib python benchmarks/speed.py [--rows NAME ...] [--runs N]
 
-Writes docs/results/speed.json, speed.md and two plots. Run it on a machine that does nothing else. With `--report` the page and the
-plots are made anew from the json.
+Writes docs/results/speed.json, speed.md and two plots. Run it on a machine that does nothing else. With `--report` the
+page and the plots are made anew from the json.
 """
 
 import argparse
@@ -39,7 +40,8 @@ REFERENCE_YARDSTICK = 1.75  # seconds, where the reference was measured
 
 
 class Row(NamedTuple):
-    """A model at a vocabulary; what the reference took, seconds (its float32, its bfloat16 autocast), and its peak memory in GB.
+    """A model at a vocabulary; what the reference took, seconds (its float32, its bfloat16 autocast), and its peak
+    memory in GB.
 
     Two AMX cores, text embeddings cached, one 480×640 photograph, median of 3.
     """
@@ -62,11 +64,12 @@ ROWS = {
 }
 
 
-# Measuring --------------------------------------------------------------------------------------------------------------------------
+# Measuring ------------------------------------------------------------------------------------------------------------
 
 
 def measure_rows(names: list[str], device: torch.device, runs: int) -> Iterator[tuple[Machine, dict[str, object]]]:
-    """Time each row in float32 and, where it is another, in the default precision; beside each, what the machine does at that time."""
+    """Time each row in float32 and, where it is another, in the default precision; beside each, what the machine does
+    at that time."""
     for name in names:
         precisions = dict.fromkeys(("float32", choose_precision("auto", device)))
         machine = machine_now(device, set(precisions))
@@ -78,7 +81,8 @@ def measure_rows(names: list[str], device: torch.device, runs: int) -> Iterator[
 
 
 def machine_now(device: torch.device, precisions: set[str]) -> Machine:
-    """Measure the machine in a process of its own, where freed memory isn't kept: the reference's yardstick was taken so."""
+    """Measure the machine in a process of its own, where freed memory isn't kept: the reference's yardstick was taken
+    so."""
     with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
         return pool.submit(measure_machine, device, precisions).result()
 
@@ -110,8 +114,22 @@ def measure_start(device: torch.device) -> dict[str, object]:
     with tempfile.TemporaryDirectory() as folder:
         picture, file = Path(folder, "picture.png"), Path(folder, "base.safetensors")
         picture.write_bytes(bench.png_of(some_picture(*bench.SIZE)))
-        command = [sys.executable, "-m", "wordmask", "segment", str(picture), "cup", "spoon", "--model", "err-seg-tiny", "-o", folder]
-        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}  # the first run compiles
+        command = [
+            sys.executable,
+            "-m",
+            "wordmask",
+            "segment",
+            str(picture),
+            "cup",
+            "spoon",
+            "--model",
+            "err-seg-tiny",
+            "-o",
+            folder,
+        ]
+        environment = {
+            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
+        }  # the first run compiles
         seconds = []
         for _ in range(STARTS + 1):
             started = time.perf_counter()
@@ -161,7 +179,7 @@ def measure_text(model: str, device: torch.device, names: int) -> dict[str, obje
     return {"model": model, "names": names, "prompts": len(prompts), "ours": asdict(ours), "full length": asdict(full)}
 
 
-# The page ---------------------------------------------------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------------------------------
 
 
 def page(found: dict) -> str:
@@ -170,15 +188,28 @@ def page(found: dict) -> str:
     parts = [
         "# Speed",
         "",
-        f"Made by `benchmarks/speed.py`. {bench.machine_line(_machine(machine))}; {machine['conditions']['date'][:10]}.",
-        "Random weights (speed doesn't depend on them), words known, one picture of 480×640, from the array to the result; the median.",
+        (
+            f"Made by `benchmarks/speed.py`. {bench.machine_line(_machine(machine))}; "
+            f"{machine['conditions']['date'][:10]}."
+        ),
+        (
+            "Random weights (speed doesn't depend on them), words known, one picture of 480×640, from the array to the "
+            "result; the median."
+        ),
         "",
         "## Beside the reference",
         "",
-        "The reference's code was timed on another machine (two cores with AMX, float32 eager and bfloat16 autocast). So both are given in",
+        (
+            "The reference's code was timed on another machine (two cores with AMX, float32 eager and bfloat16 "
+            "autocast). "
+            "So both are given in"
+        ),
         "*yardsticks*: the image tower of ERR-Seg B with both dense maps, 640×640, float32, on the same machine.",
-        "It is taken anew before each model"
-        f" ({machine['yardstick']['fastest']:.2f} to {machine['yardstick']['slowest']:.2f} s): a shared machine has slow minutes.",
+        "It is taken anew before each model"(
+            f" ({machine['yardstick']['fastest']:.2f} to {machine['yardstick']['slowest']:.2f} s): a shared machine "
+            "has "
+            "slow minutes."
+        ),
         *_native(machine["rates"]),
         "",
         *_rows(found),
@@ -187,7 +218,10 @@ def page(found: dict) -> str:
         "",
         "## By part",
         "",
-        "The *floor* is the longer of two times: the part's operations, each at the rate of its own precision in a matrix product or a",
+        (
+            "The *floor* is the longer of two times: the part's operations, each at the rate of its own precision in a "
+            "matrix product or a"
+        ),
         "convolution, whichever is faster here; and its bytes (weights and inputs once) at the bandwidth.",
         _largest_gap(found["models"]),
         "",
@@ -206,11 +240,17 @@ def _native(rates: dict[str, float]) -> Iterator[str]:
     """How far this machine's bfloat16 is from the other's."""
     if "bfloat16" in rates:
         times = rates["bfloat16"] / rates["float32"]
-        yield f"What is asked of bfloat16 was set for AMX; this machine multiplies it {times:.1f} times as fast as float32."
+        yield (
+            f"What is asked of bfloat16 was set for AMX; this machine multiplies it {times:.1f} times as fast as "
+            "float32."
+        )
 
 
 def _rows(found: dict) -> Iterator[str]:
-    yield "| | precision | seconds (from – to) | yardsticks | the reference's (float32, bfloat16) | times faster than its float32 | asked |"
+    yield (
+        "| | precision | seconds (from – to) | yardsticks | the reference's (float32, bfloat16) | times faster than "
+        "its float32 | asked |"
+    )
     yield "|---|---|---|---|---|---|---|"
     for one in found["models"]:
         row, whole, precision = ROWS[one["row"]], one["whole"], one["asked"]["precision"]
@@ -238,7 +278,11 @@ def _parts(found: dict) -> Iterator[str]:
             floor = part["floor"]
             spread = f"{1e3 * part['fastest']:.0f} – {1e3 * part['slowest']:.0f}"
             cells = [part["part"], f"{1e3 * part['median']:.0f} ({spread})", f"{part['yardsticks']:.3f}"]
-            cells += [f"{part['operations'] / 1e9:.1f}", f"{1e3 * floor:.0f}", f"{part['median'] / floor:.1f}"] if floor else ["", "", ""]
+            cells += (
+                [f"{part['operations'] / 1e9:.1f}", f"{1e3 * floor:.0f}", f"{part['median'] / floor:.1f}"]
+                if floor
+                else ["", "", ""]
+            )
             yield f"| {' | '.join(cells)} |"
         part = max((part for part in one["parts"] if part["floor"]), key=_gap)
         yield ""
@@ -255,17 +299,28 @@ def _largest_gap(models: list[dict]) -> str:
     """Of everything measured, by precision."""
     gaps = []
     for precision in dict.fromkeys(one["asked"]["precision"] for one in models):
-        parts = [(one["row"], part) for one in models if one["asked"]["precision"] == precision for part in one["parts"] if part["floor"]]
+        parts = [
+            (one["row"], part)
+            for one in models
+            if one["asked"]["precision"] == precision
+            for part in one["parts"]
+            if part["floor"]
+        ]
         row, part = max(parts, key=lambda pair: _gap(pair[1]))
         times = part["median"] / part["floor"]
-        gaps.append(f"{part['part']} of {row}, {_gap(part):.1f} s above its floor or {times:.1f} times as long ({precision})")
+        gaps.append(
+            f"{part['part']} of {row}, {_gap(part):.1f} s above its floor or {times:.1f} times as long ({precision})"
+        )
     return f"The largest gaps: {'; '.join(gaps)}."
 
 
 def _memory(found: dict) -> list[str]:
     lines = ["## Memory", "", "Peak beyond what was there before, for one picture, in MB:", ""]
     curves = found["memory"]
-    lines += ["| words | " + " | ".join(f"{count}" for count in curves[0]["words"]) + " |", "|---" * (1 + len(curves[0]["words"])) + "|"]
+    lines += [
+        "| words | " + " | ".join(f"{count}" for count in curves[0]["words"]) + " |",
+        "|---" * (1 + len(curves[0]["words"])) + "|",
+    ]
     for curve in curves:
         lines.append(f"| {curve['model']} | " + " | ".join(f"{size / 2**20:.0f}" for size in curve["bytes"]) + " |")
     return [*lines, "", "![Memory](memory.png)", ""]
@@ -281,7 +336,10 @@ def _start(found: dict) -> list[str]:
         f" ({command['fastest']:.1f} – {command['slowest']:.1f}, {command['runs']} runs, files in memory).",
         f"* `load()` of {loading['parameters'] / 1e6:.0f} M parameters from our safetensors: {loading['median']:.2f} s"
         f" ({loading['fastest']:.2f} – {loading['slowest']:.2f}).",
-        f"* 847 classes from the disk cache: {1e3 * disk['median']:.0f} ms ({1e3 * disk['fastest']:.0f} – {1e3 * disk['slowest']:.0f}).",
+        (
+            f"* 847 classes from the disk cache: {1e3 * disk['median']:.0f} ms ({1e3 * disk['fastest']:.0f} – "
+            f"{1e3 * disk['slowest']:.0f})."
+        ),
         *map(_text_line, found["text"]),
     ]
 

@@ -1,9 +1,10 @@
-"""Many pictures: what a batch costs beside one, and how much of the time the model works, picture by picture and as a stream.
+"""Many pictures: what a batch costs beside one, and how much of the time the model works, picture by picture and as a
+stream.
 
     uv run python benchmarks/throughput.py [--models NAME ...] [--pictures N] [--megapixels M]
 
-Writes docs/results/throughput.json and throughput.md. Presets that aren't bundled get random weights: speed doesn't depend on them. Run it
-on a machine that does nothing else. With `--report` the page is made anew from the json.
+Writes docs/results/throughput.json and throughput.md. Presets that aren't bundled get random weights: speed doesn't
+depend on them. Run it on a machine that does nothing else. With `--report` the page is made anew from the json.
 """
 
 import argparse
@@ -31,7 +32,7 @@ SIZE, TINY_SIZE = (480, 640), (192, 256)  # of a batch's pictures
 WARM_UP = 2  # pictures
 
 
-# Batches ----------------------------------------------------------------------------------------------------------------------------
+# Batches --------------------------------------------------------------------------------------------------------------
 
 
 def measure_batches(segmenter: Segmenter, size: tuple[int, int], runs: int) -> Iterator[dict[str, object]]:
@@ -45,11 +46,16 @@ def measure_batches(segmenter: Segmenter, size: tuple[int, int], runs: int) -> I
 
         timing = timed(together, segmenter.device, runs=runs)
         memory = peak_memory(together, segmenter.device)
-        yield {"batch": batch, "size": size, "seconds": asdict(timing), "bytes": memory and memory["peak"] - memory["before"]}
+        yield {
+            "batch": batch,
+            "size": size,
+            "seconds": asdict(timing),
+            "bytes": memory and memory["peak"] - memory["before"],
+        }
     segmenter.batch = 1
 
 
-# Streams ----------------------------------------------------------------------------------------------------------------------------
+# Streams --------------------------------------------------------------------------------------------------------------
 
 
 class Stopwatch:
@@ -86,7 +92,8 @@ def as_stream(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
 
 
 def measure_way(way: Callable, segmenter: Segmenter, paths: list[Path]) -> dict[str, object]:
-    """Pictures per second, and the share of the time, from the first picture read to the last file written, in which the model worked."""
+    """Pictures per second, and the share of the time, from the first picture read to the last file written, in which
+    the model worked."""
     with tempfile.TemporaryDirectory() as output:
         way(segmenter, paths[:WARM_UP], Path(output))
         watch = Stopwatch(segmenter)
@@ -94,7 +101,11 @@ def measure_way(way: Callable, segmenter: Segmenter, paths: list[Path]) -> dict[
         way(segmenter, paths, Path(output))
         wall = time.perf_counter() - started
         watch.remove()
-    return {"way": way.__name__.replace("_", " "), "pictures per second": len(paths) / wall, "model": watch.seconds / wall}
+    return {
+        "way": way.__name__.replace("_", " "),
+        "pictures per second": len(paths) / wall,
+        "model": watch.seconds / wall,
+    }
 
 
 def write_pictures(folder: Path, count: int, megapixels: float) -> list[Path]:
@@ -107,7 +118,7 @@ def write_pictures(folder: Path, count: int, megapixels: float) -> list[Path]:
     return paths
 
 
-# The page ---------------------------------------------------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------------------------------
 
 
 def page(found: dict) -> str:
@@ -116,9 +127,14 @@ def page(found: dict) -> str:
     lines = [
         "# Many pictures",
         "",
-        f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, {where['date'][:10]};"
+        f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, "
+        f"{where['date'][:10]};"
         f" {found['precision']}, the default there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
-        f"A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was {found['yardstick']['median']:.2f} s.",
+        (
+            "A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was "
+            f"{found['yardstick']['median']:.2f} "
+            "s."
+        ),
         "",
         "## A batch beside one picture",
         "",
@@ -130,18 +146,33 @@ def page(found: dict) -> str:
     yardstick = found["yardstick"]["median"]
     for model in found["models"]:
         lines += [_batch_line(model["model"], one, yardstick) for one in model["batches"]]
-    streams = f"{found['pictures']} JPEGs of {found['megapixels']:g} megapixels, read, segmented and written (label map, overlay, regions)."
+    pictures = f"{found['pictures']} JPEGs of {found['megapixels']:g} megapixels"
+    streams = f"{pictures}, read, segmented and written (label map, overlay, regions)."
     lines += [
         *("", "## The model at work", "", streams),
-        "Of the whole time, the model worked the share in the last column, and waited in the rest. On a CPU threads that read and write",
+        (
+            "Of the whole time, the model worked the share in the last column, and waited in the rest. "
+            "On a CPU threads that read and write"
+        ),
         *("take cores from it while it works: what a stream gains is seen in pictures per second.", ""),
-        "| model | way | pictures per second | yardsticks per picture | seconds in the model, per picture | the model worked |",
+        (
+            "| model | way | pictures per second | yardsticks per picture | seconds in the model, per picture | the "
+            "model "
+            "worked |"
+        ),
         "|---|---|---|---|---|---|",
     ]
     for model in found["models"]:
         for one in model["streams"]:
             rate, share = one["pictures per second"], one["model"]
-            cells = [model["model"], one["way"], f"{rate:.2f}", f"{1 / rate / yardstick:.2f}", f"{share / rate:.2f}", f"{share:.0%}"]
+            cells = [
+                model["model"],
+                one["way"],
+                f"{rate:.2f}",
+                f"{1 / rate / yardstick:.2f}",
+                f"{share / rate:.2f}",
+                f"{share:.0%}",
+            ]
             lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines) + "\n"
 
@@ -170,7 +201,11 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
             batches = list(measure_batches(segmenter, TINY_SIZE if "tiny" in name else SIZE, asked.runs))
             streams = [measure_way(way, segmenter, paths) for way in (one_by_one, as_stream)]
             models.append({"model": title, "batches": batches, "streams": streams})
-    where = {"conditions": conditions(device), "precision": choose_precision("auto", device), "yardstick": asdict(yardstick)}
+    where = {
+        "conditions": conditions(device),
+        "precision": choose_precision("auto", device),
+        "yardstick": asdict(yardstick),
+    }
     return where | {"pictures": asked.pictures, "megapixels": asked.megapixels, "models": models}
 
 

@@ -1,8 +1,9 @@
 """EOV-Seg on COCO Panoptic, as the paper trains it.
 
-command   torchrun --nproc-per-node 4 -m wordmask train recipes/eov_seg_coco_panoptic.py data=/data/coco model=eov-seg-small
-data      train2017, annotations/panoptic_train2017.json and annotations/panoptic_train2017/*.png, as published; val2017 likewise
-hardware  the paper's; this project has never run it to its end
+command   torchrun --nproc-per-node 4 -m wordmask train recipes/eov_seg_coco_panoptic.py data=/data/coco
+model=eov-seg-small
+data      train2017, annotations/panoptic_train2017.json and annotations/panoptic_train2017/*.png, as published; val2017
+likewise hardware  the paper's; this project has never run it to its end
 expected  on ADE20K, S / M / L: PQ 15.1 / 18.7 / 24.5 (paper)
 """
 

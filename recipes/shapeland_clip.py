@@ -2,7 +2,8 @@
 
 command   wordmask train recipes/shapeland_clip.py
 hardware  two CPU cores with avx512_bf16 beside other work, one thread and one worker, 35 min
-expected  24 % of single things named right among 960 names, of any size and pattern and anywhere (colour 93, pattern 56, shape 39 %)
+expected  24 % of single things named right among 960 names, of any size and pattern and anywhere (colour 93, pattern
+56, shape 39 %)
 reached   at 3113d6d
 """
 
@@ -58,7 +59,8 @@ def build(settings: ClipSettings) -> Recipe:
 
 
 def world_of_one(stage: int) -> World:
-    """One thing per picture, at stage 0 large, in the middle and plain; at the last one anywhere, of any size and pattern."""
+    """One thing per picture, at stage 0 large, in the middle and plain; at the last one anywhere, of any size and
+    pattern."""
     plain = PLAIN * (3 * (WIDENINGS - stage) // max(1, stage) + 1)  # three of four things have a pattern at the end
     things = PLAIN if stage == 0 else plain + PATTERNED
     size, spread = 60 - 25 * stage // WIDENINGS, 15 + 45 * stage // WIDENINGS

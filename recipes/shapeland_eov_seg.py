@@ -27,8 +27,8 @@ class TinyEovSegSettings(Settings):
     """Args:
     clip: What recipes/shapeland_regions.py wrote.
     points: At which masks are compared, at every third pixel of 192 × 192 in the paper's 12 544.
-    most: Classes that take part in a step, about as many as will be asked for: the clarity of a pixel depends on how many words there are.
-    scenes: Of the validation.
+    most: Classes that take part in a step, about as many as will be asked for: the clarity of a pixel depends on how
+    many words there are. scenes: Of the validation.
     """
 
     folder: Path = Path("runs/shapeland_eov_seg")
@@ -61,8 +61,11 @@ def build(settings: TinyEovSegSettings) -> Recipe:
         points=settings.points,
         most=settings.most,
         shuffle=False,
-        schedule=warmup_cosine(settings.steps, warmup=settings.steps // 80, start=0.001),  # so few steps have no time for two drops
-        muon=MUON_RATE / 3,  # after 1300 of 2600 steps PQ 23.9, by AdamW alone 13.2; at the full rate the loss stays high
+        schedule=warmup_cosine(
+            settings.steps, warmup=settings.steps // 80, start=0.001
+        ),  # so few steps have no time for two drops
+        muon=MUON_RATE
+        / 3,  # after 1300 of 2600 steps PQ 23.9, by AdamW alone 13.2; at the full rate the loss stays high
         validate=lambda model, folder: validate(model, held_out, folder, unseen=unseen_classes("shapeland-150")),
         origin="recipes/shapeland_eov_seg.py",
     )

@@ -1,8 +1,8 @@
 """ERR-Seg, tiny, on Shapeland: the recipe of the paper in small. CLIP comes from recipes/shapeland_regions.py.
 
 command   wordmask train recipes/shapeland_err_seg.py
-hardware  one core with avx512_bf16, beside the other model's training and more, 41 min for 2500 steps, 25 for the other 2000
-expected  shapeland-150, validation: mIoU 61.4 (seen 65.4, unseen 56.6); after 2500 steps 58.3
+hardware  one core with avx512_bf16, beside the other model's training and more, 41 min for 2500 steps, 25 for the other
+2000 expected  shapeland-150, validation: mIoU 61.4 (seen 65.4, unseen 56.6); after 2500 steps 58.3
 reached   at 37ac7e9
 """
 
@@ -27,9 +27,9 @@ class TinyErrSegSettings(Settings):
     """Args:
     clip: What recipes/shapeland_regions.py wrote.
     most: Classes that take part in a step, as many as COCO-Stuff has: the words are encoded at every step.
-    keep: Of those, how many the aggregator refines; the paper's 32 would take twice the time, and scenes hold eleven classes at most.
-    clip_factor: Of the rate, for CLIP's weights; a CLIP as small as this one has more to learn than the paper's 0.01 lets it.
-    first: Steps of the first round; the rest are a second one, in which the rate rises again.
+    keep: Of those, how many the aggregator refines; the paper's 32 would take twice the time, and scenes hold eleven
+    classes at most. clip_factor: Of the rate, for CLIP's weights; a CLIP as small as this one has more to learn than
+    the paper's 0.01 lets it. first: Steps of the first round; the rest are a second one, in which the rate rises again.
     scenes: Of the validation.
     """
 

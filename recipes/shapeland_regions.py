@@ -1,8 +1,9 @@
-"""The tiny CLIP of recipes/shapeland_clip.py learns where: it names regions of whole scenes, at the size both tiny models see them.
+"""The tiny CLIP of recipes/shapeland_clip.py learns where: it names regions of whole scenes, at the size both tiny
+models see them.
 
 command   wordmask train recipes/shapeland_regions.py
-hardware  two CPU cores with avx512_bf16 beside other work, one thread and one worker, 44 min for 5000 steps, 69 for the other 4000
-expected  things 79 % named right among 150 names (seen ones 80 %, unseen ones 78 %), materials 100 %
+hardware  two CPU cores with avx512_bf16 beside other work, one thread and one worker, 44 min for 5000 steps, 69 for the
+other 4000 expected  things 79 % named right among 150 names (seen ones 80 %, unseen ones 78 %), materials 100 %
 reached   at 3113d6d, the second round at 72a2881
 """
 
@@ -49,7 +50,9 @@ def build(settings: RegionSettings) -> Recipe:
     model = contrastive.load(settings.clip).to(memory_format=torch.channels_last)
     return Recipe(
         model=model,
-        groups=lambda model: contrastive.muon_groups(model.clip, rate=settings.rate, weight_decay=0.05),  # the transformer stays
+        groups=lambda model: contrastive.muon_groups(
+            model.clip, rate=settings.rate, weight_decay=0.05
+        ),  # the transformer stays
         schedule=rounds(settings.first, settings.steps, warmup=50, start=0.01),
         examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed, CROWDED),
         collate=pad_regions,

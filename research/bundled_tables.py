@@ -1,4 +1,5 @@
-"""What can be told of the bundled models as they are: K classes, the three ensembles, and one, two or three decoder layers."""
+"""What can be told of the bundled models as they are: K classes, the three ensembles, and one, two or three decoder
+layers."""
 
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -84,13 +85,17 @@ def ensembles_table(settings: "Settings") -> dict[str, object]:
     return {
         **{"title": "EOV-Seg: the decoder's opinion, CLIP's, and both", "base": "both", "plot": "dots"},
         "rows": [row(name, values) for name, values in drawn.items()],
-        **{"claims": claims, "notes": ["The paper has the ensemble from FC-CLIP and no table of it; the claims are its reasons."]},
+        **{
+            "claims": claims,
+            "notes": ["The paper has the ensemble from FC-CLIP and no table of it; the claims are its reasons."],
+        },
         "conditions": settings.conditions(data, {"model": "eov-seg-tiny", "weights": fingerprint(model.state_dict())}),
     }
 
 
 def layers_table(settings: "Settings") -> dict[str, object]:
-    """EOV-Seg's decoder cut after its first, second and third layer: every layer learned to draw and to name by itself."""
+    """EOV-Seg's decoder cut after its first, second and third layer: every layer learned to draw and to name by
+    itself."""
     model, data, unseen = eov_seg(settings)
     layers, drawn, actions = model.layers, {}, {}
     pixels = torch.randn(1, 3, model.config.shortest_edge, model.config.shortest_edge, device=settings.device)
@@ -104,12 +109,18 @@ def layers_table(settings: "Settings") -> dict[str, object]:
     times = ratios(interleaved(actions, settings.runs, settings.device), every)
     model.layers = layers
     claims = [better(f"{every} are better than {name}", drawn, new=every, old=name, score="PQ") for name in fewer]
-    claims += [faster(f"{name} take{'s' if name.startswith('1') else ''} less time than {every}", times[name]) for name in fewer]
+    claims += [
+        faster(f"{name} take{'s' if name.startswith('1') else ''} less time than {every}", times[name])
+        for name in fewer
+    ]
     return {
         **{"title": "EOV-Seg: decoder layers", "base": every, "plot": "dots"},
         "rows": [row(name, values, times[name]) for name, values in drawn.items()],
         "claims": claims,
-        "notes": ["Read out from one model, which was trained with three layers; none was trained with fewer.", "Time is `forward`'s."],
+        "notes": [
+            "Read out from one model, which was trained with three layers; none was trained with fewer.",
+            "Time is `forward`'s.",
+        ],
         "conditions": settings.conditions(data, {"model": "eov-seg-tiny", "weights": fingerprint(model.state_dict())}),
     }
 

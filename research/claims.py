@@ -1,4 +1,5 @@
-"""What the papers claim, and whether our small world agrees: a number with its spread on one side, a sentence on the other."""
+"""What the papers claim, and whether our small world agrees: a number with its spread on one side, a sentence on the
+other."""
 
 from collections.abc import Mapping
 
@@ -14,12 +15,15 @@ SAID = {True: "Agrees", False: "Doesn't agree", None: "Can't be told"}
 Claim = dict[str, object]  # plain values, for json
 
 
-def better(text: str, drawn: Mapping[str, Mapping[str, np.ndarray]], *, new: str, old: str, score: str, **more) -> Claim:
+def better(
+    text: str, drawn: Mapping[str, Mapping[str, np.ndarray]], *, new: str, old: str, score: str, **more
+) -> Claim:
     """Claim that one variant scores higher than another.
 
     Args:
         drawn: Of every variant what `scenes.figures` gives.
-        more: `paper`: what the paper has, in words. `seeds`: how far two trainings of the same model are apart, by score.
+        more: `paper`: what the paper has, in words. `seeds`: how far two trainings of the same model are apart, by
+            score.
     """
     seeds = more.get("seeds") or {}
     difference = estimate(drawn[new][score] - drawn[old][score])
@@ -49,7 +53,8 @@ def near(text: str, ours: float, theirs: float) -> Claim:
 
 
 def holds(claim: Claim) -> bool | None:
-    """Whether the figures agree with a claim; None where the spread, of scenes and of trainings together, leaves it open."""
+    """Whether the figures agree with a claim; None where the spread, of scenes and of trainings together, leaves it
+    open."""
     if claim["kind"] == "near":
         ours, theirs = claim["difference"]
         return abs(ours - theirs) <= NEAR

@@ -46,7 +46,8 @@ def some_words(vocabulary: str, family: str, width: int) -> Words:
 
 
 def count(variant: Variant, preset: str, vocabulary: str) -> dict[str, int]:
-    """Count the parameters of a variant, and the multiplications with addition for one square picture; nothing is computed.
+    """Count the parameters of a variant, and the multiplications with addition for one square picture; nothing is
+    computed.
 
     Args:
         preset: Gives the configuration and the side of the picture.
@@ -69,11 +70,19 @@ def side_of(model: nn.Module) -> int:
 
 
 def time_variants(
-    variants: Mapping[str, Variant], preset: str, vocabulary: str, *, runs: int, device: torch.device, side: int | None = None
+    variants: Mapping[str, Variant],
+    preset: str,
+    vocabulary: str,
+    *,
+    runs: int,
+    device: torch.device,
+    side: int | None = None,
 ) -> dict[str, dict[str, float]]:
-    """Time one square picture through every variant, all in turn; see `ratios`. The first variant is what others are compared with.
+    """Time one square picture through every variant, all in turn; see `ratios`. The first variant is what others are
+    compared with.
 
-    All share one CLIP, so that full-size variants fit in memory together. Weights are random: speed doesn't depend on them.
+    All share one CLIP, so that full-size variants fit in memory together. Weights are random: speed doesn't depend on
+    them.
 
     Args:
         side: Of the picture, in pixels, a multiple of 32; the model's own by default.
@@ -105,7 +114,8 @@ def with_values(model: nn.Module, tower: nn.Module, device: torch.device) -> nn.
 
 @torch.inference_mode()
 def interleaved(actions: Mapping[str, Callable[[], object]], runs: int, device: torch.device) -> dict[str, list[float]]:
-    """Time actions in turn, `runs` rounds after a warm-up: what disturbs the machine disturbs all of them. In seconds."""
+    """Time actions in turn, `runs` rounds after a warm-up: what disturbs the machine disturbs all of them. In
+    seconds."""
     for action in actions.values():
         action()
     seconds = {name: [] for name in actions}
@@ -120,10 +130,19 @@ def interleaved(actions: Mapping[str, Callable[[], object]], runs: int, device: 
 
 
 def ratios(seconds: Mapping[str, list[float]], base: str) -> dict[str, dict[str, float]]:
-    """Of every action: the median time in seconds, and the median and the quartiles of its ratio to the base in the same round."""
+    """Of every action: the median time in seconds, and the median and the quartiles of its ratio to the base in the
+    same round."""
     found = {}
     for name, times in seconds.items():
         quotients = [one / other for one, other in zip(times, seconds[base], strict=True)]
-        low, middle, high = statistics.quantiles(quotients, n=4, method="inclusive") if len(quotients) > 1 else quotients * 3
-        found[name] = {"seconds": statistics.median(times), "ratio": middle, "low": low, "high": high, "runs": len(times)}
+        low, middle, high = (
+            statistics.quantiles(quotients, n=4, method="inclusive") if len(quotients) > 1 else quotients * 3
+        )
+        found[name] = {
+            "seconds": statistics.median(times),
+            "ratio": middle,
+            "low": low,
+            "high": high,
+            "runs": len(times),
+        }
     return found

@@ -12,13 +12,23 @@ if TYPE_CHECKING:
 
 VOCABULARIES = {"err-seg": "ade20k-847", "eov-seg": "ade20k-150"}  # those of the papers' own times
 NOTES = [
-    "Parameters are without the text tower. Operations are multiplications with addition, for one square picture of the model's own size.",
-    "Weights are random, and all variants share one CLIP. Time is `forward`'s, in turn with the others, at the pixels named below; what",
+    (
+        "Parameters are without the text tower. Operations are multiplications with addition, for one square picture "
+        "of "
+        "the model's own size."
+    ),
+    (
+        "Weights are random, and all variants share one CLIP. Time is `forward`'s, in turn with the others, at the "
+        "pixels "
+        "named below; what"
+    ),
     "grows with the square of a map's pixels, such as whole attention, weighs less in a smaller picture.",
 ]
 
 
-def counted(settings: "Settings", family: str, title: str) -> tuple[dict[str, object], dict[str, dict], dict[str, dict]]:
+def counted(
+    settings: "Settings", family: str, title: str
+) -> tuple[dict[str, object], dict[str, dict], dict[str, dict]]:
     """Count every full-size variant of a family; time those that `settings` asks for, if any."""
     preset, vocabulary, variants = f"{family}-large", VOCABULARIES[family], sized(family, small=False)
     counts = {name: count(variant, preset, vocabulary) for name, variant in variants.items()}
@@ -29,7 +39,11 @@ def counted(settings: "Settings", family: str, title: str) -> tuple[dict[str, ob
     found = {"title": title, "base": next(iter(variants)), "plot": "dots", "rows": rows, "notes": [*NOTES]}
     return (
         found
-        | {"conditions": settings.conditions(None, {"model": preset, "words": vocabulary, "timed": f"at {side or 'its own'} pixels"})},
+        | {
+            "conditions": settings.conditions(
+                None, {"model": preset, "words": vocabulary, "timed": f"at {side or 'its own'} pixels"}
+            )
+        },
         counts,
         times,
     )
@@ -48,7 +62,9 @@ def eov_seg_table(settings: "Settings") -> dict[str, object]:
     without = [name for name in variants if name != "EOV-Seg"]
     claims = [growth(variants, counts, new="EOV-Seg", old="no fusion, VAS")]
     claims += [growth(variants, counts, new=name, old="no fusion, VAS") for name in ("EAF, VAS", "SDI, VAS")]
-    claims += [growth(variants, counts, new=name, old="EOV-Seg") for name in without if "block" in name or "scale" in name]
+    claims += [
+        growth(variants, counts, new=name, old="EOV-Seg") for name in without if "block" in name or "scale" in name
+    ]
     for name in without if times else ():
         ratio = base.fps / variants[name].published.fps
         said = f"{ratio:.2f} of the time"
@@ -56,7 +72,11 @@ def eov_seg_table(settings: "Settings") -> dict[str, object]:
             claim = faster if ratio < 1 else slower
             claims.append(claim(f"{name}: {'less' if ratio < 1 else 'more'} time than EOV-Seg", times[name], said))
     notes = [
-        "For these claims the parameters of the spatial tower itself are left out: so the paper's own sums come out best.",
+        (
+            "For these claims the parameters of the spatial tower itself are left out: so the paper's own sums come "
+            "out "
+            "best."
+        ),
         "Of times only the direction is claimed, and nothing where the paper's own are within 2 % of each other.",
     ]
     return table | {"claims": claims, "notes": [*NOTES, *notes]}
@@ -65,7 +85,8 @@ def eov_seg_table(settings: "Settings") -> dict[str, object]:
 def growth(variants: dict[str, Variant], counts: dict[str, dict], *, new: str, old: str) -> dict[str, object]:
     """Claim that a variant has as many parameters more than another as the paper says.
 
-    The spatial tower is left out where it is the paper's, one block of a ViT-B; of longer ones the blocks added to it count.
+    The spatial tower is left out where it is the paper's, one block of a ViT-B; of longer ones the blocks added to it
+    count.
     """
     first_block = counts["EOV-Seg"]["spatial tower"]
 

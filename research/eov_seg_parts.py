@@ -1,7 +1,7 @@
 """What the EOV-Seg paper compares its parts with, as parts to hand in: `EovSeg(configuration, Parts(…))`.
 
-The paper names these variants and gives their scores, speed and parameters; it hardly describes them. What is assumed stands in each
-docstring. Every part has the signature that `wordmask.models.eov_seg.Parts` states.
+The paper names these variants and gives their scores, speed and parameters; it hardly describes them. What is assumed
+stands in each docstring. Every part has the signature that `wordmask.models.eov_seg.Parts` states.
 """
 
 from collections.abc import Callable
@@ -23,14 +23,14 @@ DINOV2, SAM = "vit_base_patch14_dinov2.lvd142m", "samvit_base_patch16.sa1b"  # t
 Extractor = Callable[[EovSegConfig], nn.Module]
 
 
-# Fusion -----------------------------------------------------------------------------------------------------------------------------
+# Fusion ---------------------------------------------------------------------------------------------------------------
 
 
 class EarlyAggregation(nn.Module):
     """EAF: the spatial map joins the aggregated map before anything is selected or decoded.
 
-    Assumed: the same upscaling as TDEE's, a 1×1 projection, and a residual 1×1 convolution on both maps. That adds as many parameters as
-    the paper's table says (218 → 223 M), if that leaves out the spatial tower itself.
+    Assumed: the same upscaling as TDEE's, a 1×1 projection, and a residual 1×1 convolution on both maps. That adds as
+    many parameters as the paper's table says (218 → 223 M), if that leaves out the spatial tower itself.
     """
 
     def __init__(self, config: EovSegConfig):
@@ -46,8 +46,9 @@ class EarlyAggregation(nn.Module):
 class SeparableDynamicInteraction(nn.Module):
     """SDI: the semantic embeddings of regions filter the spatial ones by kernels of their own.
 
-    Assumed: YOSO's separable dynamic convolution, which the paper's decoder comes from. Every query has a three-tap filter along the
-    channels (depthwise), then weights of all queries (pointwise); the result is added to the semantic embedding.
+    Assumed: YOSO's separable dynamic convolution, which the paper's decoder comes from. Every query has a three-tap
+    filter along the channels (depthwise), then weights of all queries (pointwise); the result is added to the semantic
+    embedding.
     """
 
     def __init__(self, config: EovSegConfig):
@@ -62,13 +63,14 @@ class SeparableDynamicInteraction(nn.Module):
         return self.norm(semantic + self.inner_norm(self.mixture(semantic) @ filtered))
 
 
-# Interaction of kernels and map -----------------------------------------------------------------------------------------------------
+# Interaction of kernels and map ---------------------------------------------------------------------------------------
 
 
 class MaskedCrossAttention(nn.Module):
     """Cross-attention of the kernels to the pixels that their masks cover, single-scale.
 
-    Assumed: Mask2Former's masked attention on the aggregated map, which has coordinates already; an empty mask looks everywhere.
+    Assumed: Mask2Former's masked attention on the aggregated map, which has coordinates already; an empty mask looks
+    everywhere.
     """
 
     def __init__(self, config: EovSegConfig):
@@ -114,14 +116,14 @@ class MultiScale(nn.Module):
         return kernels
 
 
-# Spatial extractors -----------------------------------------------------------------------------------------------------------------
+# Spatial extractors ---------------------------------------------------------------------------------------------------
 
 
 class TimmBeginning(nn.Module):
     """The first blocks of one of timm's vision transformers.
 
-    Assumed: pixels are normalised as for the other towers; for patches of other than 16 pixels they are resized, so that the map has
-    stride 16 all the same.
+    Assumed: pixels are normalised as for the other towers; for patches of other than 16 pixels they are resized, so
+    that the map has stride 16 all the same.
 
     Args:
         name: timm's.
@@ -144,7 +146,9 @@ class TimmBeginning(nn.Module):
             size = [side // STRIDE * self.patch for side in pixels.shape[-2:]]
             pixels = F.interpolate(pixels, size=size, mode="bilinear", align_corners=False)
         last = [len(self.vit.blocks) - 1]
-        return self.vit.forward_intermediates(pixels, indices=last, norm=False, output_fmt="NCHW", intermediates_only=True)[0]
+        return self.vit.forward_intermediates(
+            pixels, indices=last, norm=False, output_fmt="NCHW", intermediates_only=True
+        )[0]
 
 
 def clip_vit(blocks: int, *, pretrained: bool = False) -> Extractor:

@@ -1,4 +1,5 @@
-"""ERR-Seg without what its paper claims: one cost map instead of two, attention on whole sequences instead of reduced ones.
+"""ERR-Seg without what its paper claims: one cost map instead of two, attention on whole sequences instead of reduced
+ones.
 
 `VariedErrSeg` is `ErrSeg` with some of its parts exchanged; with none it computes the same.
 """
@@ -40,7 +41,9 @@ class OneCostEmbedding(CostEmbedding):
         self.which = which
         delattr(self, "x32" if which == "x16" else "x16")
 
-    def forward(self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]) -> Float[Tensor, "B K h w C"]:
+    def forward(
+        self, cost_x16: Float[Tensor, "B K _ _"], cost_x32: Float[Tensor, "B K _ _"]
+    ) -> Float[Tensor, "B K h w C"]:
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]
         scale = {"x16": 1, "x32": 2}[self.which]
         with torch.autocast(cost.device.type, enabled=False):
@@ -59,7 +62,8 @@ WholeShared = tuple[Float[Tensor, "B 1 h w C"], Float[Tensor, "B 1 h w C"]]  # q
 
 
 class WholeSpatialAttention(nn.Module):
-    """Attention among pixels of one class, keys and values at full resolution, without the convolutions that reduce and their norms."""
+    """Attention among pixels of one class, keys and values at full resolution, without the convolutions that reduce and
+    their norms."""
 
     def __init__(self, width: int, heads: int):
         super().__init__()
@@ -98,7 +102,14 @@ class VariedErrSeg(ErrSeg):
         reduce_classes: Whether classes attend to each other on a grid pooled 2×2.
     """
 
-    def __init__(self, config: ErrSegConfig, *, costs: tuple[str, ...] = BOTH, reduce_space: bool = True, reduce_classes: bool = True):
+    def __init__(
+        self,
+        config: ErrSegConfig,
+        *,
+        costs: tuple[str, ...] = BOTH,
+        reduce_space: bool = True,
+        reduce_classes: bool = True,
+    ):
         super().__init__(config)
         self.costs = costs
         self.cost_embedding = CostEmbedding(config) if costs == BOTH else OneCostEmbedding(config, *costs)

@@ -1,4 +1,5 @@
-"""A measured table, as json keeps it → a page and a plot. Nothing is measured here: the same json gives the same page."""
+"""A measured table, as json keeps it → a page and a plot. Nothing is measured here: the same json gives the same
+page."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -33,7 +34,10 @@ def write_summary(tables: dict[str, dict[str, object]], missing: list[str], fold
     lines = [
         "# The papers' tables in small",
         "",
-        "Written by `python research/tables.py`; don't edit. The world is Shapeland, generated scenes with an open vocabulary, and models",
+        (
+            "Written by `python research/tables.py`; don't edit. The world is Shapeland, generated scenes with an open "
+            "vocabulary, and models"
+        ),
         "are small: what holds here may not hold on photographs, and the other way round.",
         "",
         "| table | agrees | doesn't agree | can't be told |",
@@ -41,16 +45,23 @@ def write_summary(tables: dict[str, dict[str, object]], missing: list[str], fold
     ]
     for name, table in tables.items():
         verdicts = [holds(claim) for claim in table["claims"]]
-        lines.append(f"| [{table['title']}]({name}.md) | {' | '.join(str(verdicts.count(verdict)) for verdict in SAID)} |")
+        lines.append(
+            f"| [{table['title']}]({name}.md) | {' | '.join(str(verdicts.count(verdict)) for verdict in SAID)} |"
+        )
     lines += ["", f"Not measured yet: {', '.join(missing)}."] if missing else []
     for verdict, said in SAID.items():
         found = [(table, claim) for table in tables.values() for claim in table["claims"] if holds(claim) is verdict]
-        lines += ["", f"## {said}", "", *([f"* *{table['title']}*: {stated(claim)}" for table, claim in found] or ["Nothing."])]
+        lines += [
+            "",
+            f"## {said}",
+            "",
+            *([f"* *{table['title']}*: {stated(claim)}" for table, claim in found] or ["Nothing."]),
+        ]
     with atomic(folder / "README.md") as temporary:
         temporary.write_text("\n".join(lines) + "\n")
 
 
-# The page ---------------------------------------------------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------------------------------
 
 
 def page(name: str, table: dict[str, object]) -> str:
@@ -73,18 +84,28 @@ def columns_of(rows: list[Row]) -> list[str]:
     columns = list(dict.fromkeys(score for row in rows for score in row.get("scores", {})))
     columns += ["× time", "ms"] if "time" in has else []
     columns += ["M parameters", "of these in the spatial tower", "G operations"] if "cost" in has else []
-    return columns + (["paper: PQ", "paper: mIoU", "paper: × time", "paper: M parameters"] if "published" in has else [])
+    return columns + (
+        ["paper: PQ", "paper: mIoU", "paper: × time", "paper: M parameters"] if "published" in has else []
+    )
 
 
 def cells_of(row: Row, table: dict[str, object]) -> dict[str, str]:
     """The cells of a row, by column."""
-    cells = {score: f"{value:.1f} ({low:.1f}–{high:.1f})" for score, (value, low, high) in row.get("scores", {}).items()}
+    cells = {
+        score: f"{value:.1f} ({low:.1f}–{high:.1f})" for score, (value, low, high) in row.get("scores", {}).items()
+    }
     if "time" in row:
         time = row["time"]
-        cells |= {"× time": f"{time['ratio']:.2f} ({time['low']:.2f}–{time['high']:.2f})", "ms": f"{1e3 * time['seconds']:.0f}"}
+        cells |= {
+            "× time": f"{time['ratio']:.2f} ({time['low']:.2f}–{time['high']:.2f})",
+            "ms": f"{1e3 * time['seconds']:.0f}",
+        }
     if "cost" in row:
         cost = row["cost"]
-        cells |= {"M parameters": f"{cost['parameters'] / 1e6:.2f}", "of these in the spatial tower": f"{cost['spatial tower'] / 1e6:.2f}"}
+        cells |= {
+            "M parameters": f"{cost['parameters'] / 1e6:.2f}",
+            "of these in the spatial tower": f"{cost['spatial tower'] / 1e6:.2f}",
+        }
         cells |= {"G operations": f"{cost['operations'] / 1e9:.2f}"}
     if "published" in row:
         cells |= published_cells(row, table)
@@ -95,7 +116,10 @@ def published_cells(row: Row, table: dict[str, object]) -> dict[str, str]:
     """What the paper says of a row."""
     published = row["published"]
     cells = {"paper: PQ": f"{published['pq']:.1f}", "paper: mIoU": f"{published['miou']:.1f}"}
-    return cells | {"paper: × time": f"{published_ratio(row, table):.2f}", "paper: M parameters": f"{published['parameters']:.0f}"}
+    return cells | {
+        "paper: × time": f"{published_ratio(row, table):.2f}",
+        "paper: M parameters": f"{published['parameters']:.0f}",
+    }
 
 
 def published_ratio(row: Row, table: dict[str, object]) -> float:
@@ -109,7 +133,7 @@ def said(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-# The plot ---------------------------------------------------------------------------------------------------------------------------
+# The plot -------------------------------------------------------------------------------------------------------------
 
 
 def draw(table: dict[str, object], path: Path) -> None:
@@ -146,7 +170,11 @@ def series_of(table: dict[str, object], panel: str) -> Iterator[tuple[str, str, 
         theirs = [[row["published"]["parameters"]] * 3 if "published" in row else None for row in rows]
     elif panel == "× time":
         times = (row.get("time") for row in rows)
-        yield "measured (middle half)", COLOURS[""], [time and [time["ratio"], time["low"], time["high"]] for time in times]
+        yield (
+            "measured (middle half)",
+            COLOURS[""],
+            [time and [time["ratio"], time["low"], time["high"]] for time in times],
+        )
         theirs = [[published_ratio(row, table)] * 3 if "published" in row else None for row in rows]
     else:
         for group, colour in COLOURS.items():
@@ -163,8 +191,19 @@ def dots(axis: "Axes", table: dict[str, object], panel: str, *, first: bool) -> 
         places = [place + 0.22 * (number - (len(every) - 1) / 2) for place, value in enumerate(values) if value]
         known = [value for value in values if value]
         errors = [[value - low for value, low, _ in known], [high - value for value, _, high in known]]
-        axis.errorbar([value for value, *_ in known], places, xerr=errors, fmt="o", markersize=5, color=colour, label=label, capsize=2)
-    axis.set_xlabel(f"{panel}, %" if panel in ("PQ", "mIoU") else f"{panel} of {table['base']}" if panel == "× time" else panel)
+        axis.errorbar(
+            [value for value, *_ in known],
+            places,
+            xerr=errors,
+            fmt="o",
+            markersize=5,
+            color=colour,
+            label=label,
+            capsize=2,
+        )
+    axis.set_xlabel(
+        f"{panel}, %" if panel in ("PQ", "mIoU") else f"{panel} of {table['base']}" if panel == "× time" else panel
+    )
     axis.grid(axis="x", alpha=0.3)
     axis.set_xlim(0, 1.05 * axis.dataLim.x1 or 1)
     if first:

@@ -46,18 +46,22 @@ class Budget:
 
 
 def with_clip(budget: Budget, steps: int) -> Budget:
-    """The budget with a CLIP to begin with: the one that it names, or that of the bundled models, whose further blocks are trained first.
+    """The budget with a CLIP to begin with: the one that it names, or that of the bundled models, whose further blocks
+    are trained first.
 
     Raises:
         InterruptedError: That training was told to stop.
     """
     if budget.clip is not None:
         return budget
-    return replace(budget, clip=starting_clip(budget.folder / "clip", budget.device, min(STEPS["clip"], steps), budget.more))
+    return replace(
+        budget, clip=starting_clip(budget.folder / "clip", budget.device, min(STEPS["clip"], steps), budget.more)
+    )
 
 
 def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, seed: int = 0) -> Scenes:
-    """Train a variant, or take up its training where it stopped, and count what it finds in scenes that it never learned from.
+    """Train a variant, or take up its training where it stopped, and count what it finds in scenes that it never
+    learned from.
 
     All variants begin with the same values wherever names and shapes agree.
 
@@ -71,7 +75,14 @@ def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, s
     module = load_recipe(RECIPES[variant.family])
     steps = budget.steps or STEPS[variant.family]
     folder = budget.folder / re.sub(r"\W+", "_", f"{variant.family} {name} {seed}")
-    given = (f"folder={folder}", f"clip={budget.clip}", f"steps={steps}", f"seed={seed}", f"validate_every={steps}", "precision=auto")
+    given = (
+        f"folder={folder}",
+        f"clip={budget.clip}",
+        f"steps={steps}",
+        f"seed={seed}",
+        f"validate_every={steps}",
+        "precision=auto",
+    )
     settings = read_settings(settings_class(module), [*given, f"device={budget.device}", *budget.more])
     settings = replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
     torch.manual_seed(seed)
@@ -94,7 +105,8 @@ def validated(model: nn.Module, _: Path, *, held_out: DataSet, file: Path) -> di
 
 
 def begin(model: nn.Module, base: nn.Module, clip_file: Path) -> nn.Module:
-    """Give a variant the values of the model it varies, wherever names and shapes agree; a longer spatial tower gets CLIP's own blocks."""
+    """Give a variant the values of the model it varies, wherever names and shapes agree; a longer spatial tower gets
+    CLIP's own blocks."""
     shapes = {name: tensor.shape for name, tensor in model.state_dict().items()}
     shared = {name: tensor for name, tensor in base.state_dict().items() if shapes.get(name) == tensor.shape}
     model.load_state_dict(shared, strict=False)

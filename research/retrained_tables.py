@@ -1,4 +1,5 @@
-"""What wants a training for each variant: ERR-Seg's cost maps and reductions; EOV-Seg's selection, fusion, interaction and extractor."""
+"""What wants a training for each variant: ERR-Seg's cost maps and reductions; EOV-Seg's selection, fusion, interaction
+and extractor."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -17,13 +18,26 @@ if TYPE_CHECKING:
 
 Claims = Callable[[dict[str, dict], dict[str, dict], dict[str, float]], list[dict]]
 NOTES = [
-    "Short trainings, equal in steps, pictures and random numbers; variants begin with the same values wherever names and shapes agree.",
-    "They are beginnings: the bundled models took 4500 (ERR-Seg) and 5000 steps (EOV-Seg). What is learned soonest wins here.",
-    "Each was trained once, the first twice: a difference counts if it is beyond its interval by more than those two are apart.",
+    (
+        "Short trainings, equal in steps, pictures and random numbers; "
+        "variants begin with the same values wherever names "
+        "and shapes agree."
+    ),
+    (
+        "They are beginnings: the bundled models took 4500 (ERR-Seg) and 5000 steps (EOV-Seg). "
+        "What is learned soonest wins here."
+    ),
+    (
+        "Each was trained once, the first twice: a difference counts if it is beyond its interval by more than those "
+        "two "
+        "are apart."
+    ),
 ]
 
 
-def trained_table(title: str, variants: dict[str, Variant], settings: "Settings", claims: Claims, notes: list[str]) -> dict[str, object]:
+def trained_table(
+    title: str, variants: dict[str, Variant], settings: "Settings", claims: Claims, notes: list[str]
+) -> dict[str, object]:
     """Train every variant, and the first once more; score all on the same scenes, count and time them.
 
     Args:
@@ -40,7 +54,12 @@ def trained_table(title: str, variants: dict[str, Variant], settings: "Settings"
     times = time_variants(variants, preset, WORDS, runs=settings.runs, device=settings.device)
     rows = [row(name, drawn[name], times[name]) | cost_of(variants[name], counts[name]) for name in variants]
     rows.insert(1, row(f"{base}, another seed", again))
-    given = {"model": preset, "clip": str(settings.budget.clip or "the bundled models'"), "steps": steps, "seeds": "0; 1"}
+    given = {
+        "model": preset,
+        "clip": str(settings.budget.clip or "the bundled models'"),
+        "steps": steps,
+        "seeds": "0; 1",
+    }
     return {
         **{"title": title, "base": base, "plot": "dots", "rows": rows, "claims": claims(drawn, times, seeds)},
         **{"notes": [*NOTES, *notes], "conditions": settings.conditions(data, given)},
@@ -58,7 +77,10 @@ def reductions_table(settings: "Settings") -> dict[str, object]:
     def claims(drawn, times, seeds):
         compared = {"new": "ERR-Seg", "score": "mIoU", "seeds": seeds}
         return [
-            *(better(f"both cost maps are better than {one}", drawn, old=one, **compared) for one in ("x32 alone", "x16 alone")),
+            *(
+                better(f"both cost maps are better than {one}", drawn, old=one, **compared)
+                for one in ("x32 alone", "x16 alone")
+            ),
             *(
                 kept(f"reduced sequences keep the mIoU of the whole ones ({name})", drawn, old=name, **compared)
                 for name in ("no spatial reduction", "no class reduction", "no reduction")
@@ -90,7 +112,12 @@ def fusion_table(settings: "Settings") -> dict[str, object]:
             better(text, drawn, new=new, old=old, score="PQ", seeds=seeds, paper=published_pq(FUSIONS, new, old))
             for text, (new, old) in pairs.items()
         ]
-        return [*found, faster("no fusion takes less time than TDEE", times["no fusion, VAS"], "11.6 pictures per second, 13.6 without")]
+        return [
+            *found,
+            faster(
+                "no fusion takes less time than TDEE", times["no fusion, VAS"], "11.6 pictures per second, 13.6 without"
+            ),
+        ]
 
     return trained_table("EOV-Seg: selection and fusion", FUSIONS, settings, claims, [])
 
@@ -103,9 +130,17 @@ def interaction_table(settings: "Settings") -> dict[str, object]:
         compared = {"new": "EOV-Seg", "score": "PQ", "seeds": seeds}
         found = [
             better("one scale is better than several", drawn, old="dynamic, multi-scale", **compared),
-            better("dynamic taps are better than cross-attention at one scale", drawn, old="cross-attention, single-scale", **compared),
+            better(
+                "dynamic taps are better than cross-attention at one scale",
+                drawn,
+                old="cross-attention, single-scale",
+                **compared,
+            ),
             kept(
-                "dynamic taps at one scale keep the PQ of cross-attention at several", drawn, old="cross-attention, multi-scale", **compared
+                "dynamic taps at one scale keep the PQ of cross-attention at several",
+                drawn,
+                old="cross-attention, multi-scale",
+                **compared,
             ),
         ]
         for claim, name in zip(found, INTERACTIONS, strict=True):
@@ -132,7 +167,10 @@ def blocks_table(settings: "Settings") -> dict[str, object]:
         ]
 
     notes = [
-        "Shapeland's ViT has three blocks, the paper's twelve. The bundled models hold the first; `starting_clip` trained the others.",
+        (
+            "Shapeland's ViT has three blocks, the paper's twelve. The bundled models hold the first; "
+            "`starting_clip` trained the others."
+        ),
         "There are no DINOv2 and SAM that know Shapeland: those are only counted.",
     ]
     return trained_table("EOV-Seg: blocks of the spatial extractor", variants, settings, claims, notes)

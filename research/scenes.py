@@ -17,7 +17,9 @@ DRAWS = 1000  # bootstrap samples
 MIDDLE = (2.5, 97.5)  # percentiles: 95 of 100 draws lie between
 SAMPLES_AT_ONCE = 50  # of DRAWS: 847 classes take 1 MB each
 
-Scenes = Mapping[str, Float[np.ndarray, "N 3 T"]]  # by score: part, whole, and whether the class counts, of every scene and class
+Scenes = Mapping[
+    str, Float[np.ndarray, "N 3 T"]
+]  # by score: part, whole, and whether the class counts, of every scene and class
 
 
 class Estimate(NamedTuple):
@@ -79,9 +81,12 @@ def means(
 
 
 def draws(scenes: int) -> Float[np.ndarray, "R N"]:
-    """How often each scene is drawn: once each in the first row, then at random with replacement, the same at every call."""
+    """How often each scene is drawn: once each in the first row, then at random with replacement, the same at every
+    call."""
     random = np.random.default_rng(0)
-    return np.concatenate([np.ones((1, scenes)), random.multinomial(scenes, np.full(scenes, 1 / scenes), size=DRAWS)]).astype(float)
+    return np.concatenate(
+        [np.ones((1, scenes)), random.multinomial(scenes, np.full(scenes, 1 / scenes), size=DRAWS)]
+    ).astype(float)
 
 
 def estimate(values: Float[np.ndarray, " R"]) -> Estimate:
@@ -101,4 +106,8 @@ def figures(scenes: Scenes, unseen: Bool[np.ndarray, " T"]) -> dict[str, Float[n
     """
     groups = {"": np.ones_like(unseen), " seen": ~unseen, " unseen": unseen}
     weights = draws(len(next(iter(scenes.values()))))
-    return {f"{name}{group}": means(parts, weights, classes) for name, parts in scenes.items() for group, classes in groups.items()}
+    return {
+        f"{name}{group}": means(parts, weights, classes)
+        for name, parts in scenes.items()
+        for group, classes in groups.items()
+    }

@@ -1,4 +1,5 @@
-"""The CLIP that trainings begin with: that of the bundled models, and further blocks of its ViT, of which those hold only the first.
+"""The CLIP that trainings begin with: that of the bundled models, and further blocks of its ViT, of which those hold
+only the first.
 
 Whoever trained recipes/shapeland_regions.py has all of it, and names that file instead.
 """
@@ -27,7 +28,8 @@ BLOCKS = 3  # as many as recipes/shapeland_clip.py trains
 
 
 def starting_clip(folder: Path, device: str, steps: int, more: tuple[str, ...] = ()) -> Path:
-    """Train the further blocks on captions, everything else as it is; return the file. A training found in the folder goes on.
+    """Train the further blocks on captions, everything else as it is; return the file. A training found in the folder
+    goes on.
 
     Args:
         more: Settings of recipes/shapeland_clip.py, as `key=value`.
@@ -36,13 +38,24 @@ def starting_clip(folder: Path, device: str, steps: int, more: tuple[str, ...] =
         InterruptedError: It was told to stop.
     """
     module = load_recipe("shapeland_clip")
-    own = f"folder={folder}", f"device={device}", f"steps={steps}", f"plain={steps // 3}", f"widening={steps // 3}", "batch=128"
+    own = (
+        f"folder={folder}",
+        f"device={device}",
+        f"steps={steps}",
+        f"plain={steps // 3}",
+        f"widening={steps // 3}",
+        "batch=128",
+    )
     given = {setting.partition("=")[0]: setting for setting in (*own, *more)}
     settings = read_settings(settings_class(module), list(given.values()))
-    settings = replace(settings, precision=choose_precision("auto", choose_device(settings.device)), validate_every=settings.steps)
+    settings = replace(
+        settings, precision=choose_precision("auto", choose_device(settings.device)), validate_every=settings.steps
+    )
     torch.manual_seed(settings.seed)
     pair = bundled_pair()
-    recipe = replace(module.build(settings), model=pair, loss=by_captions, fingerprint=weights.fingerprint(pair.state_dict()))
+    recipe = replace(
+        module.build(settings), model=pair, loss=by_captions, fingerprint=weights.fingerprint(pair.state_dict())
+    )
     recipe = replace(recipe, validate=partial(named_by_vit, world=recipe.examples.worlds[-1][1]))
     if not train(recipe, settings).finished:
         raise InterruptedError(f"The training in {str(folder)!r} was stopped; the same command goes on from there.")
@@ -50,13 +63,15 @@ def starting_clip(folder: Path, device: str, steps: int, more: tuple[str, ...] =
 
 
 def bundled_pair() -> ClipPair:
-    """The bundled models' frozen CLIP and the first block of its ViT; the further blocks are random, and alone to be trained."""
+    """The bundled models' frozen CLIP and the first block of its ViT; the further blocks are random, and alone to be
+    trained."""
     checkpoint = bundled.unpack("eov-seg-tiny")
     config = weights.configure(EovSegConfig, checkpoint.configuration)
     pair = ClipPair(PairConfig(config.clip, config.spatial, vit_layers=BLOCKS))
     pair.clip.load_state_dict(part_of(checkpoint.state, "clip."))
     beginning = {
-        name.replace("blocks.", "transformer.resblocks."): tensor for name, tensor in part_of(checkpoint.state, "spatial.").items()
+        name.replace("blocks.", "transformer.resblocks."): tensor
+        for name, tensor in part_of(checkpoint.state, "spatial.").items()
     }
     pair.vit.load_state_dict(beginning, strict=False)
     pair.clip.requires_grad_(False)

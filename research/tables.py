@@ -1,12 +1,14 @@
 """The papers' tables in small, by one command: measures, and writes pages, plots and json to docs/results.
 
-    uv run --group research python research/tables.py                          # everything; trainings go on where they were stopped
-    uv run --group research python research/tables.py --only keep ensembles    # some tables
-    uv run --group research python research/tables.py --render                 # pages and plots anew, from the json that is there
+    uv run --group research python research/tables.py                          # everything; trainings go on where they
+    were stopped uv run --group research python research/tables.py --only keep ensembles    # some tables
+    uv run --group research python research/tables.py --render                 # pages and plots anew, from the json
+    that is there
 
-What takes how long, on one core: `keep`, `ensembles` and `layers`, minutes; on two cores `cost_err_seg` five minutes with three runs and
-`cost_eov_seg`, which has more variants, as long with seven and `--full-size-side 320`, as in docs/results; every other table eight minutes
-per variant, three hours in all. On a GPU give `--steps`: longer trainings tell more. They begin with the bundled models' CLIP.
+What takes how long, on one core: `keep`, `ensembles` and `layers`, minutes; on two cores `cost_err_seg` five minutes
+with three runs and `cost_eov_seg`, which has more variants, as long with seven and `--full-size-side 320`, as in
+docs/results; every other table eight minutes per variant, three hours in all. On a GPU give `--steps`: longer trainings
+tell more. They begin with the bundled models' CLIP.
 """
 
 import argparse
@@ -55,7 +57,9 @@ class Settings:
 
     def conditions(self, data: Shapeland | None, more: dict[str, object]) -> dict[str, object]:
         """What the figures of a table depend on, in plain values."""
-        own = {} if data is None else {"scenes": f"{len(data)} of the test split, {len(data.vocabulary)} words, float32"}
+        own = (
+            {} if data is None else {"scenes": f"{len(data)} of the test split, {len(data.vocabulary)} words, float32"}
+        )
         return {**more, **own, **conditions(self.device)}
 
 
@@ -75,14 +79,24 @@ TABLES: dict[str, Callable[[Settings], dict[str, object]]] = {
 def arguments(given: list[str] | None = None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", nargs="+", choices=TABLES, metavar="NAME", default=list(TABLES), help=f"tables: {', '.join(TABLES)}")
-    parser.add_argument("--quick", action="store_true", help="two scenes, two steps: whether it runs, not what comes out")
-    parser.add_argument("--render", action="store_true", help="measure nothing: write pages and plots from the json that is there")
+    parser.add_argument(
+        "--only", nargs="+", choices=TABLES, metavar="NAME", default=list(TABLES), help=f"tables: {', '.join(TABLES)}"
+    )
+    parser.add_argument(
+        "--quick", action="store_true", help="two scenes, two steps: whether it runs, not what comes out"
+    )
+    parser.add_argument(
+        "--render", action="store_true", help="measure nothing: write pages and plots from the json that is there"
+    )
     parser.add_argument("--scenes", type=int, default=100, help="scenes that are scored (100)")
     parser.add_argument("--steps", type=int, help="steps of each training (ERR-Seg 600, EOV-Seg 700)")
     parser.add_argument("--runs", type=int, default=7, help="rounds of timing (7)")
-    parser.add_argument("--full-size-runs", type=int, default=2, help="rounds of timing full-size models; 0 counts them only (2)")
-    parser.add_argument("--full-size-side", type=int, help="time them with a smaller picture, of so many pixels: a multiple of 32")
+    parser.add_argument(
+        "--full-size-runs", type=int, default=2, help="rounds of timing full-size models; 0 counts them only (2)"
+    )
+    parser.add_argument(
+        "--full-size-side", type=int, help="time them with a smaller picture, of so many pixels: a multiple of 32"
+    )
     parser.add_argument("--clip", type=Path, help="what shapeland_regions wrote (the bundled models' CLIP)")
     parser.add_argument("--runs-folder", type=Path, default=Path("runs/research"), help="where trainings go on")
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results")
@@ -93,13 +107,20 @@ def arguments(given: list[str] | None = None) -> argparse.Namespace:
 def settings_of(asked: argparse.Namespace) -> Settings:
     """Turn what was asked into settings."""
     device = choose_device(asked.device)
-    numbers = {"scenes": asked.scenes, "runs": asked.runs, "full_size_runs": asked.full_size_runs, "full_size_side": asked.full_size_side}
+    numbers = {
+        "scenes": asked.scenes,
+        "runs": asked.runs,
+        "full_size_runs": asked.full_size_runs,
+        "full_size_side": asked.full_size_side,
+    }
     steps, more, kept = asked.steps, (), KEPT
     if asked.quick:
         numbers |= {"scenes": 2, "runs": 1, "full_size_runs": 0}
         kept = (16, 48, 847)
         steps, more = 2, ("batch=2", "workers=0")
-    return Settings(device=device, kept=kept, budget=Budget(asked.runs_folder, asked.clip, steps, asked.device, more), **numbers)
+    return Settings(
+        device=device, kept=kept, budget=Budget(asked.runs_folder, asked.clip, steps, asked.device, more), **numbers
+    )
 
 
 def measure(name: str, settings: Settings, out: Path) -> None:

@@ -25,7 +25,8 @@ from wordmask.models.eov_seg import DynamicInteraction, EovSeg, Parts
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper says of a variant of EOV-Seg L on ADE20K: quality in percent, pictures per second, millions of parameters."""
+    """What the paper says of a variant of EOV-Seg L on ADE20K: quality in percent, pictures per second, millions of
+    parameters."""
 
     pq: float
     miou: float
@@ -81,7 +82,9 @@ FUSIONS = {
     "no fusion, no VAS": _eov_seg(Published(22.1, 30.3, 13.8, 218), **NOTHING, selection=None),
 }
 INTERACTIONS = {
-    "dynamic, multi-scale": _eov_seg(Published(22.7, 29.7, 9.1, 245), interaction=partial(MultiScale, interaction=DynamicInteraction)),
+    "dynamic, multi-scale": _eov_seg(
+        Published(22.7, 29.7, 9.1, 245), interaction=partial(MultiScale, interaction=DynamicInteraction)
+    ),
     "cross-attention, single-scale": _eov_seg(Published(23.8, 30.4, 6.6, 282), interaction=MaskedCrossAttention),
     "cross-attention, multi-scale": _eov_seg(
         Published(24.7, 32.5, 3.4, 304), interaction=partial(MultiScale, interaction=MaskedCrossAttention)

@@ -1,4 +1,5 @@
-"""What tests share: shapes checked at run time, no network, a cache of their own, and small models that are not trivial."""
+"""What tests share: shapes checked at run time, no network, a cache of their own, and small models that are not
+trivial."""
 
 import os
 import sys
@@ -9,7 +10,9 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
 
-COMPILED = os.environ.get("WORDMASK_TEST_COMPILED") == "1"  # what checks its shapes can't become one graph; see test_compile.py
+COMPILED = (
+    os.environ.get("WORDMASK_TEST_COMPILED") == "1"
+)  # what checks its shapes can't become one graph; see test_compile.py
 
 if not COMPILED:
     install_import_hook(

@@ -25,11 +25,19 @@ WORDS = Vocabulary.of(['red "car"', "sky & sea", "tree"])
 
 
 def semantic(seed: int = 0, words: Vocabulary = WORDS, size: tuple[int, int] = (24, 31)) -> Segmentation:
-    labels = np.random.default_rng(seed).integers(0, 3, (4, 5)).astype(np.uint8).repeat(6, 0).repeat(7, 1)[: size[0], : size[1]]
+    labels = (
+        np.random.default_rng(seed)
+        .integers(0, 3, (4, 5))
+        .astype(np.uint8)
+        .repeat(6, 0)
+        .repeat(7, 1)[: size[0], : size[1]]
+    )
     labels[:3, :5] = unlabelled_value(len(words))
     confidence = (0.25 + labels % 3 / 4).astype(np.float32)
     regions = find_regions(labels, words, confidence=confidence, runner_up=np.roll(labels, 1, axis=1))
-    return Segmentation(labels, words, regions, colourful(*size, seed), "test", {"threshold": 0.0}, f"photos/{seed}.jpg")
+    return Segmentation(
+        labels, words, regions, colourful(*size, seed), "test", {"threshold": 0.0}, f"photos/{seed}.jpg"
+    )
 
 
 def instances() -> Segmentation:
@@ -39,7 +47,13 @@ def instances() -> Segmentation:
     boxes = [(3, 2, 15, 12), (10, 8, 28, 18), (20, 0, 30, 4)]
     areas = masks.sum(axis=(1, 2)).tolist()
     found = Instances([0, 2, 0], [0.9, 0.5, 0.05], [2, 0, -1], areas, boxes, [0, 1, 2], np.packbits(masks, axis=2))
-    origin = {"picture": colourful(20, 30), "vocabulary": WORDS, "model": "test", "task": "instance", "settings": {"threshold": 0.0}}
+    origin = {
+        "picture": colourful(20, 30),
+        "vocabulary": WORDS,
+        "model": "test",
+        "task": "instance",
+        "settings": {"threshold": 0.0},
+    }
     return instance_result(found, origin)
 
 
@@ -70,7 +84,9 @@ def test_supervision(result):
         assert found.class_id[number] == region.label
         assert found.data["class_name"][number] == region.name
         assert found.confidence[number] == pytest.approx(region.score)
-    assert (found[found.confidence > 0.4].area == [region.area for region in result.regions if region.score > 0.4]).all()
+    assert (
+        found[found.confidence > 0.4].area == [region.area for region in result.regions if region.score > 0.4]
+    ).all()
     annotated = sv.MaskAnnotator().annotate(result.picture.copy(), found)
     assert (annotated != result.picture).any()
 
@@ -100,7 +116,9 @@ def label(*fields: str) -> type[Label]:
 def fiftyone(monkeypatch):
     """FiftyOne starts a database when it is imported: a stand-in, with its field names."""
     detection = label("label", "bounding_box", "mask", "mask_path", "confidence", "index", "attributes")
-    names = SimpleNamespace(Detection=detection, Detections=label("detections"), Segmentation=label("mask", "mask_path"))
+    names = SimpleNamespace(
+        Detection=detection, Detections=label("detections"), Segmentation=label("mask", "mask_path")
+    )
     monkeypatch.setitem(sys.modules, "fiftyone", names)
     return names
 
@@ -112,7 +130,9 @@ def test_fiftyone_detections(fiftyone):
         (region.name, region.score, region.id) for region in result.regions
     ]
     for one, region in zip(found, result.regions, strict=True):
-        left, top, width, height = (round(part * side) for part, side in zip(one.bounding_box, (30, 20, 30, 20), strict=True))
+        left, top, width, height = (
+            round(part * side) for part, side in zip(one.bounding_box, (30, 20, 30, 20), strict=True)
+        )
         assert (left, top, left + width, top + height) == region.box
         whole = np.zeros((20, 30), bool)
         whole[top : top + height, left : left + width] = one.mask
@@ -151,7 +171,12 @@ def decode_brush(data: list[int]) -> np.ndarray:
 @pytest.mark.parametrize("size", [(1, 1), (24, 31), (300, 400)])
 def test_brush_masks(size):
     rng = np.random.default_rng(0)
-    for mask in (np.zeros(size, bool), np.ones(size, bool), rng.random(size) < 0.02, np.arange(size[1])[None] * np.ones((size[0], 1)) > 3):
+    for mask in (
+        np.zeros(size, bool),
+        np.ones(size, bool),
+        rng.random(size) < 0.02,
+        np.arange(size[1])[None] * np.ones((size[0], 1)) > 3,
+    ):
         data = adapters.brush_rle(mask)
         assert all(0 <= byte <= 255 for byte in data)
         try:
@@ -175,7 +200,10 @@ def test_label_studio():
     tree = ElementTree.fromstring(adapters.labelstudio_config(WORDS))
     brush, image = tree.find("BrushLabels"), tree.find("Image")
     assert [entry.get("value") for entry in brush] == WORDS.names
-    assert (brush.get("name"), brush.get("toName")) == (prediction["result"][0]["from_name"], prediction["result"][0]["to_name"])
+    assert (brush.get("name"), brush.get("toName")) == (
+        prediction["result"][0]["from_name"],
+        prediction["result"][0]["to_name"],
+    )
     assert (image.get("name"), image.get("value")) == ("image", "$image")
 
 
@@ -188,7 +216,9 @@ def test_cvat(tmp_path):
     read = COCO(tmp_path / "read.json")
     assert [image["file_name"] for image in read.loadImgs([1, 2, 3])] == ["0.jpg", "", "1.jpg"]
     assert len(read.anns) == 9, "every annotation has an id of its own"
-    assert {category["name"] for category in read.cats.values()} == {entry["name"] for entry in adapters.cvat_labels(WORDS)}
+    assert {category["name"] for category in read.cats.values()} == {
+        entry["name"] for entry in adapters.cvat_labels(WORDS)
+    }
     for number, result in enumerate(results, 1):
         annotations = read.loadAnns(read.getAnnIds(imgIds=number))
         for annotation, region in zip(annotations, result.regions, strict=True):
@@ -218,7 +248,9 @@ def test_datasets(tmp_path):
         assert (np.array(row["image"]) == result.picture).all()
         assert [region["segmentation"] for region in row["regions"]] == [region.to_rle() for region in result.regions]
         assert [region["label"] for region in row["regions"]] == [region.label for region in result.regions]
-        assert [region["score"] for region in row["regions"]] == pytest.approx([region.score for region in result.regions])
+        assert [region["score"] for region in row["regions"]] == pytest.approx(
+            [region.score for region in result.regions]
+        )
 
 
 def test_names_that_two_classes_share():
@@ -234,7 +266,9 @@ def test_what_the_page_says(tmp_path, monkeypatch):
     shutil.copytree(root / "docs" / "pictures", tmp_path / "docs" / "pictures")
     monkeypatch.chdir(tmp_path)
     (block,) = [
-        block for block in re.findall(r"```python\n(.*?)```", (root / "docs" / "export.md").read_text(), re.DOTALL) if "cvat" in block
+        block
+        for block in re.findall(r"```python\n(.*?)```", (root / "docs" / "export.md").read_text(), re.DOTALL)
+        if "cvat" in block
     ]
     exec(compile(block, "docs/export.md", "exec"), {})
     (task,) = json.loads((tmp_path / "tasks.json").read_text())

@@ -51,7 +51,11 @@ def disagreeing(labelled: LabelledPicture, reach: int) -> float:
     around = np.lib.stride_tricks.sliding_window_view(labelled.segments, (2 * reach + 1, 2 * reach + 1))
     inner = (around == around[..., :1, :1]).all(axis=(2, 3))
     middle = slice(reach, -reach), slice(reach, -reach)
-    return float((labelled.rgb[middle] != PALETTE[labelled.segments[middle]]).any(axis=2)[inner].mean()) if inner.any() else float("nan")
+    return (
+        float((labelled.rgb[middle] != PALETTE[labelled.segments[middle]]).any(axis=2)[inner].mean())
+        if inner.any()
+        else float("nan")
+    )
 
 
 @given(EDGES, EDGES, SEEDS)
@@ -67,7 +71,11 @@ def test_flipping_twice_is_nothing(height, width, seed):
 @settings(max_examples=40, deadline=None)
 def test_every_view_has_the_size_of_the_crop(height, width, side, seed):
     generator = np.random.default_rng(seed)
-    for augment in (CropAugmentation(side, 2 * side, side), CropAugmentation(40, 60, side), ScaleAugmentation(side, 0.1, 2.0)):
+    for augment in (
+        CropAugmentation(side, 2 * side, side),
+        CropAugmentation(40, 60, side),
+        ScaleAugmentation(side, 0.1, 2.0),
+    ):
         view = augment(coded(height, width), generator)
         assert view.rgb.shape == (side, side, 3)
         assert view.segments.shape == (side, side)
@@ -121,7 +129,9 @@ def test_views_differ_and_the_picture_is_left_alone():
 def test_resizing_is_pillows(size):
     labelled = replace(coded(64, 48), rgb=noisy(64, 48))
     ours = resize(labelled, size)
-    assert np.array_equal(ours.rgb, np.array(Image.fromarray(labelled.rgb).resize(size[::-1], Image.Resampling.BILINEAR)))
+    assert np.array_equal(
+        ours.rgb, np.array(Image.fromarray(labelled.rgb).resize(size[::-1], Image.Resampling.BILINEAR))
+    )
     small = Image.fromarray(labelled.segments.astype(np.uint8)).resize(size[::-1], Image.Resampling.NEAREST)
     assert np.array_equal(ours.segments, np.array(small))
 
@@ -253,7 +263,10 @@ def test_contrast_comes_before_or_after_saturation():
     """250 × 1.5 is cut to 255, so that the order shows."""
     jitter, generator = replace(STILL, contrast=(1.5, 1.5), saturation=(0.5, 0.5)), np.random.default_rng(0)
     rgb = np.array([[(250, 100, 100)]], np.uint8)
-    first, last = (255, 202, 202), (255, 255, 255)  # (255 + 150) / 2 = 202.5, to even; (250 + 100) / 2 · 1.5 = 262.5, cut
+    first, last = (
+        (255, 202, 202),
+        (255, 255, 255),
+    )  # (255 + 150) / 2 = 202.5, to even; (250 + 100) / 2 · 1.5 = 262.5, cut
     seen = [tuple(jitter(rgb, generator)[0, 0].tolist()) for _ in range(400)]
     assert set(seen) == {(250, 100, 100), (255, 150, 150), (250, 175, 175), first, last}
     assert 25 < seen.count(first) < 80  # an eighth

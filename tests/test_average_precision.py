@@ -1,4 +1,5 @@
-"""AP of instances: by hand, against pycocotools run on all pictures at once, and whatever the order and the division of the pictures."""
+"""AP of instances: by hand, against pycocotools run on all pictures at once, and whatever the order and the division of
+the pictures."""
 
 import contextlib
 import io
@@ -46,7 +47,9 @@ def test_by_hand():
 def test_a_loose_mask_counts_at_low_thresholds_alone():
     score = InstanceScore(1)
     target = truth([[1, 1, 1, 0, 0]], [0])
-    score.update(0, [found(np.array([[1, 1, 1, 1, 0]]), 0, 0.5)], **target)  # IoU 3/4: hit at 0.50, 0.55 … 0.75, six of ten
+    score.update(
+        0, [found(np.array([[1, 1, 1, 1, 0]]), 0, 0.5)], **target
+    )  # IoU 3/4: hit at 0.50, 0.55 … 0.75, six of ten
     assert score.compute().mean_ap == pytest.approx(60)
     assert (score.compute().ap50, score.compute().ap75) == pytest.approx((100, 100))
 
@@ -54,7 +57,9 @@ def test_a_loose_mask_counts_at_low_thresholds_alone():
 def test_a_crowd_excuses_what_lies_in_it():
     score = InstanceScore(1)
     target = truth([[1, 1, 0, 2, 2, 2]], [0, 0], [False, True])
-    score.update(0, [found(target["target_segments"] == 1, 0, 0.5), found(np.array([[0, 0, 0, 1, 1, 0]]), 0, 0.9)], **target)
+    score.update(
+        0, [found(target["target_segments"] == 1, 0, 0.5), found(np.array([[0, 0, 0, 1, 1, 0]]), 0, 0.9)], **target
+    )
     assert score.compute().mean_ap == pytest.approx(100)
 
 
@@ -146,8 +151,13 @@ def test_equal_to_pycocotools_on_perturbed_samples(shared, seed):
             other = label if rng.random() < 0.8 else int(rng.choice(target["target_labels"]))
             guesses += [found(pixels, other, float(rng.integers(1, 6)) / 5)] if rng.random() < 0.9 else []
         score.update(place, guesses, **target)
-        detections += [{"image_id": image, "category_id": ids[one.label], "score": one.score, "segmentation": one.rle} for one in guesses]
-    expected = pycocotools_alone(folder / "instances.json", detections, [one for one, thing in zip(ids, is_thing, strict=True) if thing])
+        detections += [
+            {"image_id": image, "category_id": ids[one.label], "score": one.score, "segmentation": one.rle}
+            for one in guesses
+        ]
+    expected = pycocotools_alone(
+        folder / "instances.json", detections, [one for one, thing in zip(ids, is_thing, strict=True) if thing]
+    )
     result = score.compute()
     ours = [result.mean_ap, result.ap50, result.ap75, result.small, result.medium, result.large]
     assert 5 < result.mean_ap < 95

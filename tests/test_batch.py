@@ -23,7 +23,11 @@ from wordmask.segmenter import Segmenter
 
 WORDS = ["person", "sky", "car", "grass"]
 EOV = ["--model", "eov-seg-untrained"]
-ALL = [argument for name in ("labels", "overlays", "coco", "coco-panoptic", "yolo", "parquet") for argument in ("--format", name)]
+ALL = [
+    argument
+    for name in ("labels", "overlays", "coco", "coco-panoptic", "yolo", "parquet")
+    for argument in ("--format", name)
+]
 
 
 @pytest.fixture
@@ -64,10 +68,14 @@ def test_every_format_says_what_the_model_said(run, photos, tmp_path):
     assert "6 of 6 pictures → out/" in out
     items = find_items("photos", skip=tmp_path / "out", every=1)
     expected = [cli.load_segmenter("eov-seg-untrained", "auto", "auto")(item.path, WORDS) for item in items]
-    instances, panoptic = (json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("instances", "panoptic"))
+    instances, panoptic = (
+        json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("instances", "panoptic")
+    )
     rows = parquet.read_table(tmp_path / "out" / "masks.parquet").to_pylist()
     assert [image["file_name"] for image in instances["images"]] == [item.file_name for item in items]
-    assert [annotation["id"] for annotation in instances["annotations"]] == list(range(1, len(instances["annotations"]) + 1))
+    assert [annotation["id"] for annotation in instances["annotations"]] == list(
+        range(1, len(instances["annotations"]) + 1)
+    )
     for number, (item, result) in enumerate(zip(items, expected, strict=True), 1):
         with Image.open(tmp_path / "out" / "labels" / f"{item.stem}.png") as labels:
             np.testing.assert_array_equal(np.array(labels), result.labels)
@@ -88,14 +96,19 @@ def test_every_format_says_what_the_model_said(run, photos, tmp_path):
         assert {int(line.split()[0]) for line in lines} == {region.label for region in result.regions}
         assert all(0 <= float(number) <= 1 for line in lines for number in line.split()[1:])
         assert (tmp_path / "out" / "overlays" / f"{item.stem}.jpg").exists()
-    assert (tmp_path / "out" / "yolo" / "data.yaml").read_text().endswith('names:\n  0: "person"\n  1: "sky"\n  2: "car"\n  3: "grass"\n')
+    assert (
+        (tmp_path / "out" / "yolo" / "data.yaml")
+        .read_text()
+        .endswith('names:\n  0: "person"\n  1: "sky"\n  2: "car"\n  3: "grass"\n')
+    )
     classes = json.loads((tmp_path / "out" / "classes.json").read_text())
     assert classes["unlabelled"] == 255
     assert [entry["names"] for entry in classes["classes"]] == [[word] for word in WORDS]
 
 
 def test_a_job_goes_on_where_it_was_stopped(run, photos, tmp_path, monkeypatch):
-    """Interrupted at the last picture, one line of the journal torn, one file gone: only what is missing is done again."""
+    """Interrupted at the last picture, one line of the journal torn, one file gone: only what is missing is done
+    again."""
     assert run("photos", "whole", *WORDS, *EOV, *ALL)[0] == 0
     ordinary, seen = Segmenter._segment, []
 
@@ -183,7 +196,10 @@ def test_bad_files_are_reported_and_tried_again(run, photos, tmp_path):
         (["photos", "out", "sky", "--words", "car"], "came in 2 ways"),
         (["photos", "out", "sky", "sky"], "given twice"),
         (["photos", "out", "sky", "--format", "png"], "png"),
-        (["photos", "out", "sky", "--format", "coco-panoptic", "--model", "err-seg-untrained"], "needs the task panoptic"),
+        (
+            ["photos", "out", "sky", "--format", "coco-panoptic", "--model", "err-seg-untrained"],
+            "needs the task panoptic",
+        ),
         (["photos", "out", "sky", "--every", "0"], "expected seconds"),
         (["photos", "out", "sky", "--processes", "0"], "processes"),
         (["photos", "/proc/nowhere", "sky"], "cannot be written to"),
@@ -201,12 +217,14 @@ def test_tiles(run, photos, tmp_path):
     assert json.loads((tmp_path / "out" / FOLDER / "job.json").read_text())["tile"] == 64
 
 
-# Processes --------------------------------------------------------------------------------------------------------------------------
+# Processes ------------------------------------------------------------------------------------------------------------
 
 
 def start(folder: Path, output: str, *settings: str) -> subprocess.Popen:
     command = [sys.executable, "-m", "wordmask", "batch", "photos", output, *WORDS, *settings]
-    return subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    return subprocess.Popen(
+        command, cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
 
 
 def finish(folder: Path, output: str, *settings: str) -> str:
@@ -216,7 +234,8 @@ def finish(folder: Path, output: str, *settings: str) -> str:
 
 
 def kill_after(folder: Path, output: str, pictures: int, *settings: str) -> int:
-    """Start a job, kill all its processes when it has finished so many more pictures; return how many there are then."""
+    """Start a job, kill all its processes when it has finished so many more pictures; return how many there are
+    then."""
     process, journal = start(folder, output, *settings), Journal(folder / output)
     before = count_lines(journal)
     while process.poll() is None and count_lines(journal) < before + pictures:

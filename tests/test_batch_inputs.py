@@ -49,7 +49,9 @@ def test_shards_as_webdataset_names_them(tmp_path):
     for argument in ("shard-*.tar", "shard-{00..01}.tar", "."):
         items = found(tmp_path / argument, tmp_path)
         stems = [f"shard-0{number}/{number}/{name}" for number in range(2) for name in ("000", "001", "my.holiday")]
-        assert [item.stem for item in items] == stems, "the picture of sample 000 is 000.png; the last sample has another name only"
+        assert [item.stem for item in items] == stems, (
+            "the picture of sample 000 is 000.png; the last sample has another name only"
+        )
     assert np.array_equal(read_picture(items[1].read()), colourful(20, 30, 1))
     assert items[1].source.endswith("shard-00.tar:0/001.png")
 
@@ -89,7 +91,12 @@ def test_a_shard_that_ends_early_gives_what_it_has(tmp_path):
 
 @pytest.mark.parametrize(
     ("argument", "message"),
-    [("missing", "no picture"), ("a.tar.gz", "compressed"), ("empty.txt", "names no file"), ("empty", "holds no pictures")],
+    [
+        ("missing", "no picture"),
+        ("a.tar.gz", "compressed"),
+        ("empty.txt", "names no file"),
+        ("empty", "holds no pictures"),
+    ],
 )
 def test_inputs_that_are_none(tmp_path, argument, message):
     (tmp_path / "empty").mkdir()
@@ -107,7 +114,9 @@ def test_films(tmp_path):
         stream = film.add_stream("mpeg4", rate=10)
         stream.width, stream.height, stream.pix_fmt, stream.gop_size = 64, 48, "yuv420p", 7
         for number in range(20):
-            for packet in stream.encode(av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * number + 20, np.uint8), format="rgb24")):
+            for packet in stream.encode(
+                av.VideoFrame.from_ndarray(np.full((48, 64, 3), 10 * number + 20, np.uint8), format="rgb24")
+            ):
                 film.mux(packet)
         for packet in stream.encode():
             film.mux(packet)

@@ -11,7 +11,19 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wordmask import bench
-from wordmask.bench import PARTS, BytesRead, Machine, Part, Timing, build, counting, measure_machine, some_picture, summary, timing
+from wordmask.bench import (
+    PARTS,
+    BytesRead,
+    Machine,
+    Part,
+    Timing,
+    build,
+    counting,
+    measure_machine,
+    some_picture,
+    summary,
+    timing,
+)
 from wordmask.cli import main
 from wordmask.models import kind_of
 from wordmask.segmenter import Segmenter
@@ -25,7 +37,11 @@ CPU = torch.device("cpu")
 def vectors(count: int, preset: str) -> Words:
     """Words that mean nothing."""
     width = kind_of(preset).presets[preset].clip.width
-    return Words(nn.functional.normalize(torch.randn(count, width), dim=1), torch.arange(count), torch.ones(count, dtype=torch.bool))
+    return Words(
+        nn.functional.normalize(torch.randn(count, width), dim=1),
+        torch.arange(count),
+        torch.ones(count, dtype=torch.bool),
+    )
 
 
 class Product:
@@ -43,7 +59,9 @@ def test_operations_and_bytes_by_hand():
     with watched(owner, {"multiply": part}, counting):
         owner.multiply(torch.ones(7, 3))
     assert part.operations == {"float32": 2 * 5 * 7 * 3}
-    assert part.bytes == 4 * (5 * 7 + 7 * 3 + 5 * 3), "weight and input once, however often they are read, and the output"
+    assert part.bytes == 4 * (5 * 7 + 7 * 3 + 5 * 3), (
+        "weight and input once, however often they are read, and the output"
+    )
     assert "multiply" not in vars(owner), "as it was"
 
 
@@ -84,7 +102,10 @@ def test_operations_are_those_of_torchs_counter(preset):
 
 def test_operations_are_counted_in_their_own_precision():
     """Votes are float32, whatever the precision of the rest."""
-    model, parts = build("err-seg-tiny")[0].requires_grad_(False), {"encode_image": Part("CLIP"), "choose": Part("choice")}
+    model, parts = (
+        build("err-seg-tiny")[0].requires_grad_(False),
+        {"encode_image": Part("CLIP"), "choose": Part("choice")},
+    )
     with torch.no_grad(), watched(model, parts, counting), torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(1, 3, 64, 64), vectors(3, "err-seg-tiny"))
     assert parts["encode_image"].operations.keys() == {"bfloat16"}
@@ -162,7 +183,9 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     assert "yardstick 2.00 s" in " ".join(out.split())
 
 
-@pytest.mark.parametrize(("asked", "hint"), [(["err-seg-huge"], "err-seg-large"), (["err-seg-tiny", "--vocabulary", "cups"], "'cups'")])
+@pytest.mark.parametrize(
+    ("asked", "hint"), [(["err-seg-huge"], "err-seg-large"), (["err-seg-tiny", "--vocabulary", "cups"], "'cups'")]
+)
 def test_nothing_is_measured_for_what_is_none(quick, monkeypatch, capsys, asked, hint):
     monkeypatch.setattr("sys.argv", ["wordmask", "bench", *asked])
     with pytest.raises(SystemExit) as stop:

@@ -29,7 +29,8 @@ def test_boundaries_by_hand():
     score.update(shifted, labels)
     # Class 1: its 14 pixels are all boundary, the prediction's 7 too, which are among them.
     assert score.compute().iou[1] == pytest.approx(100 * 7 / 14)
-    # Class 0: target 7 · 5 − 5 · 3 = 20 pixels; prediction 7 · 6 − 5 · 4 = 22, of which column 5, but its ends, is class 1's truth.
+    # Class 0: target 7 · 5 − 5 · 3 = 20 pixels; prediction 7 · 6 − 5 · 4 = 22, of which column 5, but its ends, is
+    # class 1's truth.
     both = 20 - 5  # the truth's column 4, but its ends, is inside the prediction
     assert score.compute().iou[0] == pytest.approx(100 * both / (20 + 22 - both))
 

@@ -1,4 +1,5 @@
-"""The models in the package: packed small, shared once, loaded without network, as good as their card says, and shown by the demo."""
+"""The models in the package: packed small, shared once, loaded without network, as good as their card says, and shown
+by the demo."""
 
 import json
 import shutil
@@ -64,7 +65,7 @@ def test_a_missing_file_is_named(tmp_path):
         bundled.unpack("one", tmp_path)
 
 
-# The models themselves --------------------------------------------------------------------------------------------------------------
+# The models themselves ------------------------------------------------------------------------------------------------
 
 
 def test_they_are_small():
@@ -95,7 +96,9 @@ def test_they_are_as_good_as_their_card_says(name):
 def test_bfloat16_hardly_changes_them(name):
     """On a few scenes, measured again: 99 pixels in 100 keep their class."""
     data, model = Shapeland("shapeland-150", "test", 4), load_model(name).model.for_inference()
-    full, half = (Scores(Segmenter(model, precision=precision), data.vocabulary) for precision in ("float32", "bfloat16"))
+    full, half = (
+        Scores(Segmenter(model, precision=precision), data.vocabulary) for precision in ("float32", "bfloat16")
+    )
     found = [[score.add(labelled)["semantic"].labels for score in (full, half)] for labelled in pictures_of(data)]
     same = np.mean([np.mean(one == other) for one, other in found])
     assert same >= 0.99
@@ -136,7 +139,9 @@ def test_the_demo_shows_what_it_never_saw_a_label_of(tmp_path, monkeypatch):
     for name, share in FOUND.items():
         found = sum(len({region.name for region in one.results[name].regions} & one.there) for one in shown)
         assert found >= share * sum(len(one.there) for one in shown), name
-    assert {"scene-1.err-seg-tiny.masks.png", "scene-2.eov-seg-tiny.panoptic.json"} <= {file.name for file in tmp_path.iterdir()}
+    assert {"scene-1.err-seg-tiny.masks.png", "scene-2.eov-seg-tiny.panoptic.json"} <= {
+        file.name for file in tmp_path.iterdir()
+    }
 
 
 def test_the_demo_in_the_shell(tmp_path, monkeypatch):

@@ -70,7 +70,13 @@ def test_every_setting_is_recorded(run, picture, tmp_path):
     ]
     assert run("segment", picture, "road", "sky", *settings, "--output", "out", *SMALL)[0] == 0
     content = json.loads((tmp_path / "out" / "garden.masks.json").read_text())
-    assert content["settings"] == {"keep": 2, "threshold": 0.1, "background": "other", "synonyms": "mean", "precision": "bfloat16"}
+    assert content["settings"] == {
+        "keep": 2,
+        "threshold": 0.1,
+        "background": "other",
+        "synonyms": "mean",
+        "precision": "bfloat16",
+    }
     assert content["model"] == "err-seg-untrained"
 
 
@@ -85,7 +91,9 @@ def test_tasks(run, picture, tmp_path):
         assert all(f"garden.{name}" in out for name in names)
         assert json.loads((tmp_path / task / "garden.masks.json").read_text())["task"] == task
     assert run("segment", picture, *words, *model, "--output", "default")[0] == 0
-    assert (tmp_path / "default" / "garden.panoptic.png").read_bytes() == (tmp_path / "panoptic" / "garden.panoptic.png").read_bytes()
+    assert (tmp_path / "default" / "garden.panoptic.png").read_bytes() == (
+        tmp_path / "panoptic" / "garden.panoptic.png"
+    ).read_bytes()
     for bad, message in (
         (["sky", *model, "--task", "instance"], "no word is one"),
         (["sky", *SMALL, "--task", "panoptic"], "does semantic"),
@@ -93,7 +101,12 @@ def test_tasks(run, picture, tmp_path):
         status, _, err = run("segment", picture, *bad, "--output", "bad")
         assert status == 2
         assert message in err
-    assert run("segment", picture, *words, *model, "--task", "instance", "--threshold", 1, "--most", 7, "--output", "none")[0] == 0
+    assert (
+        run(
+            "segment", picture, *words, *model, "--task", "instance", "--threshold", 1, "--most", 7, "--output", "none"
+        )[0]
+        == 0
+    )
     content = json.loads((tmp_path / "none" / "garden.masks.json").read_text())
     assert content["regions"] == []
     assert content["settings"]["most"] == 7
@@ -108,7 +121,9 @@ def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
     assert "1.jpg" in err
     assert "notes.png" in err
     written = sorted(path.name for path in (tmp_path / "masks").iterdir())
-    assert written == [f"{number}.{ending}" for number in (0, 2) for ending in ("labels.png", "masks.json", "masks.png")]
+    assert written == [
+        f"{number}.{ending}" for number in (0, 2) for ending in ("labels.png", "masks.json", "masks.png")
+    ]
 
 
 def test_many_pictures_are_counted(run, photos, picture, monkeypatch):
@@ -190,14 +205,18 @@ def test_an_interruption_leaves_whole_files(tmp_path, stop, status):
     assert "Traceback" not in err
     written = sorted(path.name for path in (tmp_path / "masks").iterdir())
     stems = {name.split(".")[0] for name in written}
-    assert written == sorted(f"{stem}.{ending}" for stem in stems for ending in ("labels.png", "masks.json", "masks.png"))
+    assert written == sorted(
+        f"{stem}.{ending}" for stem in stems for ending in ("labels.png", "masks.json", "masks.png")
+    )
     assert f"{len(stems)} of 200 pictures" in out
 
 
 @pytest.mark.slow
 def test_a_reader_who_leaves_stops_nothing(tmp_path, photos):
     for number, pipe in enumerate(("|", "2>&1 |")):
-        command = f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained -o out{number} {pipe} true"
+        command = (
+            f"{sys.executable} -m wordmask segment photos sky --model err-seg-untrained -o out{number} {pipe} true"
+        )
         done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
         assert "failed" not in done.stderr
         assert "Traceback" not in done.stderr
@@ -221,7 +240,9 @@ def test_a_terminal_of_another_encoding(tmp_path, picture):
 def test_a_bad_picture_alone(run, tmp_path, content):
     Image.fromarray(colourful(64, 64)).save(tmp_path / "bad.jpg")
     whole = (tmp_path / "bad.jpg").read_bytes()
-    (tmp_path / "bad.jpg").write_bytes({"truncated": whole[: len(whole) // 2], "text": b"milk, bread", "empty": b""}[content])
+    (tmp_path / "bad.jpg").write_bytes(
+        {"truncated": whole[: len(whole) // 2], "text": b"milk, bread", "empty": b""}[content]
+    )
     status, _, err = run("segment", "bad.jpg", "sky", *SMALL)
     assert status == 1
     assert "The picture failed" in err
@@ -233,7 +254,10 @@ def test_convert(run, tmp_path, tiny):
 
     from wordmask.models.convert import reference_name
 
-    torch.save({"model": {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}}, tmp_path / "in.pth")
+    torch.save(
+        {"model": {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}},
+        tmp_path / "in.pth",
+    )
     status, out, err = run("convert", "in.pth", "out.safetensors")
     assert status == 0, err
     assert "err-seg-untrained, every weight used" in out

@@ -107,7 +107,8 @@ class LargestTensor(TorchDispatchMode):
 
 
 def test_twenty_thousand_words_in_one_pass(model, pixels):
-    """Nothing has words × pixels entries: the largest tensor is the words themselves, a part of fixed size, or what 32 classes need."""
+    """Nothing has words × pixels entries: the largest tensor is the words themselves, a part of fixed size, or what 32
+    classes need."""
     with LargestTensor() as few:
         run(model, pixels[:1], random_words(1_000, model))
     words = random_words(20_000, model)
@@ -129,14 +130,17 @@ def loss_of(model, pixels, words):
 
 
 def test_training_gives_gradients_to_what_trains_alone(model, pixels):
-    """One step of the loss reaches every trained parameter but those of classes' text (no text tower here), and no frozen one needs it."""
+    """One step of the loss reaches every trained parameter but those of classes' text (no text tower here), and no
+    frozen one needs it."""
     trained = copy.deepcopy(model).train()
     for name, parameter in trained.named_parameters():
         parameter.requires_grad_(trained.is_trained(name))
     seen = torch.ones(4, dtype=torch.bool)
     words = Words(trained.encode_text(["sky", "a red car", "grass", "sea"]), torch.arange(4), seen)
     loss_of(trained, pixels, words).backward()
-    without = [name for name, parameter in trained.named_parameters() if trained.is_trained(name) and parameter.grad is None]
+    without = [
+        name for name, parameter in trained.named_parameters() if trained.is_trained(name) and parameter.grad is None
+    ]
     assert without == []
 
 

@@ -107,7 +107,9 @@ def grey_png(values: np.ndarray, bits: int) -> bytes:
     packed = zlib.compress(b"".join(b"\0" + row.tobytes() for row in rows))
     header = struct.pack(">IIBBBBB", width, height, bits, 0, 0, 0, 0)
     chunks = ((b"IHDR", header), (b"IDAT", packed), (b"IEND", b""))
-    parts = (struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks)
+    parts = (
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in chunks
+    )
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
@@ -262,7 +264,14 @@ MAPPED = checkered(0, 10, 255, 11, 79, 255, 80, 170, 255)  # as files say it
 
 @pytest.mark.parametrize("pictures", ["images/train2017", "train2017"])
 @pytest.mark.parametrize(
-    "folder", ["stuffthingmaps", "stuffthingmaps_trainval2017", "annotations", "stuffthingmaps_detectron2", "annotations_detectron2"]
+    "folder",
+    [
+        "stuffthingmaps",
+        "stuffthingmaps_trainval2017",
+        "annotations",
+        "stuffthingmaps_detectron2",
+        "annotations_detectron2",
+    ],
 )
 def test_every_layout_of_coco_stuff(tmp_path, pictures, folder):
     values = MAPPED if folder.endswith("detectron2") else RAW
@@ -287,7 +296,8 @@ def test_the_171_classes_are_the_shared_facts(tmp_path, shared):
 
 
 @pytest.mark.parametrize(
-    ("folder", "value", "expected"), [("stuffthingmaps", 182, "0 to 181"), ("stuffthingmaps_detectron2", 171, "0 to 170")]
+    ("folder", "value", "expected"),
+    [("stuffthingmaps", 182, "0 to 181"), ("stuffthingmaps_detectron2", 171, "0 to 170")],
 )
 def test_values_beyond_coco_stuff_are_named(tmp_path, folder, value, expected):
     data = CocoStuff(stuff(tmp_path, "train2017", f"{folder}/train2017", checkered(0, value)))
@@ -329,7 +339,9 @@ def panoptic(tmp_path) -> Path:
     content = {
         "images": [{"id": 42, "file_name": "000000000042.jpg", "height": 6, "width": 8}],
         "annotations": [{"image_id": 42, "file_name": "000000000042.png", "segments_info": parts}],
-        "categories": [{"id": entry.dataset_id, "name": entry.name} for entry in Vocabulary.builtin("eov-seg/coco-panoptic-133")],
+        "categories": [
+            {"id": entry.dataset_id, "name": entry.name} for entry in Vocabulary.builtin("eov-seg/coco-panoptic-133")
+        ],
     }
     (tmp_path / "annotations" / "panoptic_train2017.json").write_text(json.dumps(content))
     return tmp_path
@@ -367,7 +379,9 @@ def test_pictures_come_in_the_order_of_their_id(panoptic):
     def add(content):
         parts = content["annotations"][0]["segments_info"]
         content["images"].insert(0, {"id": 100, "file_name": "z.jpg"})
-        content["annotations"].insert(0, {"image_id": 100, "file_name": "000000000042.png", "segments_info": parts[::-1]})
+        content["annotations"].insert(
+            0, {"image_id": 100, "file_name": "000000000042.png", "segments_info": parts[::-1]}
+        )
 
     change(panoptic / "annotations/panoptic_train2017.json", add)
     draw(panoptic / "train2017" / "z.jpg")
@@ -378,7 +392,10 @@ def test_pictures_come_in_the_order_of_their_id(panoptic):
 
 
 def test_an_id_that_the_json_does_not_list_is_named(panoptic):
-    change(panoptic / "annotations/panoptic_train2017.json", lambda content: content["annotations"][0]["segments_info"].pop(1))
+    change(
+        panoptic / "annotations/panoptic_train2017.json",
+        lambda content: content["annotations"][0]["segments_info"].pop(1),
+    )
     data = CocoPanoptic(panoptic)
     data.check()
     complains(lambda: data.check(thorough=True), "000000000042.png", "segments 66051", "does not list")
@@ -386,7 +403,10 @@ def test_an_id_that_the_json_does_not_list_is_named(panoptic):
 
 
 def test_a_picture_without_segments_is_all_unlabelled(panoptic):
-    change(panoptic / "annotations/panoptic_train2017.json", lambda content: content["annotations"][0]["segments_info"].clear())
+    change(
+        panoptic / "annotations/panoptic_train2017.json",
+        lambda content: content["annotations"][0]["segments_info"].clear(),
+    )
     label(panoptic / "annotations/panoptic_train2017/000000000042.png", np.zeros((6, 8, 3), np.uint8))
     picture = CocoPanoptic(panoptic)[0]
     assert len(picture.labels) == 0
@@ -406,9 +426,18 @@ def edited(parts: dict):
         (edited({"id": 0}), ("000000000042.png", "without an id from 1 to 16777215")),
         (lambda content: content["images"].clear(), ("panoptic_train2017.json", "has no images")),
         (lambda content: content["annotations"].clear(), ("panoptic_train2017.json", "has no annotations")),
-        (lambda content: content["images"][0].update(id=41), ("panoptic_train2017.json", "images it does not list: 42")),
-        (lambda content: content["images"][0].pop("file_name"), ("panoptic_train2017.json", "images[0]", "'file_name': str")),
-        (lambda content: content["categories"].pop(), ("has 132 categories; expected the 133 of COCO Panoptic", "200", "CocoFolder")),
+        (
+            lambda content: content["images"][0].update(id=41),
+            ("panoptic_train2017.json", "images it does not list: 42"),
+        ),
+        (
+            lambda content: content["images"][0].pop("file_name"),
+            ("panoptic_train2017.json", "images[0]", "'file_name': str"),
+        ),
+        (
+            lambda content: content["categories"].pop(),
+            ("has 132 categories; expected the 133 of COCO Panoptic", "200", "CocoFolder"),
+        ),
     ],
 )
 def test_what_a_panoptic_json_may_not_say(panoptic, edit, wanted):
@@ -437,7 +466,9 @@ def test_the_sample_photographs(shared):
     detection.check()
     entries = json.loads((root / "panoptic.json").read_text())["annotations"]
     assert [len(picture.labels) for picture in panoptic] == [18, 32]
-    for ours, other, entry in zip(panoptic, detection, sorted(entries, key=lambda entry: entry["image_id"]), strict=True):
+    for ours, other, entry in zip(
+        panoptic, detection, sorted(entries, key=lambda entry: entry["image_id"]), strict=True
+    ):
         assert Path(ours.source).stem == Path(entry["file_name"]).stem
         assert np.bincount(ours.segments.ravel())[1:].tolist() == [part["area"] for part in entry["segments_info"]]
         assert ours.crowd.tolist() == [bool(part["iscrowd"]) for part in entry["segments_info"]]
@@ -457,7 +488,10 @@ def coco(root: Path, annotations: list[dict], name: str = "export.json", **more)
     """One picture, 8 × 6, with these annotations; categories 5, bird, and 2, sea."""
     draw(root / "images" / "a.jpg")
     categories = [{"id": 5, "name": "bird"}, {"id": 2, "name": "sea", "isthing": 0}]
-    entries = [{"id": number, "image_id": 1, "category_id": 5, "segmentation": SQUARE, **one} for number, one in enumerate(annotations)]
+    entries = [
+        {"id": number, "image_id": 1, "category_id": 5, "segmentation": SQUARE, **one}
+        for number, one in enumerate(annotations)
+    ]
     images = [{"id": 1, "file_name": "a.jpg", "height": 6, "width": 8}]
     (root / name).write_text(json.dumps({"images": images, "annotations": entries, "categories": categories, **more}))
     return root
@@ -524,7 +558,10 @@ def test_classes_are_the_categories_by_id_and_stuff_is_one_segment(tmp_path):
     annotations = [{"segmentation": one, "category_id": 2 if number % 2 else 5} for number, one in enumerate(parts)]
     annotations[2]["iscrowd"] = 1
     data = CocoFolder(coco(tmp_path, annotations))
-    assert [(entry.name, entry.thing, entry.dataset_id) for entry in data.vocabulary] == [("sea", False, 2), ("bird", True, 5)]
+    assert [(entry.name, entry.thing, entry.dataset_id) for entry in data.vocabulary] == [
+        ("sea", False, 2),
+        ("bird", True, 5),
+    ]
     assert data[0].labels.tolist() == [1, 0, 1]
     assert data[0].crowd.tolist() == [False, False, True]
     assert data[0].segments[0].tolist() == [1, 1, 2, 2, 3, 3, 2, 2]
@@ -674,7 +711,13 @@ def test_open_folder_sees_which_of_the_two_it_is(labelled, tmp_path):
 
 def test_open_folder_says_both_layouts(tmp_path):
     draw(tmp_path / "images" / "a.jpg")
-    complains(lambda: open_folder(tmp_path), "holds no data set", "labels/*.png", "names.txt", "*.json in COCO's detection format")
+    complains(
+        lambda: open_folder(tmp_path),
+        "holds no data set",
+        "labels/*.png",
+        "names.txt",
+        "*.json in COCO's detection format",
+    )
     complains(lambda: open_folder(tmp_path / "no"), "is not there")
 
 

@@ -16,7 +16,11 @@ from wordmask.settings import choose_device, choose_precision
 @pytest.fixture
 def torch_at_once(monkeypatch):
     """Torch need not be imported once more: its answer is as on this machine."""
-    answer = {"device": str(choose_device("auto")), "precision": choose_precision("auto", choose_device("auto")), "threads": 1}
+    answer = {
+        "device": str(choose_device("auto")),
+        "precision": choose_precision("auto", choose_device("auto")),
+        "threads": 1,
+    }
     answer |= {"cuda": [], "cuda_version": None, "mps": False}
     monkeypatch.setattr(doctor, "ASK_TORCH", f"print({json.dumps(answer)!r})")
     return answer
@@ -89,7 +93,12 @@ def test_cache(torch_at_once, own_cache, tiny):
 
 
 def test_extras(torch_at_once, monkeypatch):
-    requires = ["torch>=2", "fastapi>=0.1; extra == 'serve'", 'ray[data]>=2; extra == "ray"', "nowhere-to-be-found; extra == 'ray'"]
+    requires = [
+        "torch>=2",
+        "fastapi>=0.1; extra == 'serve'",
+        'ray[data]>=2; extra == "ray"',
+        "nowhere-to-be-found; extra == 'ray'",
+    ]
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: requires)
     extras = {extra["name"]: extra for extra in examine(30)["extras"]}
     assert extras["serve"] == {"name": "serve", "missing": [], "get": None}
@@ -129,5 +138,11 @@ def test_the_command(tmp_path):
 
 
 def test_it_imports_nothing_heavy():
-    script = "import sys, wordmask.doctor; print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+    script = (
+        "import sys, wordmask.doctor; "
+        "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
+    )
+    assert (
+        subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()
+        == "[]"
+    )

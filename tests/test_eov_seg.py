@@ -44,12 +44,23 @@ def shake(module: nn.Module) -> nn.Module:
 
 
 @settings(max_examples=30, deadline=None)
-@given(height=st.integers(1, 9), width=st.integers(1, 9), reach=st.sampled_from([0.0, 0.7, 4.0, 30.0]), seed=st.integers(0, 99))
+@given(
+    height=st.integers(1, 9),
+    width=st.integers(1, 9),
+    reach=st.sampled_from([0.0, 0.7, 4.0, 30.0]),
+    seed=st.integers(0, 99),
+)
 def test_both_forms_of_deformable_convolution_are_equal(height, width, reach, seed):
     """Also where taps fall outside, and along axes of one pixel."""
     x, weight = noise(2, 5, height, width, seed=seed), noise(4, 5, 3, 3, seed=seed + 1)
-    offsets, strengths = reach * noise(2, 18, height, width, seed=seed + 2), noise(2, 9, height, width, seed=seed + 3).sigmoid()
-    ours, theirs = deformable_by_grid(x, offsets, strengths, weight), deform_conv2d(x, offsets, weight, padding=1, mask=strengths)
+    offsets, strengths = (
+        reach * noise(2, 18, height, width, seed=seed + 2),
+        noise(2, 9, height, width, seed=seed + 3).sigmoid(),
+    )
+    ours, theirs = (
+        deformable_by_grid(x, offsets, strengths, weight),
+        deform_conv2d(x, offsets, weight, padding=1, mask=strengths),
+    )
     torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 
 
@@ -82,7 +93,11 @@ def test_selection_in_parts_is_selection_at_once(monkeypatch):
 def test_every_query_filters_its_own_channels():
     part, kernels, values = shake(DynamicDepthwiseAttention(32)), noise(2, 7, 32), noise(2, 7, 32, seed=1)
     filters = part.taps(kernels)
-    rows = [F.conv1d(values[b, q][None, None], filters[b, q][None, None], padding=1)[0, 0] for b in range(2) for q in range(7)]
+    rows = [
+        F.conv1d(values[b, q][None, None], filters[b, q][None, None], padding=1)[0, 0]
+        for b in range(2)
+        for q in range(7)
+    ]
     naive = part.norm(torch.stack(rows).view(2, 7, 32))
     torch.testing.assert_close(part(kernels, values), naive, rtol=1e-5, atol=1e-5)
 
@@ -117,7 +132,7 @@ def test_the_ensemble_survives_certainty():
     assert geometric_ensemble(own, clips, seen, torch.ones(1, 1, dtype=torch.bool)).isfinite().all()
 
 
-# Towers -----------------------------------------------------------------------------------------------------------------------------
+# Towers ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -193,7 +208,9 @@ def test_the_beginning_of_a_vit_is_that_of_open_clip(tiny_eov):
         mlp_ratio=4.0,
         act_layer=clip.QuickGELU,
     )
-    state = {name.replace("blocks.", "transformer.resblocks."): tensor for name, tensor in beginning.state_dict().items()}
+    state = {
+        name.replace("blocks.", "transformer.resblocks."): tensor for name, tensor in beginning.state_dict().items()
+    }
     assert not whole.load_state_dict(state, strict=False).unexpected_keys
     pixels = noise(1, 3, 224, 224)
     tokens = whole.eval().forward_intermediates(pixels, normalize_intermediates=False)["image_intermediates"][0]
@@ -213,7 +230,7 @@ def test_frozen_towers_stay_frozen_in_training(tiny_eov):
     assert not any(module.training for tower in (model.clip, model.spatial) for module in tower.modules())
 
 
-# Parts ------------------------------------------------------------------------------------------------------------------------------
+# Parts ----------------------------------------------------------------------------------------------------------------
 
 
 class FirstOnly(nn.Module):
@@ -275,14 +292,17 @@ def test_parts_can_be_handed_in(parts):
 
 @pytest.mark.slow
 def test_small_and_medium_run():
-    """The reference asks an int for its device and crashes; at full size, on a small picture, both ResNets give finite numbers."""
+    """The reference asks an int for its device and crashes; at full size, on a small picture, both ResNets give finite
+    numbers."""
     for preset in ("eov-seg-small", "eov-seg-medium"):
         kind = kind_of(preset)
         model = kind.skeleton(kind.presets[preset]).to_empty(device="cpu")
         generator = torch.Generator().manual_seed(0)
         for name, tensor in model.state_dict().items():
             tensor.copy_(1.0 if name.endswith("running_var") else torch.randn(tensor.shape, generator=generator) * 0.02)
-        words = Words(F.normalize(noise(3, model.config.clip.width), dim=-1), torch.arange(3), torch.ones(3, dtype=torch.bool))
+        words = Words(
+            F.normalize(noise(3, model.config.clip.width), dim=-1), torch.arange(3), torch.ones(3, dtype=torch.bool)
+        )
         with torch.inference_mode():
             raw = model.eval()(noise(1, 3, 64, 96), words)
         assert all(tensor.isfinite().all() for tensor in raw)
@@ -330,7 +350,9 @@ def test_positions_are_exact_in_half_precision(dtype):
 def test_folding_changes_nothing_in_a_resnet():
     """As released, but narrow: statistics and scales that matter."""
     tower = clip.build(
-        dataclasses.replace(PRESETS["eov-seg-small"].clip, channels=(64, 128, 256, 512), width=32, text_width=64, text_layers=1)
+        dataclasses.replace(
+            PRESETS["eov-seg-small"].clip, channels=(64, 128, 256, 512), width=32, text_width=64, text_layers=1
+        )
     )
     generator = torch.Generator().manual_seed(0)
     for module in tower.modules():

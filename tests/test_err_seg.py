@@ -43,7 +43,11 @@ def test_guided_convolution_equals_a_convolution_on_the_concatenation(settings):
     layer = GuidedConv2d(8, 6, 5, **settings)
     x, guidance = torch.randn(2 * 3, 8, 6, 6), torch.randn(2, 6, 6, 6)
     expected = F.conv2d(
-        torch.cat([x, guidance.repeat_interleave(3, dim=0)], dim=1), layer.weight, layer.bias, layer.stride, padding=layer.padding
+        torch.cat([x, guidance.repeat_interleave(3, dim=0)], dim=1),
+        layer.weight,
+        layer.bias,
+        layer.stride,
+        padding=layer.padding,
     )
     torch.testing.assert_close(layer(x, layer.share(guidance)), expected, rtol=1e-5, atol=1e-5)
 
@@ -116,7 +120,9 @@ def test_classes_in_the_target_come_first_when_training(seed, keep):
 
 def loss_slowly(logits: torch.Tensor, kept: torch.Tensor, classes: int, target: torch.Tensor) -> torch.Tensor:
     """The reference's way: a map of -100 for every class that was not kept, all T at full resolution."""
-    full = torch.full((len(logits), classes, *logits.shape[2:]), -100.0).scatter(1, kept[..., None, None].expand_as(logits), logits)
+    full = torch.full((len(logits), classes, *logits.shape[2:]), -100.0).scatter(
+        1, kept[..., None, None].expand_as(logits), logits
+    )
     full = F.interpolate(full, size=target.shape[1:], mode="bilinear", align_corners=False)
     onehot = torch.stack([target == label for label in range(classes)], dim=1).float()
     return F.binary_cross_entropy_with_logits(full, onehot)
@@ -150,7 +156,10 @@ def test_guidance_is_clamped(tiny):
 def stages(model, scale: float, **settings) -> Features:
     generator = torch.Generator().manual_seed(0)
     sizes = zip(model.config.clip.channels, (32, 16, 8, 4), strict=True)
-    maps = [(scale * torch.randn(1, channels, size, size, generator=generator)).requires_grad_(**settings) for channels, size in sizes]
+    maps = [
+        (scale * torch.randn(1, channels, size, size, generator=generator)).requires_grad_(**settings)
+        for channels, size in sizes
+    ]
     dense = [torch.randn(1, model.config.clip.width, size, size, generator=generator) for size in (8, 4)]
     return Features(*maps, *dense)
 
@@ -188,7 +197,9 @@ def test_the_middle_downsampling_starts_as_clips_own():
         assert torch.equal(own.bias, theirs.bias)
 
 
-@pytest.mark.parametrize(("classes", "keep"), [(1, 1), (20, 20), (150, 32), (399, 32), (459, 48), (847, 48), (20_000, 48)])
+@pytest.mark.parametrize(
+    ("classes", "keep"), [(1, 1), (20, 20), (150, 32), (399, 32), (459, 48), (847, 48), (20_000, 48)]
+)
 def test_how_many_classes_are_kept(classes, keep):
     assert ErrSeg.default_keep(classes) == keep
 
@@ -201,4 +212,6 @@ def test_a_picture_of_one_pixel_is_what_clip_says(projection):
     model = ErrSeg(replace(config, clip=replace(config.clip, projection=projection))).eval()
     model.load_state_dict({name: noise_for(name, tensor) for name, tensor in model.state_dict().items()})
     pixels = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(model.encode_image(pixels).dense_x32[:, :, 0, 0], model.clip.visual(pixels), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(
+        model.encode_image(pixels).dense_x32[:, :, 0, 0], model.clip.visual(pixels), rtol=1e-4, atol=1e-4
+    )

@@ -37,7 +37,7 @@ def figures(report) -> list[dict]:
     return [{name: split[name] for name in FIGURES} for split in report.to_dict()["splits"]]
 
 
-# Protocols ------------------------------------------------------------------------------------------------------------------------------
+# Protocols ------------------------------------------------------------------------------------------------------------
 
 
 def test_every_split_has_a_protocol_of_every_family(tmp_path):
@@ -74,13 +74,16 @@ def test_published_figures_belong_to_presets_and_splits():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((600, 1200), (512, 1024)), ((1000, 513), (998, 512)), ((512, 2000), (512, 2000)), ((700, 700), (512, 512))]
+    ("size", "expected"),
+    [((600, 1200), (512, 1024)), ((1000, 513), (998, 512)), ((512, 2000), (512, 2000)), ((700, 700), (512, 512))],
 )
 def test_larger_pictures_are_shrunk_to_their_shorter_side(size, expected):
     rng = np.random.default_rng(0)
     segments = np.zeros(size, np.int32)
     segments[: size[0] // 2] = 1
-    labelled = LabelledPicture(rng.integers(0, 256, (*size, 3), dtype=np.uint8), segments, np.array([5]), np.array([False]), "x")
+    labelled = LabelledPicture(
+        rng.integers(0, 256, (*size, 3), dtype=np.uint8), segments, np.array([5]), np.array([False]), "x"
+    )
     small = shrink(labelled, 512)
     assert small.rgb.shape == (*expected, 3)
     assert small.segments.shape == expected
@@ -89,7 +92,7 @@ def test_larger_pictures_are_shrunk_to_their_shorter_side(size, expected):
     assert abs(float(small.rgb.mean()) - float(labelled.rgb.mean())) < 1
 
 
-# Measuring ------------------------------------------------------------------------------------------------------------------------------
+# Measuring ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -128,24 +131,48 @@ def test_the_report_says_all(whole):
     assert (split["pictures"], split["of"]) == (4, 200)
     assert split["difference"] == {}, "four pictures compare with nothing"
     assert split["speed"]["median_ms"] > 0
-    assert set(whole.conditions) >= {"model", "weights", "device", "precision", "threads", "processes", "versions", "commit", "date"}
+    assert set(whole.conditions) >= {
+        "model",
+        "weights",
+        "device",
+        "precision",
+        "threads",
+        "processes",
+        "versions",
+        "commit",
+        "date",
+    }
     content = json.loads(json.dumps(whole.to_dict(), allow_nan=False))
     assert len(content["splits"][0]["classes"]) == 150
     text = markdown(whole)
     assert text.startswith("## small on Shapeland 150, 4 of 200 pictures")
-    for wanted in ("| mIoU |", "### The worst classes", "### Every class", "## Conditions", "only 4 of 200 pictures", "float32"):
+    for wanted in (
+        "| mIoU |",
+        "### The worst classes",
+        "### Every class",
+        "## Conditions",
+        "only 4 of 200 pictures",
+        "float32",
+    ):
         assert wanted in text
     assert len(list(in_terminal(whole))) > 4
 
 
 def test_ours_stands_beside_the_published(segmenter, tmp_path, monkeypatch):
-    monkeypatch.setitem(SPLITS, "shapeland-150", SPLITS["shapeland-150"].__class__("S", 2, lambda _: Shapeland("shapeland-150", "test", 2)))
+    monkeypatch.setitem(
+        SPLITS,
+        "shapeland-150",
+        SPLITS["shapeland-150"].__class__("S", 2, lambda _: Shapeland("shapeland-150", "test", 2)),
+    )
     monkeypatch.setattr(segmenter, "name", "err-seg-tiny")
     report = evaluate(segmenter, ["shapeland-150"], work=tmp_path)
     (split,) = report.splits
     theirs = published("err-seg-tiny", "shapeland-150")[1]["mIoU"]
     assert split["difference"]["mIoU"] == pytest.approx(split["figures"]["mIoU"] - theirs)
-    assert f"| mIoU | {split['figures']['mIoU']:.1f} | {theirs:.1f} | {split['figures']['mIoU'] - theirs:+.1f} |" in markdown(report)
+    assert (
+        f"| mIoU | {split['figures']['mIoU']:.1f} | {theirs:.1f} | {split['figures']['mIoU'] - theirs:+.1f} |"
+        in markdown(report)
+    )
     assert "the model card" in markdown(report)
 
 
@@ -153,12 +180,16 @@ def test_eov_seg_is_looked_at_once_for_three_tasks(tiny_eov, tmp_path, monkeypat
     segmenter, calls = Segmenter(tiny_eov), []
     segmenter.image_input = replace(tiny_eov.image_input, shortest_edge=128)
     forward = type(tiny_eov).forward
-    monkeypatch.setattr(type(tiny_eov), "forward", lambda *arguments, **named: calls.append(1) or forward(*arguments, **named))
+    monkeypatch.setattr(
+        type(tiny_eov), "forward", lambda *arguments, **named: calls.append(1) or forward(*arguments, **named)
+    )
     report = evaluate(segmenter, ["shapeland-150"], pictures=1, choices=Choices(most=20), work=tmp_path)
     assert len(calls) == 1
     (split,) = report.splits
     assert split["tasks"] == ["panoptic", "instance", "semantic"]
-    assert {"PQ", "SQ things", "RQ stuff", "AP", "AP50", "AP large", "mIoU", "boundary IoU", "PQ seen"} <= set(split["figures"])
+    assert {"PQ", "SQ things", "RQ stuff", "AP", "AP50", "AP large", "mIoU", "boundary IoU", "PQ seen"} <= set(
+        split["figures"]
+    )
     assert {"PQ", "AP", "IoU", "boundary IoU"} <= set(split["classes"][0])
     assert split["changed"] == {"most": 20}
     data = Shapeland("shapeland-150", "test", 1)
@@ -185,7 +216,9 @@ def test_a_background_of_many_names_is_one_class():
 @pytest.mark.parametrize("name", ["pas-20b", "a-150"])
 def test_real_layouts_are_measured(segmenter, tmp_path, name):
     {"pas-20b": pas_20, "a-150": a_150}[name](tmp_path)
-    report = evaluate(segmenter, [name.upper()], data=tmp_path, partial=True, work=tmp_path / "work", choices=Choices(keep=5, size=64))
+    report = evaluate(
+        segmenter, [name.upper()], data=tmp_path, partial=True, work=tmp_path / "work", choices=Choices(keep=5, size=64)
+    )
     (split,) = report.splits
     assert split["pictures"] == 1
     assert split["protocol"]["keep"] == 5
@@ -215,7 +248,7 @@ def test_splits_are_looked_for_before_a_model_is(tmp_path):
     assert "no-such-model" not in str(error.value)
 
 
-# A stop at any moment -------------------------------------------------------------------------------------------------------------------
+# A stop at any moment -------------------------------------------------------------------------------------------------
 
 
 class Stop(BaseException):
@@ -242,7 +275,9 @@ def test_a_stopped_evaluation_goes_on(segmenter, whole, tmp_path, monkeypatch):
     with pytest.raises(Stop):
         evaluate(segmenter, ["shapeland-150"], watch=stopping(2), **asked)
     looked, readings = [], Segmenter.readings
-    monkeypatch.setattr(Segmenter, "readings", lambda self, *rest, **named: looked.append(1) or readings(self, *rest, **named))
+    monkeypatch.setattr(
+        Segmenter, "readings", lambda self, *rest, **named: looked.append(1) or readings(self, *rest, **named)
+    )
     again = evaluate(segmenter, ["shapeland-150"], **asked)
     assert len(looked) == 2
     assert figures(again) == figures(whole)
@@ -266,7 +301,9 @@ def test_a_killed_evaluation_goes_on_from_what_was_written(segmenter, whole, tmp
     with np.load(part) as content:
         assert content["pictures"].tolist() == [0, 1]
     part.with_name("part-7.npz").write_bytes(part.read_bytes()[:-9])  # damaged: as if it weren't there
-    part.with_name("part-1.npz").write_bytes(part.read_bytes())  # a stop while files were joined: no picture counts twice
+    part.with_name("part-1.npz").write_bytes(
+        part.read_bytes()
+    )  # a stop while files were joined: no picture counts twice
     assert figures(evaluate(segmenter, ["shapeland-150"], pictures=4, work=tmp_path)) == figures(whole)
 
 
@@ -291,28 +328,50 @@ def test_a_picture_that_cannot_be_read_leaves_the_others_counted(segmenter, whol
 def test_another_evaluation_does_not_go_on_from_this_one(segmenter, tmp_path):
     for keep in (4, 5):
         with pytest.raises(Stop):
-            evaluate(segmenter, ["shapeland-150"], pictures=2, work=tmp_path, choices=Choices(keep=keep), watch=stopping(1))
+            evaluate(
+                segmenter, ["shapeland-150"], pictures=2, work=tmp_path, choices=Choices(keep=keep), watch=stopping(1)
+            )
     assert len(list(tmp_path.rglob("*.npz"))) == 2
 
 
 def test_scores_are_restored_and_merged(segmenter):
     words = Vocabulary.of("sky; car")
-    scores, other = Scores(("semantic", "panoptic", "instance"), words), Scores(("semantic", "panoptic", "instance"), words)
+    scores, other = (
+        Scores(("semantic", "panoptic", "instance"), words),
+        Scores(("semantic", "panoptic", "instance"), words),
+    )
     with pytest.raises(ValueError, match="state of other scores"):
         other.restore(Scores(("semantic", "panoptic", "instance"), Vocabulary.of("sky; car; cat")).state())
     scores.merge(other.restore(scores.state()))
     assert scores.pictures == []
 
 
-# The command ----------------------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 def test_the_command(run, tmp_path):
     status, out, err = run(
-        *("evaluate", "err-seg-tiny", "shapeland-150", "--pictures", "2", "--json", "out/report.json", "--markdown", "out/report.md")
+        *(
+            "evaluate",
+            "err-seg-tiny",
+            "shapeland-150",
+            "--pictures",
+            "2",
+            "--json",
+            "out/report.json",
+            "--markdown",
+            "out/report.md",
+        )
     )
     assert status == 0, err
-    for wanted in ("err-seg-tiny on Shapeland 150, 2 of 200 pictures", "mIoU", "the model card", "taken for", "ms a picture", "float32"):
+    for wanted in (
+        "err-seg-tiny on Shapeland 150, 2 of 200 pictures",
+        "mIoU",
+        "the model card",
+        "taken for",
+        "ms a picture",
+        "float32",
+    ):
         assert wanted in out
     content = json.loads((tmp_path / "out" / "report.json").read_text())
     assert not math.isnan(content["splits"][0]["figures"]["mIoU"])

@@ -57,7 +57,7 @@ def asked(eov) -> EovSegExplanation:
     return explain(eov, colourful(*WIDE), WORDS)
 
 
-# ERR-Seg ----------------------------------------------------------------------------------------------------------------------------
+# ERR-Seg --------------------------------------------------------------------------------------------------------------
 
 
 def test_votes_are_the_models(err, voted):
@@ -101,7 +101,7 @@ def test_the_background_is_named(err):
     assert draw(voted)["votes"].height > 15 * 21, "own words that were lost, and some that weren't, are listed"
 
 
-# EOV-Seg ----------------------------------------------------------------------------------------------------------------------------
+# EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
 def test_queries_are_the_models(eov, asked):
@@ -122,7 +122,9 @@ def test_segments_lie_in_the_masks_of_their_queries(asked):
         queries = np.flatnonzero(asked.regions == region.id)
         assert (region.mask <= masks[queries].any(axis=0)).all()
         assert all(asked.final[query].argmax() == region.label for query in queries)
-    assert [asked.fates[query] == "segment" for query in asked.order].index(False) == (asked.regions > 0).sum(), "those come first"
+    assert [asked.fates[query] == "segment" for query in asked.order].index(False) == (asked.regions > 0).sum(), (
+        "those come first"
+    )
 
 
 def test_the_ensemble_is_of_both_opinions(asked):
@@ -157,7 +159,9 @@ def test_gates_reproduce_the_mix(eov, asked):
     last = asked.gates[-1]
     mixed = torch.from_numpy(last.semantic) * semantic + torch.from_numpy(last.spatial) * spatial
     torch.testing.assert_close(mixed, calls["out"][0].arguments[0][0])
-    np.testing.assert_allclose(last.semantic_strength, (torch.from_numpy(last.semantic) * semantic).abs().mean(dim=1), rtol=1e-5)
+    np.testing.assert_allclose(
+        last.semantic_strength, (torch.from_numpy(last.semantic) * semantic).abs().mean(dim=1), rtol=1e-5
+    )
     assert [gates.layer for gates in asked.gates] == [1, 2, 3], "a whole model has them in every layer"
 
 
@@ -182,12 +186,23 @@ def test_fates():
     assert regions.tolist() == [1, 0, 0, 0, 0], "the background's segment has no region"
 
 
-# Both -------------------------------------------------------------------------------------------------------------------------------
+# Both -----------------------------------------------------------------------------------------------------------------
 
 
 def test_the_model_is_left_as_it_was(err, eov, voted, asked):
-    parts = [err, err.model, eov, eov.model, eov.model.selection, *eov.model.layers, *(layer.fusion.out for layer in eov.model.layers)]
-    assert not any({"forward", "vote", "cost", "_read", "ask_clip", "clarity", "refine", "classify"} & vars(part).keys() for part in parts)
+    parts = [
+        err,
+        err.model,
+        eov,
+        eov.model,
+        eov.model.selection,
+        *eov.model.layers,
+        *(layer.fusion.out for layer in eov.model.layers),
+    ]
+    assert not any(
+        {"forward", "vote", "cost", "_read", "ask_clip", "clarity", "refine", "classify"} & vars(part).keys()
+        for part in parts
+    )
 
 
 def test_numbers_are_plain(voted, asked):
@@ -201,7 +216,9 @@ def test_numbers_are_plain(voted, asked):
     assert [gates["layer"] for gates in content["queries"][0]["gates"]] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("settings", [{"task": "semantic"}, {"task": "instance"}, {"tile": 512}, {"keep": 3}, {"most": 5}])
+@pytest.mark.parametrize(
+    "settings", [{"task": "semantic"}, {"task": "instance"}, {"tile": 512}, {"keep": 3}, {"most": 5}]
+)
 def test_what_is_not_explained(eov, settings):
     with pytest.raises(ValueError, match=next(iter(settings))):
         explain(eov, colourful(30, 40), WORDS, **settings)
@@ -250,11 +267,13 @@ def test_colours_and_text():
     assert text_width(shortened("a very long name " * 9, font, 100), font) <= 100
     assert shortened("short", font, 100) == "short"
     assert all(text_width(line, font) <= 100 for line in wrapped("words that go on and on, and on", font, 100))
-    narrow, wide = (chart(["", "x"], [Row(name, [[Bar(0.5, "1", (0, 0, 0))]])], font).width for name in ("a", "a long name"))
+    narrow, wide = (
+        chart(["", "x"], [Row(name, [[Bar(0.5, "1", (0, 0, 0))]])], font).width for name in ("a", "a long name")
+    )
     assert narrow < wide
 
 
-# The command ------------------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 QUESTIONS = {"err-seg-untrained": ["costs", "votes"], "eov-seg-untrained": ["gates", "queries", "selection"]}
@@ -271,13 +290,18 @@ def test_the_command(run, picture, model, questions):
     assert all(name in out for name in (*names, "garden.json", "road"))
     content = json.loads((picture.parent / "numbers" / "garden.json").read_text())
     assert content["model"] == model
-    assert [source.path.name for source in find_pictures(["."])] == ["garden.png"], "pictures of ours are not read again"
+    assert [source.path.name for source in find_pictures(["."])] == ["garden.png"], (
+        "pictures of ours are not read again"
+    )
 
 
 def test_another_folder(run, picture, tmp_path):
     settings = ["--keep", 1, "--show", 1, "--output", "out", "--model", "err-seg-untrained"]
     assert run("explain", picture, "--words", "road; sky", *settings)[0] == 0
-    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["garden.costs.explain.png", "garden.votes.explain.png"]
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "garden.costs.explain.png",
+        "garden.votes.explain.png",
+    ]
     assert not list(tmp_path.glob("*.explain.png"))
 
 
@@ -313,10 +337,12 @@ def test_nothing_is_half_written(run, picture, tmp_path, monkeypatch):
     status, _, err = run("explain", picture, "sky", "--json", "numbers.json", "--model", "err-seg-untrained")
     assert status == 2
     assert "the disk is full" in err
-    assert [path.name for path in tmp_path.iterdir()] == ["garden.png"], "the pictures were ready, and are not there either"
+    assert [path.name for path in tmp_path.iterdir()] == ["garden.png"], (
+        "the pictures were ready, and are not there either"
+    )
 
 
-# The page ---------------------------------------------------------------------------------------------------------------------------
+# The page -------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -355,7 +381,18 @@ def test_the_bundled_models_by_the_shell(model, tmp_path):
     """On a generated scene they find what is there, and say so."""
     scene, words = draw_sample(3)
     scene.save(tmp_path / "scene.png")
-    command = [sys.executable, "-m", "wordmask", "explain", "scene.png", *words, "--model", model, "--json", "scene.json"]
+    command = [
+        sys.executable,
+        "-m",
+        "wordmask",
+        "explain",
+        "scene.png",
+        *words,
+        "--model",
+        model,
+        "--json",
+        "scene.json",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "scene.json").read_text())

@@ -1,4 +1,5 @@
-"""Exported models: words and sizes that they were not recorded with, and the runtime that needs no torch, against PyTorch."""
+"""Exported models: words and sizes that they were not recorded with, and the runtime that needs no torch, against
+PyTorch."""
 
 import json
 import pickle
@@ -26,7 +27,8 @@ OTHER_WORDS = [*MATERIALS, *(thing.name for thing in COMPOSITIONS[:60:3]), "old 
 
 
 def export_by_shell(model: str, form: str, folder: Path) -> list[str]:
-    """Run `wordmask export` as a person does; give what it says. A process of its own: what checks its shapes can't be recorded."""
+    """Run `wordmask export` as a person does; give what it says. A process of its own: what checks its shapes can't be
+    recorded."""
     command = [sys.executable, "-m", "wordmask", "export", model, "--format", form, "-o", str(folder)]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=1800)
     assert done.returncode == 0, done.stderr
@@ -102,7 +104,9 @@ def test_several_pictures_at_once(exported):
     segmenter, folder, _ = exported
     pair = export.example(segmenter, 9, 1.5, 2).model
     graph = runtime.open_graph(folder / "model.onnx")
-    given = {name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in pair.items()}
+    given = {
+        name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in pair.items()
+    }
     together = graph(**given)
     alone = [graph(**{**given, "pixels": given["pixels"][n : n + 1]}) for n in range(2)]
     for n, one in enumerate(alone):
@@ -113,9 +117,12 @@ def test_several_pictures_at_once(exported):
 def test_the_runtime_needs_no_torch(exported, tmp_path):
     _, folder, _ = exported
     Image.fromarray(colourful(40, 60)).save(tmp_path / "a.png")
-    blocked = "import sys; sys.modules['torch'] = sys.modules['wordmask'] = None; sys.argv = ['runtime.py', 'a.png', 'sky', 'red car']; "
-    run = f"import runpy; sys.path.insert(0, {str(folder)!r}); runpy.run_path({str(folder / 'runtime.py')!r}, run_name='__main__')"
-    done = subprocess.run([sys.executable, "-c", blocked + run], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300)
+    blocked = "import sys; sys.modules['torch'] = sys.modules['wordmask'] = None"
+    asked = f"sys.argv = ['runtime.py', 'a.png', 'sky', 'red car']; sys.path.insert(0, {str(folder)!r})"
+    run = f"{blocked}; {asked}; import runpy; runpy.run_path({str(folder / 'runtime.py')!r}, run_name='__main__')"
+    done = subprocess.run(
+        [sys.executable, "-c", run], cwd=tmp_path, capture_output=True, text=True, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -124,14 +131,20 @@ def test_what_the_page_says_of_the_runtime(exported, tmp_path, monkeypatch, caps
     _, folder, _ = exported
     page = PAGE.read_text()
     (line,) = [line for line in page.splitlines() if line.startswith("python exported/")]
-    (python,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if block.startswith("from runtime")]
+    (python,) = [
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if block.startswith("from runtime")
+    ]
     Image.fromarray(colourful(40, 60)).save(tmp_path / "street.jpg")
     (tmp_path / "exported").symlink_to(folder)
-    done = subprocess.run([sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300)
+    done = subprocess.run(
+        [sys.executable, *shlex.split(line)[1:]], cwd=tmp_path, capture_output=True, text=True, check=True, timeout=300
+    )
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(folder)
     exec(compile(python, PAGE.name, "exec"), {})
-    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
+        line.split()[0] for line in capsys.readouterr().out.splitlines()
+    ]
 
 
 def test_importing_wordmask_or_the_runtime_does_not_import_torch():
@@ -236,7 +249,9 @@ def test_a_graph_that_differs_is_not_written(family, tmp_path, monkeypatch):
     def wrong(file, graph):
         def call(**inputs):
             outputs = export.as_tuple(graph(*(torch.from_numpy(a) if a.ndim else int(a) for a in inputs.values())))
-            return [output.numpy()[..., ::-1].copy() if output.is_floating_point() else output.numpy() for output in outputs]
+            return [
+                output.numpy()[..., ::-1].copy() if output.is_floating_point() else output.numpy() for output in outputs
+            ]
 
         return call
 
@@ -261,7 +276,9 @@ def test_what_can_not_be_exported(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["err-seg"])  # each export takes half a minute; the graphs are the same in every format
+@pytest.mark.parametrize(
+    "family", ["err-seg"]
+)  # each export takes half a minute; the graphs are the same in every format
 def test_a_program_of_torch_takes_other_words(family, tmp_path):
     export_by_shell(f"{family}-tiny", "torch", tmp_path / "out")
     segmenter = load(f"{family}-tiny", precision="float32", cache=None)
@@ -272,7 +289,12 @@ def test_a_program_of_torch_takes_other_words(family, tmp_path):
         case |= {"keep": min(words, 5)} if "keep" in case else {}
         with torch.inference_mode():
             expected = [output.numpy() for output in recorded(*case.values())]
-        found = graph(**{name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value) for name, value in case.items()})
+        found = graph(
+            **{
+                name: value.numpy() if isinstance(value, torch.Tensor) else np.array(value)
+                for name, value in case.items()
+            }
+        )
         assert [a.shape for a in found] == [b.shape for b in expected]
         assert (export.best_classes(recorded, found) == export.best_classes(recorded, expected)).mean() >= 0.999
 
@@ -285,7 +307,9 @@ from wordmask.runtime import Runtime
 
 segment, scene = Runtime(Path(sys.argv[1])), Image.open("scene.png")
 Path("found").write_bytes(pickle.dumps([segment(scene, words) for words in json.loads(Path("words.json").read_text())]))
-"""  # in a process of its own: a process that ran OpenVINO 2026.4 and then trains with torch 2.15 ends in a segmentation fault
+# in a process of its own: a process that ran OpenVINO 2026.4 and then trains with torch 2.15 ends in a segmentation
+# fault
+"""
 
 
 @pytest.mark.slow

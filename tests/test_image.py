@@ -47,7 +47,9 @@ def test_grey_pictures(grey):
     assert read_picture(grey)[0].tolist() == [[0] * 3, [128] * 3, [255] * 3]
 
 
-@pytest.mark.parametrize("mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"])
+@pytest.mark.parametrize(
+    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
+)
 def test_modes(mode):
     base = Image.fromarray(RGB)
     if mode == "I;16":

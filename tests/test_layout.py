@@ -10,7 +10,19 @@ import wordmask
 ROOT = Path(wordmask.__file__).parent
 FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [  # a module may import from its own level and those before it
-    {"writing", "released", "vocabulary", "regions", "polygons", "coco", "adapters", "segmentation", "drawing", "sources", "pipeline"}
+    {
+        "writing",
+        "released",
+        "vocabulary",
+        "regions",
+        "polygons",
+        "coco",
+        "adapters",
+        "segmentation",
+        "drawing",
+        "sources",
+        "pipeline",
+    }
     | {"georeference", "runtime", "light", "watching", "memory"},
     {"image", "text", "clip", "weights", "in_parts", "postprocess", "settings", "results", "tiles"},
     {"bundled"},
@@ -48,7 +60,11 @@ def test_imports_run_downhill(path):
         return
     for name in imports(path):
         parts = name.split(".")
-        if parts[0] == "wordmask" and len(parts) > 1 and (ROOT / parts[1]).with_suffix(".py").exists() | (ROOT / parts[1]).is_dir():
+        if (
+            parts[0] == "wordmask"
+            and len(parts) > 1
+            and (ROOT / parts[1]).with_suffix(".py").exists() | (ROOT / parts[1]).is_dir()
+        ):
             assert level_of(parts[1]) <= level_of(home), f"{home} imports {name}"
 
 

@@ -87,7 +87,11 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_freed_blocks_are_used_again():
     """Asked of the system again, 640 MB would be cleared page by page."""
     faults = {
-        way: int(subprocess.run([sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True, timeout=60).stdout)
+        way: int(
+            subprocess.run(
+                [sys.executable, "-c", FAULTS, way], capture_output=True, text=True, check=True, timeout=60
+            ).stdout
+        )
         for way in ("keep", "default")
     }
     assert faults["keep"] < 1000

@@ -30,8 +30,8 @@ def test_miou_by_hand():
     target = np.array([[0, 0, 0, 0], [1, 1, 2, IGNORE]])
     score.update(np.array([[0, 0, 0, 1], [1, 3, 2, 3]], np.uint8), target)
     result = score.compute()
-    # class 0: 3 of 4 hit, nothing else called 0: 3/4. Class 1: 1 of 2 hit, one pixel of class 0 called 1: 1/3. Class 2: 1/1.
-    # Class 3 is predicted, once on a pixel that counts, but is no pixel's target: NaN, in no mean.
+    # class 0: 3 of 4 hit, nothing else called 0: 3/4. Class 1: 1 of 2 hit, one pixel of class 0 called 1: 1/3. Class 2:
+    # 1/1. Class 3 is predicted, once on a pixel that counts, but is no pixel's target: NaN, in no mean.
     assert result.iou == pytest.approx([75, 100 / 3, 100, math.nan], nan_ok=True)
     assert result.accuracy == pytest.approx([75, 50, 100, math.nan], nan_ok=True)
     assert result.mean_iou == pytest.approx((75 + 100 / 3 + 100) / 3)
@@ -65,7 +65,9 @@ def test_nothing_counted_is_no_number():
     assert math.isnan(score.compute().mean_iou)
     assert math.isnan(score.compute().pixel_accuracy)
     score = PanopticScore(THINGS)
-    score.update(segments("0 0"), labels(), target_segments=segments("0 0"), target_labels=labels(), target_crowd=crowd())
+    score.update(
+        segments("0 0"), labels(), target_segments=segments("0 0"), target_labels=labels(), target_crowd=crowd()
+    )
     assert math.isnan(score.compute().overall.pq)
     assert score.compute().overall.classes == 0
 
@@ -91,8 +93,8 @@ def test_panoptic_quality_by_hand():
         target_labels=labels(0, 0, 2),
         target_crowd=crowd(0, 0, 0),
     )
-    # Class 0: segment 1 and target 1 share 3 of 4 + 3 − 3 pixels, IoU 3/4; segment 2 and target 2 share 2 of 2 + 3 − 2, IoU 2/3.
-    # Class 2: segment 3 has 5 pixels, one of them in void, so the union is 5 + 4 − 4 − 1 = 4, IoU 4/4.
+    # Class 0: segment 1 and target 1 share 3 of 4 + 3 − 3 pixels, IoU 3/4; segment 2 and target 2 share 2 of 2 + 3 − 2,
+    # IoU 2/3. Class 2: segment 3 has 5 pixels, one of them in void, so the union is 5 + 4 − 4 − 1 = 4, IoU 4/4.
     # Class 1: segment 4 lies in void alone, no false positive; so class 1 and class 3 have nothing that counts.
     result = score.compute()
     assert result.pq == pytest.approx([100 * (3 / 4 + 2 / 3) / 2, math.nan, 100, math.nan], nan_ok=True)
@@ -112,7 +114,8 @@ def test_a_miss_and_a_false_alarm_by_hand():
         target_labels=labels(0, 0, 2),
         target_crowd=crowd(0, 0, 0),
     )
-    # Class 0: two perfect pairs; segment 3 lies in void. Class 2: its target is missed. Class 3: segment 4 is a false alarm.
+    # Class 0: two perfect pairs; segment 3 lies in void. Class 2: its target is missed. Class 3: segment 4 is a false
+    # alarm.
     result = score.compute()
     assert result.pq == pytest.approx([100, math.nan, 0, 0], nan_ok=True)
     assert result.sq == pytest.approx([100, math.nan, 0, 0], nan_ok=True)
@@ -122,7 +125,13 @@ def test_a_miss_and_a_false_alarm_by_hand():
 
 def test_half_is_no_match():
     score = PanopticScore(THINGS)
-    score.update(segments("1 1"), labels(0), target_segments=segments("1 2"), target_labels=labels(0, 0), target_crowd=crowd(0, 0))
+    score.update(
+        segments("1 1"),
+        labels(0),
+        target_segments=segments("1 2"),
+        target_labels=labels(0, 0),
+        target_crowd=crowd(0, 0),
+    )
     assert score.counts[:, 0].tolist() == [0, 0, 2, 1]  # IoU 1/2: two missed, one false alarm
 
 
@@ -180,7 +189,13 @@ def test_wrong_label_maps_are_refused():
 def test_wrong_segments_are_refused(prediction, classes, message):
     score = PanopticScore(THINGS)
     with pytest.raises(ValueError, match=message):
-        score.update(segments(prediction), labels(*classes), target_segments=segments("0 0"), target_labels=labels(), target_crowd=crowd())
+        score.update(
+            segments(prediction),
+            labels(*classes),
+            target_segments=segments("0 0"),
+            target_labels=labels(),
+            target_crowd=crowd(),
+        )
     assert not score.counts.any()
 
 
@@ -199,7 +214,11 @@ def coco_segments(folder, entry: dict, categories: list[int]) -> tuple[np.ndarra
     order = np.argsort(known)
     numbers = order[np.searchsorted(known, red + 256 * green + 65536 * blue, sorter=order)]
     classes = [categories.index(segment["category_id"]) for segment in entry["segments_info"]]
-    return numbers, np.array(classes), np.array([segment.get("iscrowd", 0) for segment in entry["segments_info"]], dtype=bool)
+    return (
+        numbers,
+        np.array(classes),
+        np.array([segment.get("iscrowd", 0) for segment in entry["segments_info"]], dtype=bool),
+    )
 
 
 def test_panoptic_quality_is_that_of_the_coco_api(shared, parity):
@@ -222,7 +241,8 @@ def test_panoptic_quality_is_that_of_the_coco_api(shared, parity):
 
 
 def perturbed(target: LabelledPicture, seed: int) -> dict[str, np.ndarray]:
-    """A prediction that is the truth but for segments dropped, merged, shifted, cut or called otherwise, and crowds taken for one thing."""
+    """A prediction that is the truth but for segments dropped, merged, shifted, cut or called otherwise, and crowds
+    taken for one thing."""
     rng = np.random.default_rng(seed)
     segments, labels = np.zeros_like(target.segments), [0]
     for number in rng.permutation(np.arange(1, len(target.labels) + 1)):
@@ -277,7 +297,11 @@ def picture(seed: int) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     count = rng.integers(0, 6)
     target = np.sort(rng.integers(0, count + 1, (4, 7)), axis=1)
-    truth = {"target_segments": target, "target_labels": rng.integers(0, len(THINGS), count), "target_crowd": rng.random(count) < 0.3}
+    truth = {
+        "target_segments": target,
+        "target_labels": rng.integers(0, len(THINGS), count),
+        "target_crowd": rng.random(count) < 0.3,
+    }
     wrong = rng.random(target.shape) < rng.choice([0, 0.2, 0.6])
     mixed = np.where(wrong, rng.integers(0, count + 3, target.shape), target)
     if rng.random() < 0.3:
@@ -338,8 +362,14 @@ def test_a_perfect_prediction_gets_100(seeds):
         semantic_score.update(target, target)
         present, numbers = np.unique(np.append(0, picture(seed)["target_segments"]), return_inverse=True)
         classes = picture(seed)["target_labels"][present[1:] - 1]
-        truth = {"target_segments": numbers[1:].reshape(4, 7), "target_labels": classes, "target_crowd": np.zeros(len(classes), bool)}
-        panoptic_score.update(**truth | {"predicted_segments": truth["target_segments"], "predicted_labels": truth["target_labels"]})
+        truth = {
+            "target_segments": numbers[1:].reshape(4, 7),
+            "target_labels": classes,
+            "target_crowd": np.zeros(len(classes), bool),
+        }
+        panoptic_score.update(
+            **truth | {"predicted_segments": truth["target_segments"], "predicted_labels": truth["target_labels"]}
+        )
     assert all(figure in (-1, 100) for figure in figures(semantic_score.compute()))
     assert all(figure in (-1, 100) for figure in figures(panoptic_score.compute()))
 
@@ -367,10 +397,13 @@ def test_miou_is_that_of_slow_loops(seeds):
 
 
 def slow_counts(case: dict[str, np.ndarray], classes: int = len(THINGS)) -> tuple[np.ndarray, set[str]]:
-    """Sum of IoU, matched, missed and spurious segments of each class, one pair of masks after the other; and what happened."""
+    """Sum of IoU, matched, missed and spurious segments of each class, one pair of masks after the other; and what
+    happened."""
     counts, events = np.zeros((4, classes)), set()
     true = [(label, case["target_segments"] == number, many) for number, (label, many) in enumerate(truths(case), 1)]
-    guessed = [(label, case["predicted_segments"] == number) for number, label in enumerate(case["predicted_labels"], 1)]
+    guessed = [
+        (label, case["predicted_segments"] == number) for number, label in enumerate(case["predicted_labels"], 1)
+    ]
     void, matched_true, matched_guess = case["target_segments"] == 0, set(), set()
     for (i, (label, mask)), (j, (target, truth, many)) in product(enumerate(guessed), enumerate(true)):
         union = ((mask & ~void) | truth).sum()
@@ -389,7 +422,9 @@ def slow_counts(case: dict[str, np.ndarray], classes: int = len(THINGS)) -> tupl
             excuse = (mask & void).sum() + (mask & crowds[-1]).sum() if crowds else (mask & void).sum()
             excused = excuse / mask.sum() > 0.5
             counts[3, label] += not excused
-            events.add("spurious" if not excused else "by a crowd" if (mask & void).sum() / mask.sum() <= 0.5 else "by void")
+            events.add(
+                "spurious" if not excused else "by a crowd" if (mask & void).sum() / mask.sum() <= 0.5 else "by void"
+            )
             events |= {"several crowds"} if len(crowds) > 1 and (mask & crowds[0]).any() else set()
     return counts, events
 

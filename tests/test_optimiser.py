@@ -33,13 +33,17 @@ def test_muon_takes_the_matrices_and_nothing_else():
     assert "clip.token_embedding.weight" in by_adamw
     assert all(parameter.ndim == 2 for parameter, name in names.items() if name in by_muon)
     assert {group["full_rate"] for group in muon.param_groups} == {MUON_RATE * 1e-2}
-    undecayed = {names[parameter] for group in adamw.param_groups if not group["weight_decay"] for parameter in group["params"]}
+    undecayed = {
+        names[parameter] for group in adamw.param_groups if not group["weight_decay"] for parameter in group["params"]
+    }
     assert {"clip.logit_scale", "clip.positional_embedding", "vit.class_embedding"} <= undecayed
 
 
 def test_a_recipe_without_muon_has_adamw_alone():
     model = nn.Linear(2, 2)
-    assert isinstance(build_optimiser(recipe_of(model, lambda m: [{"params": [m.weight], "lr": 1.0}]), model), torch.optim.AdamW)
+    assert isinstance(
+        build_optimiser(recipe_of(model, lambda m: [{"params": [m.weight], "lr": 1.0}]), model), torch.optim.AdamW
+    )
     assert not model.bias.requires_grad
 
 

@@ -45,7 +45,8 @@ def segment(model):
 
 @pytest.fixture(scope="module")
 def computed(model, case, segment):
-    """Every stage, computed once through the public methods; what the whole model gives, as one graph where it is compiled."""
+    """Every stage, computed once through the public methods; what the whole model gives, as one graph where it is
+    compiled."""
     with torch.inference_mode():
         pixels, frame = prepare(case["image"].numpy(), model.image_input)
         text = model.encode_text(case["names"])
@@ -67,7 +68,14 @@ def computed(model, case, segment):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("stage", "tolerance"),
-    [("pixels", 1e-6), ("text", 1e-4), ("dense_x16", 1e-4), ("dense_x32", 1e-4), ("class_score", 1e-4), ("kept_logits", 1e-3)],
+    [
+        ("pixels", 1e-6),
+        ("text", 1e-4),
+        ("dense_x16", 1e-4),
+        ("dense_x32", 1e-4),
+        ("class_score", 1e-4),
+        ("kept_logits", 1e-3),
+    ],
 )
 def test_every_stage_equals_the_reference(computed, case, stage, tolerance):
     assert relative_error(computed[stage], case[stage]) <= tolerance
@@ -91,7 +99,9 @@ def test_built_in_names_are_the_ones_the_case_used(case):
     assert Vocabulary.builtin("err-seg/ade20k-150").names == [name.strip() for name in case["names"]]
 
 
-@pytest.mark.parametrize(("preset", "keys"), [("err-seg-base", "err_seg_b.keys.json"), ("err-seg-large", "err_seg_l.keys.json")])
+@pytest.mark.parametrize(
+    ("preset", "keys"), [("err-seg-base", "err_seg_b.keys.json"), ("err-seg-large", "err_seg_l.keys.json")]
+)
 def test_every_reference_key_is_used(parity, preset, keys):
     theirs = {name: tuple(shape) for name, shape in json.loads((parity.folder / keys).read_text()).items()}
     kind = MODELS["err-seg"]
@@ -108,11 +118,17 @@ def test_loss_equals_the_reference(parity):
     assert loss(raw, case["target"].long()).item() == pytest.approx(case["loss"].item(), rel=1e-6)
 
 
-@pytest.mark.parametrize(("preset", "file"), [("err-seg-base", "err_seg_b.optimizer.json"), ("err-seg-large", "err_seg_l.optimizer.json")])
+@pytest.mark.parametrize(
+    ("preset", "file"), [("err-seg-base", "err_seg_b.optimizer.json"), ("err-seg-large", "err_seg_l.optimizer.json")]
+)
 def test_trained_parameters_equal_the_reference(parity, preset, file):
     theirs = json.loads((parity.folder / file).read_text())["parameters"]
     kind = MODELS["err-seg"]
     groups = parameter_groups(kind.skeleton(kind.presets[preset]), rate=2e-4, clip_factor=0.01, weight_decay=1e-4)
-    ours = {reference_name("err-seg", name): [group["lr"], group["weight_decay"]] for group in groups for name in group["names"]}
+    ours = {
+        reference_name("err-seg", name): [group["lr"], group["weight_decay"]]
+        for group in groups
+        for name in group["names"]
+    }
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == pytest.approx(theirs[name]) for name in theirs)

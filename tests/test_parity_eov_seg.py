@@ -18,7 +18,9 @@ from wordmask.training.set_loss import Target, layer_loss, match
 from wordmask.vocabulary import Vocabulary
 from wordmask.weights import TEXT_TOWER
 
-MASKS_AND_CLASSES = [(f"{kind}_logits_{layer}", 1e-4 if kind == "mask" else 1e-3) for layer in range(3) for kind in ("mask", "class")]
+MASKS_AND_CLASSES = [
+    (f"{kind}_logits_{layer}", 1e-4 if kind == "mask" else 1e-3) for layer in range(3) for kind in ("mask", "class")
+]
 
 
 def read_case(path) -> dict:
@@ -55,7 +57,8 @@ def things(case):
 
 @pytest.fixture(scope="module")
 def computed(model, case, segment):
-    """Every stage, computed once through the public methods; what the whole model gives, as one graph where it is compiled."""
+    """Every stage, computed once through the public methods; what the whole model gives, as one graph where it is
+    compiled."""
     words = segment.encode_words(Vocabulary.builtin("eov-seg/ade20k-150"))
     with torch.inference_mode():
         pixels, frame = prepare(case["image"].numpy(), model.image_input)
@@ -115,34 +118,45 @@ def test_seen_classes_equal_the_reference(computed, case):
 
 def test_built_in_names_are_the_ones_the_case_used(case):
     assert [",".join(entry.names) for entry in Vocabulary.builtin("eov-seg/ade20k-150")] == case["class_names"]
-    assert [number for number, entry in enumerate(Vocabulary.builtin("eov-seg/ade20k-150")) if entry.thing] == case["thing_classes"]
+    assert [number for number, entry in enumerate(Vocabulary.builtin("eov-seg/ade20k-150")) if entry.thing] == case[
+        "thing_classes"
+    ]
 
 
 @pytest.mark.slow
 def test_the_whole_road_gives_the_reference_labels(segment, case):
     """Picture and built-in vocabulary in, label map out: the same through the public surface."""
     result = segment(case["image"].numpy(), "ade20k-150", task="semantic")
-    assert (torch.from_numpy(result.labels[::4, ::4].astype("int16")) == case["semantic_argmax"]).float().mean() >= 0.999
+    assert (
+        torch.from_numpy(result.labels[::4, ::4].astype("int16")) == case["semantic_argmax"]
+    ).float().mean() >= 0.999
     found = segment(case["image"].numpy(), "ade20k-150", task="instance")
     assert sorted(region.label for region in found.regions) == sorted(case["instance_classes"].tolist())
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
 def test_every_reference_key_is_used_or_listed(parity, size):
-    theirs = {name: tuple(shape) for name, shape in json.loads((parity.folder / f"eov_seg_{size[0]}.keys.json").read_text()).items()}
+    theirs = {
+        name: tuple(shape)
+        for name, shape in json.loads((parity.folder / f"eov_seg_{size[0]}.keys.json").read_text()).items()
+    }
     kind = MODELS["eov-seg"]
     weights = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()
     ours = {reference_name("eov-seg", name): tuple(tensor.shape) for name, tensor in weights.items()}
     dropped = dropped_names("eov-seg", theirs)
     assert ours == {name: shape for name, shape in theirs.items() if name not in set(dropped)}
-    assert not any(name.startswith(("lite_aggr.", "void_embedding.", "light_weight_decoder.mask_heads")) for name in dropped)
+    assert not any(
+        name.startswith(("lite_aggr.", "void_embedding.", "light_weight_decoder.mask_heads")) for name in dropped
+    )
 
 
 @pytest.mark.parametrize(("size", "limit"), [("small", 75e6), ("medium", 130e6), ("large", 230e6)])
 def test_parameters_at_inference(size, limit):
     kind = MODELS["eov-seg"]
     model = kind.skeleton(kind.presets[f"eov-seg-{size}"]).for_inference()
-    parameters = sum(parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(TEXT_TOWER))
+    parameters = sum(
+        parameter.numel() for name, parameter in model.named_parameters() if not name.startswith(TEXT_TOWER)
+    )
     assert 0.95 * limit < parameters <= limit
 
 
@@ -161,17 +175,30 @@ def test_postprocessing_equals_the_reference(postprocess):
     panoptic = read_panoptic(*masks, things=flags, frame=frame, **limits)
     assert torch.equal(panoptic.ids, postprocess["panoptic"].int())
     assert panoptic.classes == [segment["category_id"] for segment in postprocess["segments"]]
-    assert [bool(flags[label]) for label in panoptic.classes] == [segment["isthing"] for segment in postprocess["segments"]]
-    check_instances(read_instances(*masks, things=flags, frame=frame, most=postprocess["top_instances"]), postprocess, tolerance=1e-6)
+    assert [bool(flags[label]) for label in panoptic.classes] == [
+        segment["isthing"] for segment in postprocess["segments"]
+    ]
+    check_instances(
+        read_instances(*masks, things=flags, frame=frame, most=postprocess["top_instances"]),
+        postprocess,
+        tolerance=1e-6,
+    )
 
 
 def check_instances(found, case, tolerance):
     """Scores within the tolerance, the same classes, and areas to the same share of the picture."""
-    theirs = sorted(zip(*(case[f"instance_{name}"].tolist() for name in ("scores", "classes", "areas")), strict=True), reverse=True)
+    theirs = sorted(
+        zip(*(case[f"instance_{name}"].tolist() for name in ("scores", "classes", "areas")), strict=True), reverse=True
+    )
     np.testing.assert_allclose(found.scores, [score for score, *_ in theirs], atol=tolerance)
-    ours, theirs = sorted(zip(found.classes, found.areas, strict=True)), sorted((label, area) for _, label, area in theirs)
+    ours, theirs = (
+        sorted(zip(found.classes, found.areas, strict=True)),
+        sorted((label, area) for _, label, area in theirs),
+    )
     assert [label for label, _ in ours] == [label for label, _ in theirs]
-    np.testing.assert_allclose([area for _, area in ours], [area for _, area in theirs], atol=tolerance * found.bits[0].size * 8)
+    np.testing.assert_allclose(
+        [area for _, area in ours], [area for _, area in theirs], atol=tolerance * found.bits[0].size * 8
+    )
 
 
 def test_the_set_loss_equals_the_reference(parity):
@@ -187,7 +214,9 @@ def test_the_set_loss_equals_the_reference(parity):
         assert torch.equal(queries, case[f"matched_query_{number}"])
         assert torch.equal(chosen, case[f"matched_target_{number}"])
     losses = layer_loss(class_logits, mask_logits, targets, draw)
-    assert [loss.item() for loss in losses] == pytest.approx([case[f"loss_{name}"].item() for name in ("ce", "mask", "dice")], rel=1e-6)
+    assert [loss.item() for loss in losses] == pytest.approx(
+        [case[f"loss_{name}"].item() for name in ("ce", "mask", "dice")], rel=1e-6
+    )
     sum(losses).backward()
     assert relative_error(class_logits.grad, case["grad_class_logits"]) <= 1e-5
     assert relative_error(mask_logits.grad.sum(dim=(2, 3)), case["grad_mask_logits_sum"]) <= 1e-5

@@ -95,7 +95,12 @@ def test_preparing_running_and_finishing_overlap():
         return item
 
     start = time.perf_counter()
-    assert len(list(overlapping(range(20), steps(work, run=lambda group: [work(*group)], finish=work), group=1, threads=4))) == 20
+    assert (
+        len(
+            list(overlapping(range(20), steps(work, run=lambda group: [work(*group)], finish=work), group=1, threads=4))
+        )
+        == 20
+    )
     assert time.perf_counter() - start < 2 * 20 * delay
     assert len(threads) > 2
 

@@ -122,7 +122,9 @@ def test_panoptic_equals_one_query_after_the_other(frame, classes, queries, seed
     assert torch.equal(found.ids, ids)
     assert found.classes == [label for label, _ in segments]
     areas = torch.bincount(ids.flatten(), minlength=len(segments) + 1)[1:].tolist()
-    np.testing.assert_allclose(found.scores, [evidence / area for (_, evidence), area in zip(segments, areas, strict=True)], rtol=1e-4)
+    np.testing.assert_allclose(
+        found.scores, [evidence / area for (_, evidence), area in zip(segments, areas, strict=True)], rtol=1e-4
+    )
     assert all(0 < score <= 1 for score in found.scores)
     assert all(rival != label for rival, label in zip(found.runners_up, found.classes, strict=True))
     assert all((rival == -1) == (classes == 1) for rival in found.runners_up)
@@ -166,7 +168,9 @@ def test_only_queries_that_matter_come_to_full_resolution(monkeypatch):
     class_logits[4:, -1] = 50
     restored = []
     ordinary = Frame.restore_strips
-    monkeypatch.setattr(Frame, "restore_strips", lambda frame, maps: restored.append(len(maps)) or ordinary(frame, maps))
+    monkeypatch.setattr(
+        Frame, "restore_strips", lambda frame, maps: restored.append(len(maps)) or ordinary(frame, maps)
+    )
     read_panoptic(class_logits, masks, things=things, frame=FRAMES[2])
     assert restored.pop() <= 4
     read_instances(class_logits, masks, things=things, frame=FRAMES[2], most=2)

@@ -16,7 +16,12 @@ from wordmask.models.load import convert
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-SHELL = [line for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL) for line in block.splitlines() if "wordmask" in line]
+SHELL = [
+    line
+    for block in re.findall(r"```bash\n(.*?)```", README, re.DOTALL)
+    for line in block.splitlines()
+    if "wordmask" in line
+]
 PYTHON = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -25,7 +30,10 @@ def stand_ins(tmp_path_factory, tiny, tiny_eov):
     """Reference checkpoints of tiny models, and the same converted."""
     folder = tmp_path_factory.mktemp("stand-ins")
     for family, model in (("err-seg", tiny), ("eov-seg", tiny_eov)):
-        torch.save({reference_name(family, name): tensor for name, tensor in model.state_dict().items()}, folder / f"{family}.pth")
+        torch.save(
+            {reference_name(family, name): tensor for name, tensor in model.state_dict().items()},
+            folder / f"{family}.pth",
+        )
         convert(weights.read(folder / f"{family}.pth"), folder / f"{family}.safetensors")
     return folder
 
@@ -59,7 +67,11 @@ def test_shell_commands(line, checkout, monkeypatch, capsys):
         cli.main()
     assert not stop.value.code, capsys.readouterr().err
     if words[3] == "segment":
-        assert {path.name for path in (checkout / "masks").iterdir()} >= {"coffee.masks.png", "coffee.labels.png", "coffee.masks.json"}
+        assert {path.name for path in (checkout / "masks").iterdir()} >= {
+            "coffee.masks.png",
+            "coffee.labels.png",
+            "coffee.masks.json",
+        }
 
 
 def test_python(checkout):
@@ -80,7 +92,10 @@ def test_python_of_the_training_page():
 def test_parameters(preset):
     kind = kind_of(preset)
     model = kind.skeleton(kind.presets[preset]).for_inference()
-    text = sum(parameter.numel() for name, parameter in model.named_parameters() if name.startswith(weights.TEXT_TOWER)) / 1e6
+    text = (
+        sum(parameter.numel() for name, parameter in model.named_parameters() if name.startswith(weights.TEXT_TOWER))
+        / 1e6
+    )
     total = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     cells = {"err-seg": f"{total:.0f}M", "eov-seg": rf"{total:.0f}M \({total - text:.0f}M\)"}
     assert re.search(rf"`{preset}` \|.*\| {cells[kind.family]} \|", README), (preset, total, text)

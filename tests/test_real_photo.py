@@ -1,4 +1,5 @@
-"""Real photographs: through the shell with a full-size checkpoint, and their true segments through our readings and back."""
+"""Real photographs: through the shell with a full-size checkpoint, and their true segments through our readings and
+back."""
 
 import json
 import subprocess
@@ -22,16 +23,31 @@ from wordmask.vocabulary import Vocabulary
 def test_a_photograph_through_the_shell(parity, shared, tmp_path):
     keys = json.loads((parity.folder / "err_seg_b.keys.json").read_text())
     state = {name: torch.tensor(parity.fill(name, tuple(shape))) for name, shape in keys.items()}
-    torch.save({"model": state, "iteration": 80_000, "optimizer": {"state": {}, "param_groups": []}}, tmp_path / "model_final.pth")
+    torch.save(
+        {"model": state, "iteration": 80_000, "optimizer": {"state": {}, "param_groups": []}},
+        tmp_path / "model_final.pth",
+    )
     photo = shared / "samples" / "ade20k" / "images" / "ADE_val_00000001.jpg"
-    command = [sys.executable, "-m", "wordmask", "segment", str(photo), "--vocabulary", "ade20k-150", "--model", "model_final.pth"]
+    command = [
+        sys.executable,
+        "-m",
+        "wordmask",
+        "segment",
+        str(photo),
+        "--vocabulary",
+        "ade20k-150",
+        "--model",
+        "model_final.pth",
+    ]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
     assert done.returncode == 0, done.stderr
     content = json.loads((tmp_path / "masks" / "ADE_val_00000001.masks.json").read_text())
     with Image.open(photo) as image, Image.open(tmp_path / "masks" / "ADE_val_00000001.labels.png") as labels:
         assert labels.size == image.size == (content["size"]["width"], content["size"]["height"])
         values, areas = np.unique(labels, return_counts=True)
-    assert {region["label"]: region["area"] for region in content["regions"]} == dict(zip(values.tolist(), areas.tolist(), strict=True))
+    assert {region["label"]: region["area"] for region in content["regions"]} == dict(
+        zip(values.tolist(), areas.tolist(), strict=True)
+    )
     assert len(content["classes"]) == 150
     assert 2 <= len(content["regions"]) <= 32, "at most the classes kept"
     with Image.open(tmp_path / "masks" / "ADE_val_00000001.masks.png") as overlay:
@@ -41,7 +57,8 @@ def test_a_photograph_through_the_shell(parity, shared, tmp_path):
 
 @pytest.mark.parametrize("number", [0, 1])
 def test_true_segments_survive_the_reading(shared, tmp_path, number):
-    """Masks as a perfect model would draw them, at stride 4 of the padded input, give back the segments that people drew."""
+    """Masks as a perfect model would draw them, at stride 4 of the padded input, give back the segments that people
+    drew."""
     folder = shared / "samples" / "coco"
     truth = json.loads((folder / "panoptic.json").read_text())
     annotation = truth["annotations"][number]
@@ -60,9 +77,18 @@ def test_true_segments_survive_the_reading(shared, tmp_path, number):
     class_logits = torch.zeros(len(segments), len(vocabulary) + 1)
     class_logits[range(len(segments)), [label_of[segment["category_id"]] for segment in segments]] = 8
     things = torch.tensor([entry.thing for entry in vocabulary])
-    origin = {"picture": picture, "vocabulary": vocabulary, "model": "truth", "settings": {}, "task": "panoptic", "source": name}
+    origin = {
+        "picture": picture,
+        "vocabulary": vocabulary,
+        "model": "truth",
+        "settings": {},
+        "task": "panoptic",
+        "source": name,
+    }
     result = panoptic_result(read_panoptic(class_logits, mask_logits, things=things, frame=frame), origin)
-    assert sorted(region.label for region in result.regions) == sorted(label_of[segment["category_id"]] for segment in segments)
+    assert sorted(region.label for region in result.regions) == sorted(
+        label_of[segment["category_id"]] for segment in segments
+    )
     overlaps = []
     for segment in segments:
         mask = ids == segment["id"]

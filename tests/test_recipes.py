@@ -1,4 +1,5 @@
-"""Every recipe takes two steps: those of Shapeland as they are, those of COCO on the sample photographs laid out as COCO publishes them."""
+"""Every recipe takes two steps: those of Shapeland as they are, those of COCO on the sample photographs laid out as
+COCO publishes them."""
 
 import csv
 import dataclasses
@@ -49,7 +50,9 @@ def coco(shared, tmp_path) -> Path:
         for place in range(len(panoptic)):
             labelled = panoptic[place]
             ids = np.array([panoptic.vocabulary.classes[label].dataset_id for label in labelled.labels])
-            raw = np.where(ids <= 182, ids - 1, 255)  # merged classes of the panoptic set have ids above those of COCO-Stuff
+            raw = np.where(
+                ids <= 182, ids - 1, 255
+            )  # merged classes of the panoptic set have ids above those of COCO-Stuff
             values = np.concatenate([[255], raw])[labelled.segments].astype(np.uint8)
             Image.fromarray(values).save(tmp_path / "stuffthingmaps" / split / (Path(labelled.source).stem + ".png"))
     return tmp_path
@@ -73,7 +76,9 @@ def test_clip_on_shapeland(clip_file):
 
 @pytest.mark.slow
 def test_regions_on_shapeland(clip_file, tmp_path):
-    outcome = start("shapeland_regions", [f"folder={tmp_path}", f"clip={clip_file}", "scenes=2", "batch=2", "most=20", *TWO_STEPS])
+    outcome = start(
+        "shapeland_regions", [f"folder={tmp_path}", f"clip={clip_file}", "scenes=2", "batch=2", "most=20", *TWO_STEPS]
+    )
     assert outcome.finished
     assert outcome.scores.keys() == {"named", "named seen", "named unseen", "materials"}
     assert sorted(path.name for path in (tmp_path / "pictures" / "000002").iterdir()) == ["0.png", "1.png"]
@@ -90,16 +95,31 @@ def test_both_models_on_shapeland(clip_file, tmp_path, recipe, score):
     assert {score, f"{score} seen", f"{score} unseen"} <= outcome.scores.keys()
     assert sorted(path.name for path in (tmp_path / "pictures" / "000002").iterdir()) == ["0.png", "1.png"]
     trained = load_model(tmp_path / "last.safetensors").model
-    begun = load_recipe(recipe).build(settings_of(recipe, f"folder={tmp_path}", f"clip={clip_file}", "batch=2", *TWO_STEPS)).model
+    begun = (
+        load_recipe(recipe)
+        .build(settings_of(recipe, f"folder={tmp_path}", f"clip={clip_file}", "batch=2", *TWO_STEPS))
+        .model
+    )
     state, before = trained.state_dict(), begun.state_dict()
-    assert all(torch.equal(state[name], before[name]) for name, _ in trained.named_parameters() if not trained.is_trained(name))
+    assert all(
+        torch.equal(state[name], before[name]) for name, _ in trained.named_parameters() if not trained.is_trained(name)
+    )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["shapeland_err_seg", "shapeland_eov_seg"])
 def test_both_models_go_on_bit_by_bit(clip_file, tmp_path, recipe):
     """Dropped layers, random points, running statistics: all of it continues."""
-    common = [f"clip={clip_file}", "scenes=1", "batch=2", "workers=0", "validate_every=9", "save_every=1", "steps=3", "precision=float32"]
+    common = [
+        f"clip={clip_file}",
+        "scenes=1",
+        "batch=2",
+        "workers=0",
+        "validate_every=9",
+        "save_every=1",
+        "steps=3",
+        "precision=float32",
+    ]
     start(recipe, [f"folder={tmp_path / 'whole'}", *common])
     module, settings = load_recipe(recipe), settings_of(recipe, f"folder={tmp_path / 'parts'}", *common)
     begun = module.build(settings)
@@ -121,28 +141,43 @@ def test_both_models_on_coco(coco, tmp_path, recipe):
     model = {"err_seg_coco_stuff": "err-seg-untrained", "eov_seg_coco_panoptic": "eov-seg-untrained"}[recipe]
     spatial = ["spatial=random"] if model.startswith("eov") else []
     folder = tmp_path / "run"
-    arguments = [f"folder={folder}", f"data={coco}", f"model={model}", "clip=random", "pictures=1", "batch=2", *spatial, *TWO_STEPS]
+    arguments = [
+        f"folder={folder}",
+        f"data={coco}",
+        f"model={model}",
+        "clip=random",
+        "pictures=1",
+        "batch=2",
+        *spatial,
+        *TWO_STEPS,
+    ]
     assert start(recipe, arguments).finished
     assert len(scores_in(folder)) == 1
     assert load_model(folder / "last.safetensors").model.family == model[:7]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("model", "file"), [("err-seg-base", "err_seg_b.optimizer.json"), ("err-seg-large", "err_seg_l.optimizer.json")])
+@pytest.mark.parametrize(
+    ("model", "file"), [("err-seg-base", "err_seg_b.optimizer.json"), ("err-seg-large", "err_seg_l.optimizer.json")]
+)
 def test_the_optimiser_of_the_recipe_is_the_references(parity, coco, model, file):
     """The real AdamW that the loop builds from the recipe as it is: every trained parameter with its rate and decay."""
     theirs = json.loads((parity.folder / file).read_text())["parameters"]
-    recipe = load_recipe("err_seg_coco_stuff").build(settings_of("err_seg_coco_stuff", f"data={coco}", f"model={model}", "clip=random"))
+    recipe = load_recipe("err_seg_coco_stuff").build(
+        settings_of("err_seg_coco_stuff", f"data={coco}", f"model={model}", "clip=random")
+    )
     optimiser = build_optimiser(recipe, recipe.model)
     names = {id(parameter): reference_name("err-seg", name) for name, parameter in recipe.model.named_parameters()}
-    ours = {names[id(p)]: [group["lr"], group["weight_decay"]] for group in optimiser.param_groups for p in group["params"]}
+    ours = {
+        names[id(p)]: [group["lr"], group["weight_decay"]] for group in optimiser.param_groups for p in group["params"]
+    }
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == pytest.approx(theirs[name]) for name in theirs)
     trained = {names[id(parameter)] for parameter in recipe.model.parameters() if parameter.requires_grad}
     assert trained == theirs.keys()
 
 
-# Fine-tuning ------------------------------------------------------------------------------------------------------------------------
+# Fine-tuning ----------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -165,7 +200,15 @@ def garden(tmp_path) -> Path:
 @pytest.mark.parametrize("model", ["err-seg-untrained", "eov-seg-untrained"])
 def test_fine_tuning_learns_and_reports(garden, tmp_path, model, capsys):
     folder = tmp_path / "run"
-    arguments = [f"data={garden}", f"start={model}", f"folder={folder}", "steps=2", "batch=2", "workers=0", "pictures=1"]
+    arguments = [
+        f"data={garden}",
+        f"start={model}",
+        f"folder={folder}",
+        "steps=2",
+        "batch=2",
+        "workers=0",
+        "pictures=1",
+    ]
     assert start("finetune", arguments).finished
     report = json.loads((folder / "report.json").read_text())
     assert list(report["scores"]) == ["0.0", "0.25", "0.5", "0.75", "1.0"]
@@ -182,7 +225,15 @@ def test_fine_tuning_learns_and_reports(garden, tmp_path, model, capsys):
 
 @pytest.mark.slow
 def test_fine_tuning_goes_on_with_the_same_labels_alone(garden, tmp_path):
-    arguments = [f"data={garden}", "start=err-seg-untrained", f"folder={tmp_path / 'run'}", "steps=1", "batch=1", "workers=0", "pictures=1"]
+    arguments = [
+        f"data={garden}",
+        "start=err-seg-untrained",
+        f"folder={tmp_path / 'run'}",
+        "steps=1",
+        "batch=1",
+        "workers=0",
+        "pictures=1",
+    ]
     start("finetune", arguments)
     corrected = np.array(Image.open(garden / "labels" / "1.png"))
     corrected[0] = 255
@@ -196,7 +247,15 @@ def test_fine_tuning_on_coco_json(shared, tmp_path):
     root = tmp_path / "own"
     shutil.copytree(shared / "samples" / "coco" / "images", root / "images")
     shutil.copy(shared / "samples" / "coco" / "instances.json", root / "annotations.json")
-    arguments = [f"data={root}", "start=eov-seg-untrained", f"folder={tmp_path / 'run'}", "steps=2", "batch=1", "workers=0", "pictures=1"]
+    arguments = [
+        f"data={root}",
+        "start=eov-seg-untrained",
+        f"folder={tmp_path / 'run'}",
+        "steps=2",
+        "batch=1",
+        "workers=0",
+        "pictures=1",
+    ]
     assert start("finetune", arguments).finished
 
 
@@ -238,7 +297,11 @@ def test_blends_lie_between():
     start_weights = Weights.of(model)
     model.weight.data, model.num_batches_tracked, model.config = torch.tensor([3.0, 1.0]), torch.tensor(5), "after"
     tuned = Weights.of(model)
-    for share, weight, count, config in ((0.0, [1, 1], 0, "before"), (0.25, [1.5, 1], 5, "after"), (1.0, [3, 1], 5, "after")):
+    for share, weight, count, config in (
+        (0.0, [1, 1], 0, "before"),
+        (0.25, [1.5, 1], 5, "after"),
+        (1.0, [3, 1], 5, "after"),
+    ):
         blend(model, start_weights, tuned, share)
         assert (model.weight.tolist(), model.num_batches_tracked.item(), model.config) == (weight, count, config)
 
@@ -254,7 +317,9 @@ def test_coco_layouts_are_checked_before_training(coco):
     CocoStuff(coco).check()
     (coco / "stuffthingmaps" / "train2017" / "000000439180.png").unlink()
     with pytest.raises(ValueError, match="000000439180"):
-        start("err_seg_coco_stuff", [f"data={coco}", f"folder={coco / 'run'}", "clip=random", "model=err-seg-untrained"])
+        start(
+            "err_seg_coco_stuff", [f"data={coco}", f"folder={coco / 'run'}", "clip=random", "model=err-seg-untrained"]
+        )
 
 
 def test_labels_may_be_decoded_before_training(coco):

@@ -13,7 +13,15 @@ from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Scene, draw_scene
 from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import kind_of
-from wordmask.training.regions import NO_WORD, STRIDE, RegionLoss, RegionScenes, last_stage_at_16, pad_regions, regions_of
+from wordmask.training.regions import (
+    NO_WORD,
+    STRIDE,
+    RegionLoss,
+    RegionScenes,
+    last_stage_at_16,
+    pad_regions,
+    regions_of,
+)
 from wordmask.training.segmentation import choose_among
 from wordmask.vocabulary import Vocabulary
 
@@ -86,7 +94,8 @@ def test_words_of_the_batch_are_among_those_compared():
 
 
 def test_what_the_loss_asks_for(scenes, monkeypatch):
-    """A tower whose regions are their words' vectors has a smaller loss than one whose regions are other words' vectors."""
+    """A tower whose regions are their words' vectors has a smaller loss than one whose regions are other words'
+    vectors."""
     batch = pad_regions([scenes[0], scenes[1]])
     tower = clip.build(CONVNEXT_MINI)
     pair = torch.nn.Module()
@@ -98,7 +107,11 @@ def test_what_the_loss_asks_for(scenes, monkeypatch):
     def with_shift(shift: int) -> float:
         def pooled(_tower, x, masks):
             known = masks.shape[1] == batch.targets.words.shape[1]
-            return table[(batch.targets.words.clamp(min=0) + shift) % len(NAMES)] if known else torch.ones(len(x), 1, table.shape[1])
+            return (
+                table[(batch.targets.words.clamp(min=0) + shift) % len(NAMES)]
+                if known
+                else torch.ones(len(x), 1, table.shape[1])
+            )
 
         monkeypatch.setattr(clip, "pool_regions", pooled)
         torch.manual_seed(0)

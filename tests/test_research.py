@@ -51,7 +51,7 @@ def few_words(width: int) -> Words:
     return Words(vectors, torch.arange(5), torch.tensor([True, True, False, True, False]))
 
 
-# Parts ------------------------------------------------------------------------------------------------------------------------------
+# Parts ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -63,15 +63,23 @@ def test_every_part_learns_and_answers(name):
         loss(raw, torch.randint(0, 5, (2, 64, 64))).backward()
     else:
         sum((part**2).mean() for part in raw if part.isfinite().all()).backward()
-    trained = {name: parameter for name, parameter in model.named_parameters() if model.is_trained(name) and not name.startswith("clip.")}
-    without = [name for name, parameter in trained.items() if parameter.grad is None or not parameter.grad.isfinite().all()]
+    trained = {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if model.is_trained(name) and not name.startswith("clip.")
+    }
+    without = [
+        name for name, parameter in trained.items() if parameter.grad is None or not parameter.grad.isfinite().all()
+    ]
     assert not without
     with torch.inference_mode():
         answer = model.eval()(pixels, words)
         alone = model(pixels[:1], words)
     masks = answer.logits if model.family == "err-seg" else answer.mask_logits
     assert masks.shape[-2:] == (16, 16)
-    torch.testing.assert_close((alone[0] if model.family == "err-seg" else alone.mask_logits)[0], masks[0], rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(
+        (alone[0] if model.family == "err-seg" else alone.mask_logits)[0], masks[0], rtol=1e-3, atol=1e-3
+    )
 
 
 def test_err_seg_without_an_exchanged_part_is_err_seg(tiny):
@@ -79,7 +87,9 @@ def test_err_seg_without_an_exchanged_part_is_err_seg(tiny):
     varied.load_state_dict(tiny.state_dict())
     words, pixels = few_words(tiny.config.clip.width), torch.randn(1, 3, 64, 64)
     with torch.inference_mode():
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(varied(pixels, words), tiny(pixels, words), strict=True))
+        assert all(
+            torch.equal(ours, theirs) for ours, theirs in zip(varied(pixels, words), tiny(pixels, words), strict=True)
+        )
 
 
 def test_one_cost_map_chooses_and_shows_the_same():
@@ -94,7 +104,9 @@ def test_one_cost_map_chooses_and_shows_the_same():
 def test_one_cost_map_goes_in_parts_as_well(name, monkeypatch):
     model = small(name).eval()
     cost, convolve, sizes = torch.randn(2, 5, 4, 6), model.cost_embedding.convolve, []
-    monkeypatch.setattr(model.cost_embedding, "convolve", lambda cost, fused: sizes.append(cost.shape[1]) or convolve(cost, fused))
+    monkeypatch.setattr(
+        model.cost_embedding, "convolve", lambda cost, fused: sizes.append(cost.shape[1]) or convolve(cost, fused)
+    )
     with torch.inference_mode():
         whole = model.cost_embedding(cost, cost)
         monkeypatch.setattr(err_seg_parts, "ENTRIES_AT_ONCE", 1)
@@ -126,7 +138,9 @@ def test_other_towers_give_a_map_at_stride_16(name):
 
 def test_variants_begin_alike(tmp_path):
     file = tmp_path / "clip.safetensors"
-    contrastive.save(file, contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3)), "a test")
+    contrastive.save(
+        file, contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3)), "a test"
+    )
     config = kind_of("eov-seg-tiny").presets["eov-seg-tiny"]
     base = EovSeg(config)
     model = begin(VARIANTS["CLIP, last of 3 blocks"].build(config), base, file)
@@ -142,18 +156,23 @@ def test_trainings_begin_with_the_bundled_clip_and_further_blocks(tmp_path):
     after = contrastive.load(file).state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert {name.split(".")[3] for name in changed if "resblocks" in name} == {"1", "2"}
-    assert {name for name in changed if "resblocks" not in name} == {"vit.proj", "vit.ln_post.weight", "vit.ln_post.bias"}
+    assert {name for name in changed if "resblocks" not in name} == {
+        "vit.proj",
+        "vit.ln_post.weight",
+        "vit.ln_post.bias",
+    }
     bundled_model = load_model("eov-seg-tiny").model
     assert torch.equal(after["clip.text_projection"], bundled_model.clip.text_projection)
     assert torch.equal(after["vit.conv1.weight"], bundled_model.spatial.conv1.weight)
 
 
-# Counts -----------------------------------------------------------------------------------------------------------------------------
+# Counts ---------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def millions() -> dict[str, float]:
-    """Parameters of EOV-Seg L's variants, in millions, without the text tower and without the paper's spatial tower of one block."""
+    """Parameters of EOV-Seg L's variants, in millions, without the text tower and without the paper's spatial tower of
+    one block."""
     variants = FUSIONS | {name: VARIANTS[name] for name in ("cross-attention, single-scale", "CLIP, block 11")}
     with torch.device("meta"):
         tower = clip.build(CONVNEXT_LARGE)
@@ -161,7 +180,9 @@ def millions() -> dict[str, float]:
         patch.setattr(clip, "build", lambda config: tower)  # one for all: it takes longest
         models = {name: skeleton(variant, "eov-seg-large") for name, variant in variants.items()}
     first_block = sum(parameter.numel() for parameter in models["EOV-Seg"].spatial.parameters())
-    return {name: (parameters_of(model) - (first_block if model.spatial else 0)) / 1e6 for name, model in models.items()}
+    return {
+        name: (parameters_of(model) - (first_block if model.spatial else 0)) / 1e6 for name, model in models.items()
+    }
 
 
 def test_parameters_are_the_papers_where_they_are_of_the_same(millions):
@@ -175,7 +196,8 @@ def test_parameters_are_the_papers_where_they_are_of_the_same(millions):
 
 
 def test_parameters_of_what_is_not_the_same(millions):
-    """The paper's cross-attention brings 57 M, which no attention of its width has; and ViT-B's blocks have 7.1 M each, all alike."""
+    """The paper's cross-attention brings 57 M, which no attention of its width has; and ViT-B's blocks have 7.1 M each,
+    all alike."""
     assert millions["cross-attention, single-scale"] - millions["EOV-Seg"] == pytest.approx(0.8, abs=0.1)
     assert millions["CLIP, block 11"] - millions["EOV-Seg"] == pytest.approx(11 * 7.09, abs=0.1)
 
@@ -190,7 +212,9 @@ def test_operations_of_the_full_size_model_are_near_the_papers():
 
 @pytest.mark.slow
 def test_a_reduction_saves_operations():
-    operations = {name: count(variant, "err-seg-tiny", "shapeland-150")["operations"] for name, variant in ERR_SEG.items()}
+    operations = {
+        name: count(variant, "err-seg-tiny", "shapeland-150")["operations"] for name, variant in ERR_SEG.items()
+    }
     assert operations["x32 alone"] < operations["x16 alone"] < operations["ERR-Seg"]
     assert operations["ERR-Seg"] < operations["no spatial reduction"] < operations["no reduction"]
     assert operations["ERR-Seg"] < operations["no class reduction"] < operations["no reduction"]
@@ -209,7 +233,7 @@ def test_times_are_ratios_of_the_same_round():
     assert times["EOV-Seg"]["ratio"] == 1
 
 
-# Scores and claims ------------------------------------------------------------------------------------------------------------------
+# Scores and claims ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("model", ["err-seg-tiny", pytest.param("eov-seg-tiny", marks=pytest.mark.slow)])
@@ -226,11 +250,21 @@ def test_scores_by_scene_come_to_the_usual_ones(model):
 def test_draws_are_the_same_every_time_and_of_as_many_scenes():
     assert np.array_equal(draws(7), draws(7))
     assert (draws(7).sum(axis=1) == 7).all()
-    assert estimate(np.array([5.0, *range(101)])) == (5.0, 5 - 47.5, 5 + 47.5), "around the value, not around the mean of the draws"
+    assert estimate(np.array([5.0, *range(101)])) == (5.0, 5 - 47.5, 5 + 47.5), (
+        "around the value, not around the mean of the draws"
+    )
 
 
 def claim(kind: str, difference: list[float], **more) -> dict:
-    return {"kind": kind, "text": "it does", "unit": "PQ", "seeds": None, "rounds": 5, "paper": "", "difference": difference} | more
+    return {
+        "kind": kind,
+        "text": "it does",
+        "unit": "PQ",
+        "seeds": None,
+        "rounds": 5,
+        "paper": "",
+        "difference": difference,
+    } | more
 
 
 @pytest.mark.parametrize(
@@ -263,7 +297,7 @@ def test_what_a_claim_says_has_its_numbers():
         assert part in claims.sentence(made)
 
 
-# The command ------------------------------------------------------------------------------------------------------------------------
+# The command ----------------------------------------------------------------------------------------------------------
 
 
 def some_table() -> dict:
@@ -271,9 +305,18 @@ def some_table() -> dict:
     time = {"seconds": 0.1, "ratio": 1.0, "low": 1.0, "high": 1.0, "runs": 3}
     published = {"pq": 24.5, "miou": 32.1, "fps": 11.6, "parameters": 225}
     cost = {"parameters": 2_570_000, "spatial tower": 100_000, "operations": 5 * 10**8}
-    rows = [{"variant": name, "scores": scores, "time": time, "cost": cost, "published": published} for name in ("base", "other")]
+    rows = [
+        {"variant": name, "scores": scores, "time": time, "cost": cost, "published": published}
+        for name in ("base", "other")
+    ]
     rows.append({"variant": "base, another seed", "scores": scores})
-    made = {"title": "A table", "base": "base", "plot": "dots", "rows": rows, "claims": [claim("better", [2.0, 1.0, 3.0])]}
+    made = {
+        "title": "A table",
+        "base": "base",
+        "plot": "dots",
+        "rows": rows,
+        "claims": [claim("better", [2.0, 1.0, 3.0])],
+    }
     return made | {"notes": ["A note."], "conditions": {"threads": 1, "instructions": ["avx2"]}}
 
 
@@ -292,7 +335,9 @@ def test_pages_and_plots_come_out_the_same_from_what_was_saved(tmp_path):
     assert "[A table](fusion.md) | 1 | 0 | 0 |" in content[0]["README.md"].decode()
 
 
-@pytest.mark.parametrize(("name", "plots"), [("speed", ("speed.png", "memory.png")), ("throughput", ()), ("precision", ())])
+@pytest.mark.parametrize(
+    ("name", "plots"), [("speed", ("speed.png", "memory.png")), ("throughput", ()), ("precision", ())]
+)
 def test_the_page_of_a_benchmark_is_what_its_json_says(tmp_path, name, plots):
     folder = ROOT / "docs" / "results"
     shutil.copy(folder / f"{name}.json", tmp_path)
@@ -346,14 +391,18 @@ def test_the_command_from_end_to_end_and_again(tmp_path):
     assert tables.main(given) == 0
     assert {path.stem for path in out.glob("*.json")} == set(chosen)
     first = {name: json.loads((out / f"{name}.json").read_text()) for name in chosen}
-    assert [row["variant"] for row in first["blocks"]["rows"]] == ["EOV-Seg", "EOV-Seg, another seed", *SMALL_EXTRACTORS]
+    assert [row["variant"] for row in first["blocks"]["rows"]] == [
+        "EOV-Seg",
+        "EOV-Seg, another seed",
+        *SMALL_EXTRACTORS,
+    ]
     assert len(list((tmp_path / "runs").iterdir())) == 7 + 4 + len(["clip"])
     assert tables.main([*given[:1], "--only", "blocks", *given[7:]]) == 0, "the trainings are there, and are taken up"
     again = json.loads((out / "blocks.json").read_text())
     assert [row["scores"] for row in again["rows"]] == [row["scores"] for row in first["blocks"]["rows"]]
 
 
-# Style ------------------------------------------------------------------------------------------------------------------------------
+# Style ----------------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "research").glob("*.py")), ids=lambda path: path.name)

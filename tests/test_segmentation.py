@@ -40,7 +40,9 @@ def test_regions_agree_with_the_label_map(height, width, classes, seed):
     labels[rng.random((height, width)) < 0.2] = unlabelled_value(classes)
     result = labelled(labels, numbered(classes))
     assert sum(region.area for region in result.regions) + result.unlabelled_area == height * width
-    assert [region.area for region in result.regions] == sorted((region.area for region in result.regions), reverse=True)
+    assert [region.area for region in result.regions] == sorted(
+        (region.area for region in result.regions), reverse=True
+    )
     for region in result.regions:
         left, top, right, bottom = region.box
         assert region.mask.sum() == region.area == region.mask[top:bottom, left:right].sum()
@@ -58,17 +60,25 @@ def test_the_runner_up_of_a_region_is_the_most_frequent():
     labels, runner_up = np.zeros((2, 3), np.uint8), np.array([[1, 2, 2], [2, 255, 255]], np.uint8)
     (region,) = find_regions(labels, numbered(3), confidence=np.ones((2, 3), np.float32), runner_up=runner_up)
     assert region.runner_up == "word 2"
-    (region,) = find_regions(labels, numbered(3), confidence=np.ones((2, 3), np.float32), runner_up=np.full((2, 3), 255, np.uint8))
+    (region,) = find_regions(
+        labels, numbered(3), confidence=np.ones((2, 3), np.float32), runner_up=np.full((2, 3), 255, np.uint8)
+    )
     assert region.runner_up is None
 
 
-@pytest.mark.parametrize(("classes", "bits", "unlabelled"), [(1, 8, 255), (254, 8, 255), (255, 16, 65535), (847, 16, 65535)])
+@pytest.mark.parametrize(
+    ("classes", "bits", "unlabelled"), [(1, 8, 255), (254, 8, 255), (255, 16, 65535), (847, 16, 65535)]
+)
 def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
     labels = np.arange(48 * 64).reshape(48, 64) % classes
     labels[0, :5] = unlabelled
     result = labelled(labels, numbered(classes))
     overlay, label_file, description = result.save(tmp_path / "deep" / "a")
-    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == ["a.labels.png", "a.masks.json", "a.masks.png"]
+    assert sorted(path.name for path in (tmp_path / "deep").iterdir()) == [
+        "a.labels.png",
+        "a.masks.json",
+        "a.masks.png",
+    ]
     with Image.open(label_file) as image:
         assert image.mode == ("L" if bits == 8 else "I;16")
         np.testing.assert_array_equal(np.array(image), labels)
@@ -80,7 +90,17 @@ def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
     assert content["unlabelled"] == unlabelled
     assert (content["picture"], content["model"], content["settings"]) == ("a.jpg", "test", {"threshold": 0.0})
     assert len(content["classes"]) == classes
-    assert content["regions"][0].keys() == {"id", "name", "label", "thing", "score", "area", "box", "runner_up", "segmentation"}
+    assert content["regions"][0].keys() == {
+        "id",
+        "name",
+        "label",
+        "thing",
+        "score",
+        "area",
+        "box",
+        "runner_up",
+        "segmentation",
+    }
     assert sum(region["area"] for region in content["regions"]) == 48 * 64 - 5
 
 
@@ -146,7 +166,9 @@ def test_names_stand_in_the_middle():
 @pytest.mark.parametrize("size", [(4, 4), (64, 48), (30, 400), (400, 30)])
 def test_a_legend_is_never_cut(size):
     """The sheet is as wide as its longest entry needs: the last column of pixels is paper."""
-    vocabulary = Vocabulary.of(["x", "the long name of something that nobody would ever look for in a picture, but might"])
+    vocabulary = Vocabulary.of(
+        ["x", "the long name of something that nobody would ever look for in a picture, but might"]
+    )
     labels = np.zeros(size, int)
     labels[: size[0] // 2] = 1
     drawn = np.array(labelled(labels, vocabulary).draw())
@@ -203,7 +225,7 @@ def test_names_beyond_ascii_are_drawn_or_replaced():
         labelled(np.zeros((60, 200), int), Vocabulary.of([name])).draw()
 
 
-# Segments and instances ------------------------------------------------------------------------------------------------------------
+# Segments and instances -----------------------------------------------------------------------------------------------
 
 
 def segmented() -> Segmentation:
@@ -252,7 +274,8 @@ def test_segments_become_regions():
 
 
 def test_the_panoptic_format_is_read_back(tmp_path):
-    """As the COCO panoptic API reads it: colours to ids, and every id of the picture has its segment, with the same area."""
+    """As the COCO panoptic API reads it: colours to ids, and every id of the picture has its segment, with the same
+    area."""
     result = segmented()
     written = {path.name: path for path in result.save(tmp_path / "a")}
     assert list(written) == ["a.masks.png", "a.labels.png", "a.panoptic.png", "a.panoptic.json", "a.masks.json"]
@@ -277,8 +300,23 @@ def test_the_panoptic_format_is_read_back(tmp_path):
 
 def test_ids_beyond_a_byte_are_coded_in_three_colours():
     ids = np.arange(300 * 4).reshape(300, 4) // 4 + 1
-    reading = Segments(torch.from_numpy(ids), torch.ones(300, 4), [0] * 300, [0.5] * 300, [4] * 300, [-1] * 300, [0.0] * 300, [[0]] * 300)
-    origin = {"picture": colourful(300, 4), "vocabulary": Vocabulary.of("person"), "model": "", "settings": {}, "task": "panoptic"}
+    reading = Segments(
+        torch.from_numpy(ids),
+        torch.ones(300, 4),
+        [0] * 300,
+        [0.5] * 300,
+        [4] * 300,
+        [-1] * 300,
+        [0.0] * 300,
+        [[0]] * 300,
+    )
+    origin = {
+        "picture": colourful(300, 4),
+        "vocabulary": Vocabulary.of("person"),
+        "model": "",
+        "settings": {},
+        "task": "panoptic",
+    }
     colours = np.array(panoptic_result(reading, origin).panoptic_image(), dtype=int)
     assert sorted(set((colours @ [1, 256, 65536]).ravel().tolist())) == list(range(1, 301))
 
@@ -289,8 +327,15 @@ def instances(scores=(0.9, 0.6, 0.05)) -> Segmentation:
     masks[0, 5:30, 10:30], masks[1, 10:35, 20:50], masks[2] = True, True, True
     boxes = [(10, 5, 30, 30), (20, 10, 50, 35), (0, 0, 61, 40)]
     areas = [int(mask.sum()) for mask in masks]
-    found = Instances([0, 0, 1], list(scores), [1, -1, 0], areas, boxes, [2, 0, 1], np.packbits(masks[[1, 2, 0]], axis=2))
-    origin = {"picture": colourful(40, 61), "vocabulary": Vocabulary.of("person; dog"), "model": "test", "source": "a.jpg"}
+    found = Instances(
+        [0, 0, 1], list(scores), [1, -1, 0], areas, boxes, [2, 0, 1], np.packbits(masks[[1, 2, 0]], axis=2)
+    )
+    origin = {
+        "picture": colourful(40, 61),
+        "vocabulary": Vocabulary.of("person; dog"),
+        "model": "test",
+        "source": "a.jpg",
+    }
     return instance_result(found, origin | {"settings": {"threshold": 0.02}, "task": "instance"})
 
 
@@ -328,12 +373,16 @@ def test_the_overlay_tells_instances_apart():
     result = segmented()
     colours = choose_colours(result.regions)
     assert len(set(colours.values())) == 3
-    assert number_names(result.regions) == ["grass", "person 2", "person 1"], "the number follows the id, the list the area"
+    assert number_names(result.regions) == ["grass", "person 2", "person 1"], (
+        "the number follows the id, the list the area"
+    )
     drawn = np.array(tint(result, colours)).astype(int)
     left, right = drawn[12, 15], drawn[12, 45]
     assert np.abs(left - right).sum() > 60
     assert (drawn[5, 10:20] == colours[2]).all(), "outlined in its own colour"
-    touching = Segmentation(**{**vars(result), "segments": np.where(result.segments > 0, result.segments, 3).astype(np.uint16)})
+    touching = Segmentation(
+        **{**vars(result), "segments": np.where(result.segments > 0, result.segments, 3).astype(np.uint16)}
+    )
     assert touching.draw().height > 40
     many = instances(scores=(0.9, 0.6, 0.05)).draw()
     assert many.height > 40
@@ -345,7 +394,12 @@ def test_names_stand_on_what_can_be_seen():
     box = (0, 0, 120, 80)
     both = Instances([0, 1], [0.9, 0.8], [-1, -1], [9600, 9600], [box, box], [0, 1], bits)
     alone = Instances([0], [0.9], [-1], [9600], [box], [0], bits)
-    origin = {"picture": colourful(80, 120), "vocabulary": Vocabulary.of("a; b"), "model": "", "settings": {"threshold": 0.0}}
+    origin = {
+        "picture": colourful(80, 120),
+        "vocabulary": Vocabulary.of("a; b"),
+        "model": "",
+        "settings": {"threshold": 0.0},
+    }
     both, alone = (instance_result(found, origin | {"task": "instance"}) for found in (both, alone))
     assert [int(both.visible(region).sum()) for region in both.regions] == [9600, 0]
     assert (np.array(both.draw(legend=False)) == np.array(alone.draw(legend=False))).all()
@@ -374,7 +428,9 @@ def test_what_others_wrote_is_never_removed(tmp_path):
     labelled(np.zeros((20, 30), int), numbered(3)).save(tmp_path / "a")
     (tmp_path / "b.masks.json").write_text('{"task": ["no", "description"]}')
     segmented().save(tmp_path / "b")
-    assert all((tmp_path / name).read_text() == "mine" for name in ("a.panoptic.png", "a.panoptic.json", "b.instances.json"))
+    assert all(
+        (tmp_path / name).read_text() == "mine" for name in ("a.panoptic.png", "a.panoptic.json", "b.instances.json")
+    )
 
 
 def test_odd_names_are_folders():

@@ -76,7 +76,9 @@ def test_background_competes(segment):
 
 def test_distractors_leave_out_what_was_asked():
     everything = {entry.name for entry in Vocabulary.builtin(DISTRACTORS)}
-    names = {entry.name for entry in distractors(Vocabulary.of("red cars; SKY; a wooden dining-table; wall; heavens, grass"))}
+    names = {
+        entry.name for entry in distractors(Vocabulary.of("red cars; SKY; a wooden dining-table; wall; heavens, grass"))
+    }
     gone = {"car", "sky", "dining table", "brick wall", "stone wall", "tile wall", "wood wall", "grass"}
     assert gone & everything
     assert not gone & names
@@ -140,7 +142,9 @@ def test_half_precision_runs_for_eov(tiny_eov, precision):
     """Sums over a mask's pixels overflow in half precision unless they are made in full."""
     words = "person; sky; car; grass; dog"
     for task in ("panoptic", "instance", "semantic"):
-        full, half = (Segmenter(tiny_eov, precision=kind)(colourful(60, 90), words, task=task) for kind in ("float32", precision))
+        full, half = (
+            Segmenter(tiny_eov, precision=kind)(colourful(60, 90), words, task=task) for kind in ("float32", precision)
+        )
         assert {region.name for region in half.regions} == {region.name for region in full.regions}
         assert (full.labels == half.labels).mean() > 0.9
         assert half.regions[0].score == pytest.approx(full.regions[0].score, abs=0.05)
@@ -182,7 +186,12 @@ def test_devices_and_precisions():
 
 @pytest.mark.parametrize(
     ("found", "expected"),
-    [({"avx2": True}, "float32"), ({"avx512_bf16": True}, "bfloat16"), ({"amx_bf16": True}, "bfloat16"), ({"amx_bf16": False}, "float32")],
+    [
+        ({"avx2": True}, "float32"),
+        ({"avx512_bf16": True}, "bfloat16"),
+        ({"amx_bf16": True}, "bfloat16"),
+        ({"amx_bf16": False}, "float32"),
+    ],
 )
 def test_auto_is_bfloat16_where_the_processor_has_instructions_for_it(monkeypatch, found, expected):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: found, raising=False)
@@ -219,7 +228,9 @@ def test_words_are_encoded_once(tiny, own_cache, monkeypatch):
 def test_the_background_is_gathered_once_for_many_pictures(tiny, monkeypatch):
     segment = Segmenter(tiny)
     calls = []
-    monkeypatch.setattr(segmenter, "distractors", lambda vocabulary: calls.append(vocabulary) or distractors(vocabulary))
+    monkeypatch.setattr(
+        segmenter, "distractors", lambda vocabulary: calls.append(vocabulary) or distractors(vocabulary)
+    )
     for _ in range(3):
         segment(colourful(10, 10), "sky; car", background="other")
     assert len(calls) == 1
@@ -234,7 +245,7 @@ def test_strange_sizes(segment, size):
     assert result.draw().width >= size[1]
 
 
-# EOV-Seg ----------------------------------------------------------------------------------------------------------------------------
+# EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -243,9 +254,12 @@ def segment_eov(tiny_eov):
 
 
 def test_three_tasks_of_one_model(segment_eov):
-    """The same words and picture: a pixel's semantic label needs no segment, segments don't overlap, instances are things."""
+    """The same words and picture: a pixel's semantic label needs no segment, segments don't overlap, instances are
+    things."""
     picture, words = colourful(60, 90), "person; sky; car; grass; dog"
-    panoptic, instance, semantic = (segment_eov(picture, words, task=task) for task in ("panoptic", "instance", "semantic"))
+    panoptic, instance, semantic = (
+        segment_eov(picture, words, task=task) for task in ("panoptic", "instance", "semantic")
+    )
     assert segment_eov(picture, words).task == panoptic.task == "panoptic", "its own task"
     assert panoptic.settings.keys() == {"threshold", "overlap", "background", "synonyms", "precision"}
     assert instance.settings.keys() == {"threshold", "most", "background", "synonyms", "precision"}
@@ -258,7 +272,9 @@ def test_three_tasks_of_one_model(segment_eov):
     assert len(stuff) == len(set(stuff)), "stuff is merged"
     assert instance.regions
     assert all(region.thing for region in instance.regions)
-    assert [region.score for region in instance.regions] == sorted((region.score for region in instance.regions), reverse=True)
+    assert [region.score for region in instance.regions] == sorted(
+        (region.score for region in instance.regions), reverse=True
+    )
     for result in (panoptic, instance, semantic):
         assert all(0 < region.score <= 1 and region.runner_up != region.name for region in result.regions)
 

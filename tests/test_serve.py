@@ -25,7 +25,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from pycocotools import mask as coco_mask
 from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance, status_code_conformance
+from schemathesis.specs.openapi.checks import (
+    content_type_conformance,
+    response_schema_conformance,
+    status_code_conformance,
+)
 
 from conftest import colourful
 from serving import Held, encoded, png, running
@@ -99,7 +103,9 @@ def test_words_in_one_string(server):
 
 
 def test_everything_that_can_be_sent_back(server, segmenters):
-    answer = server.segment(model="eov", task="panoptic", masks="polygons", **{"return": "regions, labels,overlay,coco"}).json()
+    answer = server.segment(
+        model="eov", task="panoptic", masks="polygons", **{"return": "regions, labels,overlay,coco"}
+    ).json()
     expected = segmenters["eov"](png(), WORDS)
     for region, wanted in zip(answer["regions"], expected.regions, strict=True):
         np.testing.assert_array_equal(filled(region["polygons"], (48, 64)), wanted.mask)
@@ -123,7 +129,14 @@ def test_the_picture_itself(server, segmenters):
 
 
 def test_settings_reach_the_model(server):
-    given = {"model": "eov", "task": "instance", "threshold": "0.25", "background": "other", "synonyms": "mean", "most": "7"}
+    given = {
+        "model": "eov",
+        "task": "instance",
+        "threshold": "0.25",
+        "background": "other",
+        "synonyms": "mean",
+        "most": "7",
+    }
     answer = server.segment(**given).json()
     assert answer["task"] == "instance"
     expected = {"threshold": 0.25, "background": "other", "synonyms": "mean", "most": 7, "precision": "float32"}
@@ -145,7 +158,11 @@ def huge_png() -> bytes:
     def chunk(kind: bytes, content: bytes) -> bytes:
         return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
 
-    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0)) + chunk(b"IDAT", b"")
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + chunk(b"IHDR", struct.pack(">IIBBBBB", 60_000, 60_000, 8, 2, 0, 0, 0))
+        + chunk(b"IDAT", b"")
+    )
 
 
 @pytest.mark.parametrize(
@@ -183,7 +200,9 @@ def huge_png() -> bytes:
 def test_what_is_refused(server, fields, status, message):
     if fields.get("words") == ["a", "\ud83d"]:
         answer = server.client.post(
-            "/v1/segment", content=b'{"picture": "", "words": ["\\ud83d"]}', headers={"content-type": "application/json"}
+            "/v1/segment",
+            content=b'{"picture": "", "words": ["\\ud83d"]}',
+            headers={"content-type": "application/json"},
         )
     else:
         answer = server.segment(**fields)
@@ -205,7 +224,11 @@ def test_what_is_refused(server, fields, status, message):
         (b'{"picture": "aGVsbG8=", "words": "a", "threshold": "0.5"}', "application/json", 422),
         (b"no form", "multipart/form-data", 422),
         (b"no form", "multipart/form-data; boundary=x", 422),
-        (b'--x\r\nContent-Disposition: form-data; name="words"\r\n\r\na\r\n--x--\r\n', "multipart/form-data; boundary=x", 422),
+        (
+            b'--x\r\nContent-Disposition: form-data; name="words"\r\n\r\na\r\n--x--\r\n',
+            "multipart/form-data; boundary=x",
+            422,
+        ),
     ],
 )
 def test_bodies_that_are_none(server, content, kind, status):
@@ -238,7 +261,10 @@ def test_what_comes_together_goes_through_the_model_together(held):
         first = pool.submit(server.segment, png())
         assert held.began.wait(20)
         same = [pool.submit(server.segment, png(seed=seed)) for seed in range(3)]
-        others = [pool.submit(server.segment, png(), words=["sea"]), pool.submit(server.segment, png(), threshold="0.1")]
+        others = [
+            pool.submit(server.segment, png(), words=["sea"]),
+            pool.submit(server.segment, png(), threshold="0.1"),
+        ]
         wait_until(lambda: len(server.service.worker) == 5)
         held.go.set()
         answers = [future.result() for future in (first, *same, *others)]
@@ -294,7 +320,9 @@ def test_too_late_is_said_and_its_work_is_left_out(held):
         held.go.set()
         wait_until(lambda: not len(server.service.worker))
         wait_until(lambda: server.segment(words="sea").status_code == 200)
-        assert held.asked.count(["sky", "car", "grass"]) == held.calls[0] == 1, "the first had begun, the other two never did"
+        assert held.asked.count(["sky", "car", "grass"]) == held.calls[0] == 1, (
+            "the first had begun, the other two never did"
+        )
 
 
 def test_who_leaves_is_not_worked_for(held):
@@ -375,7 +403,9 @@ def test_signals(stop):
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     url = process.stdout.readline().split()[0]
     large = encoded(colourful(3000, 4000), "JPEG")
-    answer = in_the_background(httpx.post, f"{url}/v1/segment", files={"picture": large}, data={"words": ["sky", "car"]}, timeout=120)
+    answer = in_the_background(
+        httpx.post, f"{url}/v1/segment", files={"picture": large}, data={"words": ["sky", "car"]}, timeout=120
+    )
     with httpx.Client(base_url=url) as client:
         wait_until(lambda: "under_way 1" in client.get("/metrics").text)
     process.send_signal(stop)
@@ -389,7 +419,10 @@ def test_headers_keep_a_browser_at_home(server):
         answer = server.client.get(path)
         assert "default-src 'none'" in answer.headers["content-security-policy"], path
         assert answer.headers["x-content-type-options"] == "nosniff"
-    assert "access-control-allow-origin" not in server.client.get("/v1/models", headers={"Origin": "http://elsewhere"}).headers
+    assert (
+        "access-control-allow-origin"
+        not in server.client.get("/v1/models", headers={"Origin": "http://elsewhere"}).headers
+    )
     assert server.client.post("/v1/segment", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
     assert server.client.get("/v1/models", headers={"Host": "evil.example:80"}).status_code == 400
     assert server.client.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
@@ -454,14 +487,22 @@ CHECKS = [not_a_server_error, status_code_conformance, content_type_conformance,
 
 
 def fuzzed(examples: int):
-    return settings(max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None)
+    return settings(
+        max_examples=examples, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck), database=None
+    )
 
 
 @pytest.mark.parametrize("examples", [10, pytest.param(300, marks=pytest.mark.slow)])
 def test_any_request_is_answered_as_documented(segmenters, examples):
     schema = schemathesis.openapi.from_asgi("/openapi.json", create_app(segmenters, Limits(rate=0)))
     operations = [found.ok() for found in schema.get_all_operations()]
-    assert {operation.path for operation in operations} == {"/v1/segment", "/v1/models", "/v1/samples/{number}", "/healthz", "/metrics"}
+    assert {operation.path for operation in operations} == {
+        "/v1/segment",
+        "/v1/models",
+        "/v1/samples/{number}",
+        "/healthz",
+        "/metrics",
+    }
     for operation in operations:
 
         @given(case=operation.as_strategy())
@@ -510,13 +551,18 @@ def test_load(segmenters, limits):
     contents = [encoded(colourful(120, 160, seed), "JPEG") for seed in range(8)]
 
     def ask(number: int) -> httpx.Response:
-        fields = {"words": WORDS, "model": ("err", "eov")[number % 2], "return": ["regions", "overlay"][number % 3 == 0]}
+        fields = {
+            "words": WORDS,
+            "model": ("err", "eov")[number % 2],
+            "return": ["regions", "overlay"][number % 3 == 0],
+        }
         return server.client.post("/v1/segment", data=fields, files={"picture": contents[number % 8]})
 
     with running(segmenters, **limits) as server, ThreadPoolExecutor(16) as pool:
         answers = list(pool.map(ask, range(40)))
         gc.collect()
-        for _ in range(4):  # what is lost is lost every time; the first kernels of a shape, and pieces that the allocator keeps, are not
+        # what is lost is lost every time; the first kernels of a shape, and what the allocator keeps, are not
+        for _ in range(4):
             give_back_freed_memory()
             before = resident("VmRSS")
             answers += pool.map(ask, range(200))

@@ -57,7 +57,9 @@ def open_page(browser, server):
         context.close()
     assert asked
     assert all(url.startswith((server.url, "blob:", "data:")) for url in asked), asked
-    assert not [message for message in wrong if "Failed to load resource" not in message], "refusals are told, nothing else"
+    assert not [message for message in wrong if "Failed to load resource" not in message], (
+        "refusals are told, nothing else"
+    )
 
 
 def choose(page, content: bytes, words: list[str]) -> None:
@@ -77,7 +79,8 @@ def settled(page) -> None:
 
 def pixels(page, canvas: str) -> np.ndarray:
     """What a canvas shows, (N, 4) uint8, at every fifth pixel of every fifth row."""
-    script = """one => { const {data, width, height} = one.getContext('2d').getImageData(0, 0, one.width, one.height), found = [];
+    script = """one => { const all = one.getContext('2d').getImageData(0, 0, one.width, one.height);
+                const {data, width, height} = all, found = [];
                 for (let y = 2; y < height; y += 5) for (let x = 2; x < width; x += 5)
                   found.push(...data.subarray(4 * (y * width + x), 4 * (y * width + x) + 4));
                 return found; }"""
@@ -98,8 +101,12 @@ def test_upload_words_overlay(open_page, server):
     assert page.locator(".chip").count() == 4
     expected = server.segment(words=WORDS).json()["regions"]
     rows = page.locator("#regions button")
-    assert [rows.nth(number).locator(".name").inner_text() for number in range(rows.count())] == [one["name"] for one in expected]
-    assert [rows.nth(number).locator("b").inner_text() for number in range(rows.count())] == [f"{one['score']:.2f}" for one in expected]
+    assert [rows.nth(number).locator(".name").inner_text() for number in range(rows.count())] == [
+        one["name"] for one in expected
+    ]
+    assert [rows.nth(number).locator("b").inner_text() for number in range(rows.count())] == [
+        f"{one['score']:.2f}" for one in expected
+    ]
     fill = pixels(page, "fill")
     shown = {tuple(colour) for colour in fill[fill[..., 3] == 255][:, :3].tolist()}
     assert shown == {colour_of(rows.nth(number)) for number in range(rows.count())}
@@ -261,15 +268,20 @@ def test_the_documentation(open_page, server):
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("device", [DESKTOP, PHONE], ids=["desktop", "phone"])
 def test_it_fits(open_page, device, scheme, tmp_path):
-    """Nothing is wider than the screen, letters stand out from their ground, and a finger can hit what it is meant to."""
+    """Nothing is wider than the screen, letters stand out from their ground, and a finger can hit what it is meant
+    to."""
     page = open_page(**device, color_scheme=scheme)
     choose(page, png(240, 320), [*WORDS, "a long name of something that nobody has ever seen in any picture"])
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    ground, ink = page.evaluate("[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]")
+    ground, ink = page.evaluate(
+        "[getComputedStyle(document.body).backgroundColor, getComputedStyle(document.body).color]"
+    )
     light = [sum(int(part) for part in colour.strip("rgb()").split(",")[:3]) / 3 for colour in (ground, ink)]
     assert abs(light[0] - light[1]) > 150
     assert (light[0] > light[1]) == (scheme == "light")
-    heights = page.eval_on_selector_all(".button:not(.small)", "all => all.filter(one => one.offsetParent).map(one => one.offsetHeight)")
+    heights = page.eval_on_selector_all(
+        ".button:not(.small)", "all => all.filter(one => one.offsetParent).map(one => one.offsetHeight)"
+    )
     assert heights
     assert min(heights) >= 40
     shot = tmp_path / "page.png"

@@ -30,7 +30,10 @@ from wordmask.vocabulary import Vocabulary
 
 def case(queries: int, targets: int, classes: int = 4, seed: int = 0):
     generator = torch.Generator().manual_seed(seed)
-    class_logits, mask_logits = 2 * torch.randn(queries, classes + 1, generator=generator), torch.randn(queries, 8, 9, generator=generator)
+    class_logits, mask_logits = (
+        2 * torch.randn(queries, classes + 1, generator=generator),
+        torch.randn(queries, 8, 9, generator=generator),
+    )
     masks = torch.rand(targets, 16, 18, generator=generator) > 0.6
     return class_logits, 3 * mask_logits, Target(torch.randint(0, classes, (targets,), generator=generator), masks)
 
@@ -63,7 +66,9 @@ def test_the_match_is_the_cheapest_of_all(queries, targets, seed):
 
 
 def test_points_lie_where_the_mask_is_uncertain():
-    mask_logits = torch.linspace(-20, 20, 64).expand(1, 64, 64).contiguous()  # uncertain in the middle, from left to right
+    mask_logits = (
+        torch.linspace(-20, 20, 64).expand(1, 64, 64).contiguous()
+    )  # uncertain in the middle, from left to right
     torch.manual_seed(0)
     points = uncertain_points(mask_logits, random_points)
     assert points.shape == (1, module.POINTS, 2)

@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from numpy.random import RandomState
 
 from wordmask.clip import CONTEXT_LENGTH, tokenize
-from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Composition, Shapeland, World, caption, draw_scene, things_of, unseen_classes
+from wordmask.data.shapeland import (
+    COMPOSITIONS,
+    MATERIALS,
+    Composition,
+    Shapeland,
+    World,
+    caption,
+    draw_scene,
+    things_of,
+    unseen_classes,
+)
 from wordmask.data.shapeland import scene as module
 from wordmask.data.shapeland.names import COLOURS, PATTERNS, vocabulary_json
 from wordmask.data.shapeland.sets import FIRST
@@ -70,7 +80,9 @@ def test_enough_of_every_thing_is_visible(seed):
 def test_the_truth_is_where_the_thing_is(shape, monkeypatch):
     """A black thing on white ground, without light, blur and noise: its segment is exactly what is not white."""
     monkeypatch.setattr(module, "_photograph", lambda random, canvas: canvas)
-    monkeypatch.setattr(module, "_cover", lambda random, material, world: np.full((*material.shape, 3), 255, dtype=np.uint8))
+    monkeypatch.setattr(
+        module, "_cover", lambda random, material, world: np.full((*material.shape, 3), 255, dtype=np.uint8)
+    )
     world = World(80, 90, things=[Composition(shape, "black", "plain")], count=(1, 1), size=(60, 60), spread=10)
     scene = draw_scene(7, world)
     assert scene.names[0] == Composition(shape, "black", "plain")
@@ -99,7 +111,7 @@ def test_materials_are_seamless_and_differ():
     assert apart.min() > 10, np.unravel_index(apart.argmin(), apart.shape)
 
 
-# Names ------------------------------------------------------------------------------------------------------------------------------
+# Names ----------------------------------------------------------------------------------------------------------------
 
 
 def test_more_than_847_things_can_be_named():
@@ -120,7 +132,9 @@ def test_built_in_vocabularies_are_what_the_world_says(name):
     assert [entry.thing for entry in built_in] == [False] * len(MATERIALS) + [True] * len(things_of(name))
     from importlib import resources
 
-    stored = (resources.files("wordmask") / "data" / "vocabularies" / f"shapeland.{name}.json").read_text(encoding="utf-8")
+    stored = (resources.files("wordmask") / "data" / "vocabularies" / f"shapeland.{name}.json").read_text(
+        encoding="utf-8"
+    )
     assert stored == vocabulary_json(name)
 
 
@@ -155,7 +169,7 @@ def test_a_data_set_ends():
         data[3]
 
 
-# Captions ---------------------------------------------------------------------------------------------------------------------------
+# Captions -------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=150, deadline=None)

@@ -12,8 +12,8 @@ from wordmask.sources import find_pictures, split_pictures_and_words
 def here(tmp_path, monkeypatch):
     """A folder with pictures, a folder called like a word, and what must not be read."""
     monkeypatch.chdir(tmp_path)
-    names = """street.jpg photo photos/a.jpg photos/a.png photos/deep/b.JPG photos/.hidden/c.jpg photos/notes.txt photos/a.masks.png
-        photos/a.labels.png photos/a.panoptic.png road/x.png other/a.jpg words.txt empty/readme.md"""
+    names = """street.jpg photo photos/a.jpg photos/a.png photos/deep/b.JPG photos/.hidden/c.jpg photos/notes.txt
+        photos/a.masks.png photos/a.labels.png photos/a.panoptic.png road/x.png other/a.jpg words.txt empty/readme.md"""
     for name in names.split():
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -36,7 +36,11 @@ def here(tmp_path, monkeypatch):
         (["road", "photos", "sky"], ["road", "photos"], ["sky"]),
         (["", "street.jpg", " "], ["street.jpg"], ["", " "]),
         (["photos/*.jpg", "sky"], ["photos/*.jpg"], ["sky"]),
-        (["street.jpg", "what is this?", "snow [stuff]", "tv/monitor"], ["street.jpg"], ["what is this?", "snow [stuff]", "tv/monitor"]),
+        (
+            ["street.jpg", "what is this?", "snow [stuff]", "tv/monitor"],
+            ["street.jpg"],
+            ["what is this?", "snow [stuff]", "tv/monitor"],
+        ),
         (["missing.jpg", "../gone", "sky"], ["missing.jpg", "../gone"], ["sky"]),
         (["photos/deep", "sky"], ["photos/deep"], ["sky"]),
     ],
@@ -79,7 +83,10 @@ def test_a_words_file_is_no_word(here):
 
 
 def test_folders_are_opened_and_names_are_unique(here):
-    found = {source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "street.jpg", "street.jpg", "other"])}
+    found = {
+        source.path.as_posix(): source.stem.as_posix()
+        for source in find_pictures(["photos", "street.jpg", "street.jpg", "other"])
+    }
     assert found == {
         "photos/a.jpg": "photos/a.jpg",
         "photos/a.png": "photos/a.png",
@@ -87,7 +94,9 @@ def test_folders_are_opened_and_names_are_unique(here):
         "street.jpg": "street",
         "other/a.jpg": "other/a",
     }
-    alone = {source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "photos/../photos/a.jpg"])}
+    alone = {
+        source.path.as_posix(): source.stem.as_posix() for source in find_pictures(["photos", "photos/../photos/a.jpg"])
+    }
     assert alone == {"photos/a.jpg": "a.jpg", "photos/a.png": "a.png", "photos/deep/b.JPG": "deep/b"}
 
 
@@ -110,7 +119,8 @@ def test_the_output_folder_is_not_read(here):
 
 
 @pytest.mark.parametrize(
-    ("argument", "message"), [("empty", "holds no pictures"), ("*.gif", "No picture matches"), ("gone.jpg", "no picture 'gone.jpg'")]
+    ("argument", "message"),
+    [("empty", "holds no pictures"), ("*.gif", "No picture matches"), ("gone.jpg", "no picture 'gone.jpg'")],
 )
 def test_nothing_there(here, argument, message):
     with pytest.raises(ValueError, match=message):

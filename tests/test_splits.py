@@ -42,7 +42,7 @@ def corners(labels: np.ndarray) -> list[int]:
     return labels[[0, 0, -1, -1], [0, -1, 0, -1]].tolist()
 
 
-# One builder for each published layout: it writes a picture with four quarters. ---------------------------------------------------------
+# One builder for each published layout: it writes a picture with four quarters. ---------------------------------------
 
 
 def a_150(root: Path) -> None:
@@ -68,7 +68,11 @@ def a_847(root: Path) -> None:
         ((0, 0), (0, 4), (3, 0), (3, 4)), (2978, 312, 1, 0), strict=True
     ):  # wall, building, an object of no class, none
         rows, columns = slice(place[0], place[0] + 3), slice(place[1], place[1] + 4)
-        colours[rows, columns, 0], colours[rows, columns, 1], colours[rows, columns, 2] = index // 256 * 10 + 3, index % 256, 77
+        colours[rows, columns, 0], colours[rows, columns, 1], colours[rows, columns, 2] = (
+            index // 256 * 10 + 3,
+            index % 256,
+            77,
+        )
     label(folder / "ADE_val_00000001_seg.png", colours)
     label(folder / "ADE_val_00000001_parts_1.png", colours)
     label(folder / "ADE_val_00000001" / "instance_000_ADE_val_00000001.png", colours[..., 0])
@@ -76,12 +80,19 @@ def a_847(root: Path) -> None:
 
 def pc_59(root: Path) -> None:
     folder = root / "VOCdevkit" / "VOC2010"
-    outlines = {2: quarters(1, 0, 0, 0), 23: quarters(0, 1, 0, 0), 9: quarters(1, 0, 1, 0), 7: quarters(0, 0, 0, 1)}  # 7 is none of the 59
+    outlines = {
+        2: quarters(1, 0, 0, 0),
+        23: quarters(0, 1, 0, 0),
+        9: quarters(1, 0, 1, 0),
+        7: quarters(0, 0, 0, 1),
+    }  # 7 is none of the 59
     segments = []
     for category, pixels in outlines.items():
         rle = mask.encode(np.asfortranarray(pixels))
         segmentation = {"size": rle["size"], "counts": rle["counts"].decode()}
-        segments.append({"image_id": 2008000002, "category_id": category, "segmentation": segmentation, "id": len(segments)})
+        segments.append(
+            {"image_id": 2008000002, "category_id": category, "segmentation": segmentation, "id": len(segments)}
+        )
     images = [
         {"image_id": 2008000002, "file_name": "2008_000002.jpg", "phase": "val", "height": 6, "width": 8},
         {"image_id": 2008000003, "file_name": "2008_000003.jpg", "phase": "train", "height": 6, "width": 8},
@@ -94,7 +105,9 @@ def pc_459(root: Path) -> None:
     folder = root / "VOCdevkit" / "VOC2010"
     picture(folder / "JPEGImages" / "2008_000002.jpg")
     (folder / "trainval").mkdir()
-    savemat(folder / "trainval" / "2008_000002.mat", {"LabelMap": quarters(1, 459, 0, 23, np.uint16)}, do_compression=True)
+    savemat(
+        folder / "trainval" / "2008_000002.mat", {"LabelMap": quarters(1, 459, 0, 23, np.uint16)}, do_compression=True
+    )
 
 
 def pas_20(root: Path) -> None:
@@ -119,9 +132,14 @@ def coco_panoptic(root: Path) -> None:
     picture(root / "coco" / "val2017" / "000000000139.jpg")
     ids = quarters(1, 0, 300, 70000, np.int64)
     label(
-        root / "coco" / "panoptic_val2017" / "000000000139.png", np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8)
+        root / "coco" / "panoptic_val2017" / "000000000139.png",
+        np.stack([ids % 256, ids // 256 % 256, ids // 65536], -1).astype(np.uint8),
     )
-    parts = [{"id": 1, "category_id": 1}, {"id": 300, "category_id": 1, "iscrowd": 1}, {"id": 70000, "category_id": 200}]
+    parts = [
+        {"id": 1, "category_id": 1},
+        {"id": 300, "category_id": 1, "iscrowd": 1},
+        {"id": 70000, "category_id": 200},
+    ]
     categories = [{"id": entry.dataset_id} for entry in Vocabulary.builtin("eov-seg/coco-panoptic-133")]
     images = [{"id": 139, "file_name": "000000000139.jpg"}]
     annotations = [{"image_id": 139, "file_name": "000000000139.png", "segments_info": parts}]
@@ -224,7 +242,7 @@ def test_labels_lie_elsewhere_than_a_first_folder(tmp_path):
     assert "coco_stuff164k" in str(data.root)
 
 
-# What is not there ----------------------------------------------------------------------------------------------------------------------
+# What is not there ----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", BUILDERS)
@@ -281,7 +299,12 @@ def test_a_part_of_the_layout_that_is_missing(tmp_path, name):
     BUILDERS[name](tmp_path)
     folder = tmp_path / SPLITS[name].folders[0]
     gone = {"pc-59": "trainval_merged.json", "pc-459": "trainval", "pas-20": "ImageSets", "pas-20b": "ImageSets"}
-    gone |= {"a-150": "annotations", "ade20k-panoptic": "annotations_instance", "a-847": "images", "coco-stuff-171": "stuffthingmaps"}
+    gone |= {
+        "a-150": "annotations",
+        "ade20k-panoptic": "annotations_instance",
+        "a-847": "images",
+        "coco-stuff-171": "stuffthingmaps",
+    }
     gone |= {"coco-panoptic-133": "annotations", "cityscapes-19": "gtFine", "cityscapes-panoptic": "leftImg8bit"}
     path = folder / gone[name]
     path.unlink() if path.is_file() else shutil.rmtree(path)
@@ -318,7 +341,7 @@ def test_values_that_are_no_class_are_named(tmp_path):
         Ade20k150(folder)[0]
 
 
-# Names, and where data is ---------------------------------------------------------------------------------------------------------------
+# Names, and where data is ---------------------------------------------------------------------------------------------
 
 
 def test_names_are_found():
@@ -353,7 +376,7 @@ def test_generated_splits_need_nothing(tmp_path):
         assert len(data.vocabulary) == len(SPLITS[name].unseen()) == int(name.split("-")[1])
 
 
-# Real data ------------------------------------------------------------------------------------------------------------------------------
+# Real data ------------------------------------------------------------------------------------------------------------
 
 
 def test_real_labels_of_ade20k(shared, tmp_path):
@@ -364,7 +387,9 @@ def test_real_labels_of_ade20k(shared, tmp_path):
     assert len(places) == 3
     labelled = data[0]
     assert labelled.source.endswith("ADE_val_00000001.jpg")
-    names = [data.vocabulary.classes[label].name for label in labelled.semantic[[10, 300, 500, 200], [10, 300, 100, 20]]]
+    names = [
+        data.vocabulary.classes[label].name for label in labelled.semantic[[10, 300, 500, 200], [10, 300, 100, 20]]
+    ]
     assert names == ["sky", "building", "grass", "sky"]
     assert labelled.semantic.shape == (512, 683)
     assert (labelled.semantic == -1).sum() == 3613

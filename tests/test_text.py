@@ -31,14 +31,18 @@ def test_cutting_to_the_longest_prompt_changes_nothing(tiny):
 def test_chunks_and_order_change_nothing(tiny, monkeypatch):
     whole = encode_phrases(tiny.clip, PHRASES, tiny.templates)
     monkeypatch.setattr(text, "PROMPTS_AT_ONCE", 2)
-    torch.testing.assert_close(encode_phrases(tiny.clip, PHRASES[::-1], tiny.templates).flip(0), whole, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encode_phrases(tiny.clip, PHRASES[::-1], tiny.templates).flip(0), whole, rtol=1e-4, atol=1e-5
+    )
 
 
 @torch.inference_mode()
 def test_several_templates_are_averaged(tiny):
     templates = ("a photo of a {}.", "There is a {} in the scene")
     single = [encode_phrases(tiny.clip, PHRASES, (template,)) for template in templates]
-    torch.testing.assert_close(encode_phrases(tiny.clip, PHRASES, templates), F.normalize(sum(single), dim=-1), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        encode_phrases(tiny.clip, PHRASES, templates), F.normalize(sum(single), dim=-1), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_tokens_are_those_of_open_clip():
@@ -63,7 +67,10 @@ def counting_encoder():
 
     def encode(phrases):
         calls.append(list(phrases))
-        return F.normalize(torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(hash(p) % 2**31)) for p in phrases]), dim=-1)
+        return F.normalize(
+            torch.stack([torch.randn(8, generator=torch.Generator().manual_seed(hash(p) % 2**31)) for p in phrases]),
+            dim=-1,
+        )
 
     return encode, calls
 
@@ -169,10 +176,13 @@ def test_processes_share_a_cache(tmp_path):
     script = (
         "import sys, torch\nfrom pathlib import Path\nfrom wordmask.text import TextCache\n"
         "cache = TextCache('tower', ('{}',), Path(sys.argv[1]))\n"
-        "vectors = cache.encode([f'word {n}' for n in range(300)], lambda words: torch.tensor([[float(w.split()[1])] for w in words]))\n"
+        "vectors = cache.encode([f'word {n}' for n in range(300)], lambda words: torch.tensor([[float(w.split()[1])] "
+        "for w in words]))\n"
         "assert vectors.flatten().tolist() == list(range(300))\n"
     )
-    processes = [subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(3)]
+    processes = [
+        subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stderr=subprocess.PIPE) for _ in range(3)
+    ]
     for process in processes:
         _, errors = process.communicate(timeout=120)
         assert process.returncode == 0, errors.decode()
@@ -188,5 +198,7 @@ def test_synonyms_first_or_mean():
     assert first.owner.tolist() == [0, 1]
     mean = encode_vocabulary(vocabulary, "mean", encode)
     assert mean.embeddings.shape == (2, 8)
-    torch.testing.assert_close(mean.embeddings[0], F.normalize(encode(["car", "automobile", "auto"]).mean(dim=0), dim=0))
+    torch.testing.assert_close(
+        mean.embeddings[0], F.normalize(encode(["car", "automobile", "auto"]).mean(dim=0), dim=0)
+    )
     torch.testing.assert_close(mean.embeddings[1], encode(["sky"])[0])

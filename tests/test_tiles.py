@@ -19,7 +19,9 @@ from wordmask.segmenter import Segmenter
 from wordmask.tiles import Grid, TileMaps, read_tiles
 
 
-@pytest.mark.parametrize(("picture", "side"), [((100, 300), 64), ((64, 65), 64), ((10, 500), 64), ((1000, 777), 96), ((129, 130), 64)])
+@pytest.mark.parametrize(
+    ("picture", "side"), [((100, 300), 64), ((64, 65), 64), ((10, 500), 64), ((1000, 777), 96), ((129, 130), 64)]
+)
 def test_tiles_cover_the_picture_and_weigh_one_in_sum(picture, side):
     grid = Grid.over(picture, side)
     total = torch.zeros(picture)
@@ -40,7 +42,9 @@ def constant(probability: float, classes: list[int], frame: Frame) -> TileMaps:
 def test_a_class_that_a_tile_does_not_keep_has_no_probability_there():
     grid, frame = Grid.over((64, 112), 64), Frame((64, 64))
     assert grid.starts == ([0], [0, 48])
-    reading = read_tiles(grid, lambda row: [constant(0.8, [5], frame), constant(0.6, [2, 7], frame)], classes=9, of_queries=False)
+    reading = read_tiles(
+        grid, lambda row: [constant(0.8, [5], frame), constant(0.6, [2, 7], frame)], classes=9, of_queries=False
+    )
     assert (reading.best[:, :48] == 5).all()
     assert (reading.best[:, 64:] == 2).all(), "the first of equals"
     assert (reading.runner_up[:, 64:] == 7).all()
@@ -62,7 +66,8 @@ def test_queries_of_all_tiles_are_summed():
 
 
 class Local(nn.Module):
-    """Says of every pixel what its neighbourhood looks like, at 1/4 of the input: what an ideal model would make of tiles."""
+    """Says of every pixel what its neighbourhood looks like, at 1/4 of the input: what an ideal model would make of
+    tiles."""
 
     family, tasks, templates, synonyms, training_vocabulary = "err-seg", ("semantic",), ("{}",), "first", None
     image_input = ImageInput(128, 10_000, None, mean=(128, 128, 128), std=(50, 50, 50))
@@ -95,13 +100,16 @@ def test_tiled_equals_untiled():
 def test_a_tile_as_large_as_the_picture_changes_nothing(tiny, tiny_eov):
     for model in (tiny, tiny_eov):
         segment = Segmenter(model)
-        whole, tiled = (segment(colourful(60, 90), "sky; car", task="semantic", tile=tile, per_pixel=True) for tile in (None, 90))
+        whole, tiled = (
+            segment(colourful(60, 90), "sky; car", task="semantic", tile=tile, per_pixel=True) for tile in (None, 90)
+        )
         np.testing.assert_array_equal(whole.labels, tiled.labels)
         np.testing.assert_array_equal(whole.confidence, tiled.confidence)
 
 
 def test_tiles_of_both_models(tiny, tiny_eov):
-    """Batches of tiles give what single ones give; values per pixel are in range; classes kept may differ from tile to tile."""
+    """Batches of tiles give what single ones give; values per pixel are in range; classes kept may differ from tile to
+    tile."""
     words = [f"word {number}" for number in range(30)]
     for model, keep in ((tiny, 3), (tiny_eov, None)):
         settings = {"task": "semantic", "tile": 64, "keep": keep, "per_pixel": True}
@@ -121,7 +129,9 @@ def test_a_stream_takes_tiles(tiny):
     assert isinstance(results[1], ValueError)
 
 
-@pytest.mark.parametrize(("tile", "message"), [(63, "at least 64"), ("640", "or 'auto'"), (100.5, "at least 64"), (-1, "at least 64")])
+@pytest.mark.parametrize(
+    ("tile", "message"), [(63, "at least 64"), ("640", "or 'auto'"), (100.5, "at least 64"), (-1, "at least 64")]
+)
 def test_tiles_that_make_no_sense(tiny, tile, message):
     with pytest.raises(ValueError, match=message):
         Segmenter(tiny)(colourful(10, 10), "sky", tile=tile)
@@ -138,7 +148,9 @@ def test_georeferencing_is_kept(tiny, tmp_path):
     from rasterio.transform import from_origin
 
     place = {"crs": "EPSG:32633", "transform": from_origin(500_000, 5_200_000, 0.5, 0.5)}
-    with rasterio.open(tmp_path / "field.tif", "w", driver="GTiff", height=80, width=120, count=3, dtype="uint8", **place) as raster:
+    with rasterio.open(
+        tmp_path / "field.tif", "w", driver="GTiff", height=80, width=120, count=3, dtype="uint8", **place
+    ) as raster:
         raster.write(np.moveaxis(colourful(80, 120), -1, 0))
     result = Segmenter(tiny)(tmp_path / "field.tif", "sky; car", tile=64)
     paths = result.save(tmp_path / "out" / "field")

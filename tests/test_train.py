@@ -1,4 +1,5 @@
-"""The loop: what it leaves behind, that it goes on as if nothing had happened, and that the division of the work changes nothing."""
+"""The loop: what it leaves behind, that it goes on as if nothing had happened, and that the division of the work
+changes nothing."""
 
 import csv
 import dataclasses
@@ -62,13 +63,25 @@ def line_recipe(loss=squares, **changes) -> Recipe:
     def save(path, model):
         save_file(model.state_dict(), path)
 
-    parts = {"model": Line(), "groups": lambda model: [{"params": list(model.layer.parameters()), "lr": 0.05}], "examples": Points()}
+    parts = {
+        "model": Line(),
+        "groups": lambda model: [{"params": list(model.layer.parameters()), "lr": 0.05}],
+        "examples": Points(),
+    }
     parts |= {"schedule": lambda step: 1.0, "loss": loss, "validate": validate, "save": save, "collate": stack}
     return Recipe(**parts | changes)
 
 
 def settings_for(folder: Path, **changes) -> Settings:
-    values = {"folder": folder, "steps": 8, "batch": 4, "rate": 0.05, "workers": 0, "validate_every": 4, "save_every": 2}
+    values = {
+        "folder": folder,
+        "steps": 8,
+        "batch": 4,
+        "rate": 0.05,
+        "workers": 0,
+        "validate_every": 4,
+        "save_every": 2,
+    }
     return Settings(**values | changes)
 
 
@@ -105,7 +118,9 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, monkeypatch):
     interrupted.step = 0
     first = train(line_recipe(loss=interrupted), settings_for(tmp_path / "parts"))
     assert not first.finished
-    assert losses_in(tmp_path / "parts") == losses_in(tmp_path / "whole")[:6], "the step that was running is finished, and saved"
+    assert losses_in(tmp_path / "parts") == losses_in(tmp_path / "whole")[:6], (
+        "the step that was running is finished, and saved"
+    )
     assert train(line_recipe(), settings_for(tmp_path / "parts")).finished
     assert losses_in(tmp_path / "parts") == losses_in(tmp_path / "whole")
     ours, theirs = (load_file(tmp_path / name / LAST) for name in ("parts", "whole"))
@@ -198,7 +213,9 @@ def test_a_loss_that_is_not_finite_names_step_files_and_rate(tmp_path, bad):
         return squares(model, part, whole) * (bad if "point 13" in part.sources else 1)
 
     recipe = line_recipe(loss=loss, schedule=warmup_cosine(8, warmup=2, start=0.1))
-    with pytest.raises(ValueError, match=r"Step 4: the loss is not finite, .* rate of 0\.03\d+, on point 12, point 13.*of step 2"):
+    with pytest.raises(
+        ValueError, match=r"Step 4: the loss is not finite, .* rate of 0\.03\d+, on point 12, point 13.*of step 2"
+    ):
         train(recipe, settings_for(tmp_path))
     assert len(losses_in(tmp_path)) == 3
     assert torch.load(tmp_path / RESUME, weights_only=True)["step"] == 2
@@ -290,7 +307,9 @@ def test_every_example_is_taken_once_whoever_takes_it():
     taken = [number for share in shares for part in share for number in part]
     assert sorted(taken) == list(range(5 * 12, 9 * 12))
     alone = list(Share(0, 1, 6, 12, range(5, 9)))
-    assert alone == [part for parts in zip(*shares, strict=True) for part in parts], "one process takes the parts in the same order"
+    assert alone == [part for parts in zip(*shares, strict=True) for part in parts], (
+        "one process takes the parts in the same order"
+    )
 
 
 def test_a_batch_that_cannot_be_divided_is_refused():
@@ -314,13 +333,24 @@ def test_schedules():
     assert [steps(step) for step in (0, 2, 3, 4, 5, 9)] == pytest.approx([1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
-# In the shell -----------------------------------------------------------------------------------------------------------------------
+# In the shell ---------------------------------------------------------------------------------------------------------
 
-CLIP = ("steps=12", "batch=8", "plain=1", "widening=1", "validate_every=12", "save_every=1", "workers=0", "precision=float32")
+CLIP = (
+    "steps=12",
+    "batch=8",
+    "plain=1",
+    "widening=1",
+    "validate_every=12",
+    "save_every=1",
+    "workers=0",
+    "precision=float32",
+)
 
 
 def shell(*arguments: str, **settings) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, "-m", "wordmask", "train", *arguments], capture_output=True, text=True, check=False, **settings)
+    return subprocess.run(
+        [sys.executable, "-m", "wordmask", "train", *arguments], capture_output=True, text=True, check=False, **settings
+    )
 
 
 @pytest.mark.slow
@@ -342,10 +372,16 @@ def test_sigterm_saves_and_leaves(tmp_path):
 
 
 def torchrun(processes: int, script: Path, *arguments: str) -> None:
-    here = ["--standalone", "--local-addr", "127.0.0.1"]  # a free port, agreed on; a machine's own name may lead elsewhere
+    here = [
+        "--standalone",
+        "--local-addr",
+        "127.0.0.1",
+    ]  # a free port, agreed on; a machine's own name may lead elsewhere
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *here, str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run([*command, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=300)
+    done = subprocess.run(
+        [*command, *arguments], capture_output=True, text=True, env=environment, check=False, timeout=300
+    )
     assert done.returncode == 0, done.stderr[-3000:]
 
 
@@ -364,7 +400,14 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, recipe):
         torchrun(1, script, "shapeland_clip", f"folder={clip}", "steps=1", "batch=4", "workers=0", "device=cpu")
         settings = ["steps=3", "batch=4", "most=24", "scenes=1", f"clip={clip / LAST}"]
     settings += ["workers=0", "precision=float32", "device=cpu"]
-    torchrun(1, script, recipe, f"folder={tmp_path / 'one'}", *settings, *(["at_once=2"] if recipe == "shapeland_err_seg" else []))
+    torchrun(
+        1,
+        script,
+        recipe,
+        f"folder={tmp_path / 'one'}",
+        *settings,
+        *(["at_once=2"] if recipe == "shapeland_err_seg" else []),
+    )
     torchrun(2, script, recipe, f"folder={tmp_path / 'two'}", *settings)
     one, two = losses_in(tmp_path / "one"), losses_in(tmp_path / "two")
     assert len(one) == 3
@@ -381,10 +424,12 @@ sys.path.insert(0, sys.argv[1])
 from test_train import line_recipe, settings_for
 
 def dump(optimiser, *_):
-    torch.save([p.grad for group in optimiser.param_groups for p in group["params"]], Path(sys.argv[2]) / "gradients.pt")
+    gradients = [p.grad for group in optimiser.param_groups for p in group["params"]]
+    torch.save(gradients, Path(sys.argv[2]) / "gradients.pt")
 
 def loss(model, part, whole):
-    rows = [Target(torch.zeros(len(part.sources) + 1, dtype=torch.long), None)]  # as if each process had one target more than pictures
+    # as if each process had one target more than pictures
+    rows = [Target(torch.zeros(len(part.sources) + 1, dtype=torch.long), None)]
     return (model.layer(part.pixels)[:, 0] - part.targets).square().mean() / mean_count(rows, part.pixels)
 
 register_optimizer_step_pre_hook(dump)
@@ -432,12 +477,16 @@ def test_every_recipe_says_how_to_run_it():
         header = path.read_text().split('"""')[1]
         assert f"wordmask train recipes/{path.name}" in header, path
         kind = settings_class(load_recipe(str(path)))
-        assert {field.name for field in dataclasses.fields(Settings)} <= {field.name for field in dataclasses.fields(kind)}
+        assert {field.name for field in dataclasses.fields(Settings)} <= {
+            field.name for field in dataclasses.fields(kind)
+        }
 
 
 def test_the_loss_of_err_seg_is_the_mean_of_its_parts():
     torch.manual_seed(0)
     raw = err_seg.SemanticLogits(torch.randn(4, 3, 8, 8), torch.tensor([[0, 2, 4]] * 4), torch.rand(4, 5))
     target = torch.randint(-1, 5, (4, 32, 32))
-    parts = [err_seg.loss(err_seg.SemanticLogits(*(t[i : i + 2] for t in raw)), target[i : i + 2], ignore=-1) for i in (0, 2)]
+    parts = [
+        err_seg.loss(err_seg.SemanticLogits(*(t[i : i + 2] for t in raw)), target[i : i + 2], ignore=-1) for i in (0, 2)
+    ]
     assert torch.stack(parts).mean() == pytest.approx(err_seg.loss(raw, target, ignore=-1).item(), rel=1e-6)

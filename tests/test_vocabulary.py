@@ -105,9 +105,13 @@ def test_built_in_names_equal_their_source(shared):
         source = json.loads(path.read_text())
         family, name, _ = path.name.split(".")
         ours = Vocabulary.builtin(f"{family}/{name}")
-        assert [list(entry.names) for entry in ours] == [[" ".join(n.split()) for n in entry["names"]] for entry in source["classes"]]
+        assert [list(entry.names) for entry in ours] == [
+            [" ".join(n.split()) for n in entry["names"]] for entry in source["classes"]
+        ]
         assert [entry.dataset_id for entry in ours] == [entry.get("dataset_id") for entry in source["classes"]]
-        if family == "eov-seg" and name in DECLARE_KINDS:  # PASCAL's lists call everything stuff, or everything a thing: that is no fact
+        if (
+            family == "eov-seg" and name in DECLARE_KINDS
+        ):  # PASCAL's lists call everything stuff, or everything a thing: that is no fact
             assert [entry.thing for entry in ours] == [entry.get("thing", False) for entry in source["classes"]]
         assert source["source"].split(",")[0] in ours.source
         assert ours.licence in ("MIT", "Apache-2.0")
@@ -139,7 +143,13 @@ def test_every_built_in_can_be_loaded():
         assert len(vocabulary) == int("".join(filter(str.isdigit, name.rsplit("-", 1)[1]))) or name.endswith("voc-20b")
 
 
-@given(st.lists(st.text(alphabet="abcdefgh ", min_size=1).filter(str.strip), min_size=1, unique_by=lambda word: " ".join(word.split())))
+@given(
+    st.lists(
+        st.text(alphabet="abcdefgh ", min_size=1).filter(str.strip),
+        min_size=1,
+        unique_by=lambda word: " ".join(word.split()),
+    )
+)
 def test_order_and_number_are_kept(words):
     assert Vocabulary.of(words).names == [" ".join(word.split()) for word in words]
 
@@ -151,7 +161,9 @@ def test_a_misspelt_vocabulary_is_no_word(words):
     assert Vocabulary.of("covid-19").names == Vocabulary.of(["covid-19"]).names == ["covid-19"]
 
 
-@pytest.mark.parametrize("word", ["ball [stuf]", "ball, sphere [Things]", "ball [thing] [stuff]", "ball []", "ball [foo], sphere"])
+@pytest.mark.parametrize(
+    "word", ["ball [stuf]", "ball, sphere [Things]", "ball [thing] [stuff]", "ball []", "ball [foo], sphere"]
+)
 def test_an_unknown_mark_is_an_error(word):
     with pytest.raises(ValueError, match=r"(Expected|Write) \[stuff\] or \[thing\]"):
         Vocabulary.of([word])

@@ -217,7 +217,10 @@ class Hub:
     def model_info(self, repository, files_metadata, timeout):
         self.asked.append(repository)
         files = [path.relative_to(self.folder).as_posix() for path in self.folder.rglob("*") if path.is_file()]
-        lfs = {name: SimpleNamespace(sha256=self.checksums.get(name) or weights.file_checksum(self.folder / name)) for name in files}
+        lfs = {
+            name: SimpleNamespace(sha256=self.checksums.get(name) or weights.file_checksum(self.folder / name))
+            for name in files
+        }
         return SimpleNamespace(siblings=[SimpleNamespace(rfilename=name, lfs=lfs[name]) for name in files])
 
     def download(self, repository, file, etag_timeout):
@@ -229,7 +232,9 @@ def test_a_hub_checkpoint_is_fetched_and_converted_once(tmp_path, monkeypatch, r
     (tmp_path / "README.md").write_text("weights")
     torch.save({"model": reference}, tmp_path / "model.pth")
     assert same_weights(load_model("someone/their-model").model, tiny)
-    assert [path.suffix for path in (own_cache / "weights").iterdir() if not path.name.endswith(".json")] == [".safetensors"]
+    assert [path.suffix for path in (own_cache / "weights").iterdir() if not path.name.endswith(".json")] == [
+        ".safetensors"
+    ]
     (tmp_path / "model.pth").unlink()
     assert same_weights(load_model("someone/their-model").model, tiny)
     assert hub.asked == ["someone/their-model"], "the second time needs no network"
@@ -283,14 +288,20 @@ def test_a_checkpoint_of_another_version_is_refused(tmp_path, tiny):
         None: "unusable metadata",
     }
     for configuration, message in damaged.items():
-        save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata | ({"configuration": configuration} if configuration else {}))
+        save_file(
+            {"a": torch.zeros(1)},
+            tmp_path / "a.safetensors",
+            metadata | ({"configuration": configuration} if configuration else {}),
+        )
         with pytest.raises(ValueError, match=message):
             load_model(tmp_path / "a.safetensors")
 
 
 def test_a_fingerprint_from_a_file_is_not_trusted_with_paths(tmp_path, tiny):
     """It names a file of the cache: a checkpoint must not choose which."""
-    weights.save(tmp_path / "good.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+    weights.save(
+        tmp_path / "good.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin=""
+    )
     with safe_open(tmp_path / "good.safetensors", "pt") as file:
         metadata = file.metadata()
     for evil in ("/tmp/victim", "../victim", ""):
@@ -304,7 +315,9 @@ def test_a_full_disk_is_an_os_error(tmp_path, tiny, monkeypatch):
 
     monkeypatch.setattr(weights, "save_file", fail)
     with pytest.raises(OSError, match=r"a\.safetensors' could not be written"):
-        weights.save(tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+        weights.save(
+            tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin=""
+        )
     assert list(tmp_path.iterdir()) == []
 
 
@@ -363,7 +376,8 @@ def test_the_file_is_picked_by_its_name(files, size, picked):
 
 
 @pytest.mark.parametrize(
-    ("files", "size"), [(["a.pth", "b2.pth"], None), ([], None), (["one.pth", "two.pth"], "base"), (["ERR-Seg_L.pth"], "base")]
+    ("files", "size"),
+    [(["a.pth", "b2.pth"], None), ([], None), (["one.pth", "two.pth"], "base"), (["ERR-Seg_L.pth"], "base")],
 )
 def test_no_file_is_picked_by_chance(files, size):
     with pytest.raises(ValueError, match="Name the file"):
@@ -376,11 +390,13 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, tiny, monkeypatch):
 
     monkeypatch.setattr(weights, "save_file", fail)
     with pytest.raises(OSError, match="no space"):
-        weights.save(tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="")
+        weights.save(
+            tmp_path / "a.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin=""
+        )
     assert list(tmp_path.iterdir()) == []
 
 
-# EOV-Seg: Google Drive, and towers that are carried whole --------------------------------------------------------------------------
+# EOV-Seg: Google Drive, and towers that are carried whole -------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +429,9 @@ def test_towers_are_cut_and_the_cut_keys_listed(tmp_path, eov_reference, tiny_eo
     }
     loaded = load_model(tmp_path / "eov.safetensors").model
     assert same_weights(loaded, tiny_eov)
-    assert {tensor.dtype for name, tensor in loaded.state_dict().items() if name.endswith("num_batches_tracked")} == {torch.int64}
+    assert {tensor.dtype for name, tensor in loaded.state_dict().items() if name.endswith("num_batches_tracked")} == {
+        torch.int64
+    }
     with safe_open(tmp_path / "eov.safetensors", "pt") as file:
         assert json.loads(file.metadata()["configuration"])["training_vocabulary"] == "eov-seg/coco-panoptic-133"
         names = file.keys()
@@ -422,16 +440,29 @@ def test_towers_are_cut_and_the_cut_keys_listed(tmp_path, eov_reference, tiny_eo
 
 def test_a_training_vocabulary_of_ones_own_is_kept(tmp_path, tiny_eov):
     configuration = dataclasses.replace(tiny_eov.config, training_vocabulary="oak, oaks; birch; beech")
-    weights.save(tmp_path / "trees.safetensors", tiny_eov.state_dict(), family="eov-seg", configuration=configuration, origin="test")
+    weights.save(
+        tmp_path / "trees.safetensors",
+        tiny_eov.state_dict(),
+        family="eov-seg",
+        configuration=configuration,
+        origin="test",
+    )
     segment = Segmenter(load_model(tmp_path / "trees.safetensors").model)
-    assert segment.encode_words(Vocabulary.of("tree; Oaks; elm, birch; sky")).seen.tolist() == [False, True, True, False]
+    assert segment.encode_words(Vocabulary.of("tree; Oaks; elm, birch; sky")).seen.tolist() == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 @pytest.mark.parametrize("size", ["small", "medium", "large"])
 def test_eov_presets_are_told_apart_by_shapes(size):
     kind = MODELS["eov-seg"]
     state = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()
-    assert guess_preset({reference_name("eov-seg", name): tensor for name, tensor in state.items()}) == f"eov-seg-{size}"
+    assert (
+        guess_preset({reference_name("eov-seg", name): tensor for name, tensor in state.items()}) == f"eov-seg-{size}"
+    )
 
 
 class Drive:
@@ -470,7 +501,9 @@ def test_released_weights_come_from_drive_once(tmp_path, drive, eov_reference, t
     assert stand_in.asked == ["1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"]
     note = json.loads((own_cache / "weights" / "eov-seg-large.json").read_text())
     assert note["drive"] == "1dVfHpzmCOlV6hLfUpd3nHXz62wdB7RY2"
-    assert sorted(path.suffix for path in (own_cache / "weights").iterdir()) == [".json", ".safetensors"], "the original is not kept"
+    assert sorted(path.suffix for path in (own_cache / "weights").iterdir()) == [".json", ".safetensors"], (
+        "the original is not kept"
+    )
 
 
 @pytest.mark.parametrize(

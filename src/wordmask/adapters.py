@@ -1,4 +1,5 @@
-"""A Segmentation in the words of other people's tools: supervision, FiftyOne, Label Studio, CVAT, Hugging Face datasets.
+"""A Segmentation in the words of other people's tools: supervision, FiftyOne, Label Studio, CVAT, Hugging Face
+datasets.
 
 None of them is needed to import this; what needs one says how to install it.
 """
@@ -27,11 +28,16 @@ if TYPE_CHECKING:
     from wordmask.segmentation import Segmentation
     from wordmask.vocabulary import Vocabulary
 
-EXTRAS = {"supervision": "supervision", "datasets": "datasets", "fiftyone": "fiftyone"}  # package → our extra that brings it
+EXTRAS = {
+    "supervision": "supervision",
+    "datasets": "datasets",
+    "fiftyone": "fiftyone",
+}  # package → our extra that brings it
 RUN_BITS = (4, 8, 12, 16)  # widths that the length of a run may have in Label Studio's brush format
 VALUE_BITS = 8
 LONGEST_RUN = 2 ** RUN_BITS[-1]
-CVAT_FILE = "annotations/instances_default.json"  # where CVAT looks in an archive; "default" is the name of its one subset
+# where CVAT looks in an archive; "default" is the name of its one subset
+CVAT_FILE = "annotations/instances_default.json"
 
 
 def optional(package: str) -> "ModuleType":
@@ -43,7 +49,9 @@ def optional(package: str) -> "ModuleType":
     try:
         return import_module(package)
     except ImportError:
-        raise ValueError(f"This needs the package {package}. Install it: pip install 'wordmask[{EXTRAS[package]}]'") from None
+        raise ValueError(
+            f"This needs the package {package}. Install it: pip install 'wordmask[{EXTRAS[package]}]'"
+        ) from None
 
 
 def to_supervision(result: "Segmentation") -> "supervision.Detections":
@@ -65,7 +73,8 @@ def to_supervision(result: "Segmentation") -> "supervision.Detections":
 
 
 def to_fiftyone(result: "Segmentation") -> "fiftyone.Detections | fiftyone.Segmentation":
-    """Turn a result into a FiftyOne label: of a semantic one its label map plus 1 (0 is nothing), else one detection per region.
+    """Turn a result into a FiftyOne label: of a semantic one its label map plus 1 (0 is nothing), else one detection
+    per region.
 
     `mask_targets` says what the values of the map mean.
 
@@ -82,7 +91,9 @@ def to_fiftyone(result: "Segmentation") -> "fiftyone.Detections | fiftyone.Segme
         left, top, right, bottom = region.box
         box = [left / width, top / height, (right - left) / width, (bottom - top) / height]
         inside = region.mask[top:bottom, left:right]  # FiftyOne's masks fill their box
-        detections.append(fo.Detection(label=region.name, bounding_box=box, mask=inside, confidence=region.score, index=region.id))
+        detections.append(
+            fo.Detection(label=region.name, bounding_box=box, mask=inside, confidence=region.score, index=region.id)
+        )
     return fo.Detections(detections=detections)
 
 
@@ -91,7 +102,7 @@ def mask_targets(vocabulary: "Vocabulary") -> dict[int, str]:
     return dict(enumerate(vocabulary.names, 1))
 
 
-# Label Studio -----------------------------------------------------------------------------------------------------------------------
+# Label Studio ---------------------------------------------------------------------------------------------------------
 
 
 def to_labelstudio(
@@ -121,7 +132,10 @@ def to_labelstudio(
     ]
     score = float(np.mean([region.score for region in result.shown])) if regions else 0.0
     name = image if image is not None else Path(result.source or "").name
-    return {"data": {to_name: name}, "predictions": [{"model_version": result.model, "score": score, "result": regions}]}
+    return {
+        "data": {to_name: name},
+        "predictions": [{"model_version": result.model, "score": score, "result": regions}],
+    }
 
 
 def labelstudio_config(vocabulary: "Vocabulary", *, from_name: str = "label", to_name: str = "image") -> str:
@@ -133,10 +147,12 @@ def labelstudio_config(vocabulary: "Vocabulary", *, from_name: str = "label", to
 
 
 def brush_rle(mask: np.ndarray) -> list[int]:
-    """Encode a mask, (H, W) bool, as Label Studio's brush: the bytes of an RGBA picture, all 255 inside and 0 outside, in runs of bits.
+    """Encode a mask, (H, W) bool, as Label Studio's brush: the bytes of an RGBA picture, all 255 inside and 0 outside,
+    in runs of bits.
 
-    32 bits: how many bytes; 5: the bits of a value - 1; four times 4: the widths of a run's length - 1. Then for each run: 1; 2 bits that
-    choose a width; the length - 1 in that width; the value. github.com/thi-ng/umbrella, package rle-pack, has the format.
+    32 bits: how many bytes; 5: the bits of a value - 1; four times 4: the widths of a run's length - 1. Then for each
+    run: 1; 2 bits that choose a width; the length - 1 in that width; the value. github.com/thi-ng/umbrella, package
+    rle-pack, has the format.
     """
     flat = mask.ravel()
     borders = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
@@ -150,10 +166,13 @@ def _run(length: int, value: int) -> str:
     """The bits of so many equal bytes: more than fit a run make several."""
     parts = [LONGEST_RUN] * (length // LONGEST_RUN) + ([length % LONGEST_RUN] if length % LONGEST_RUN else [])
     widths = [next(place for place, bits in enumerate(RUN_BITS) if part <= 2**bits) for part in parts]
-    return "".join(f"1{place:02b}{part - 1:0{RUN_BITS[place]}b}{value:0{VALUE_BITS}b}" for part, place in zip(parts, widths, strict=True))
+    return "".join(
+        f"1{place:02b}{part - 1:0{RUN_BITS[place]}b}{value:0{VALUE_BITS}b}"
+        for part, place in zip(parts, widths, strict=True)
+    )
 
 
-# CVAT -------------------------------------------------------------------------------------------------------------------------------
+# CVAT -----------------------------------------------------------------------------------------------------------------
 
 
 def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
@@ -179,7 +198,8 @@ def cvat_labels(vocabulary: "Vocabulary") -> list[dict[str, object]]:
 
 
 def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
-    """Describe results with the same words as one COCO detection data set; ids of pictures and annotations count from 1.
+    """Describe results with the same words as one COCO detection data set; ids of pictures and annotations count from
+    1.
 
     Raises:
         ValueError: No results, or other words than the first's.
@@ -194,11 +214,12 @@ def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
     return {"images": images, "categories": categories, "annotations": annotations}
 
 
-# Hugging Face datasets --------------------------------------------------------------------------------------------------------------
+# Hugging Face datasets ------------------------------------------------------------------------------------------------
 
 
 def to_dataset(results: "Sequence[Segmentation]") -> "datasets.Dataset":
-    """Collect results with the same words in a data set: picture, label map, and regions with COCO's run lengths; see `features`.
+    """Collect results with the same words in a data set: picture, label map, and regions with COCO's run lengths; see
+    `features`.
 
     Raises:
         ValueError: No results, other words than the first's, or datasets is not installed.
@@ -245,7 +266,9 @@ def features(vocabulary: "Vocabulary") -> "datasets.Features":
         "bbox": ds.Sequence(ds.Value("int32"), length=4),
         "segmentation": {"size": ds.Sequence(ds.Value("int32"), length=2), "counts": ds.Value("string")},
     }
-    return ds.Features({"file_name": ds.Value("string"), "image": ds.Image(), "labels": ds.Image(), "regions": [region]})
+    return ds.Features(
+        {"file_name": ds.Value("string"), "image": ds.Image(), "labels": ds.Image(), "regions": [region]}
+    )
 
 
 def _check_same_words(results: "Sequence[Segmentation]") -> None:
@@ -255,6 +278,7 @@ def _check_same_words(results: "Sequence[Segmentation]") -> None:
     for number, result in enumerate(results, 1):
         if result.vocabulary.names != names:
             raise ValueError(
-                f"Result {number} has the words {', '.join(result.vocabulary.names[:3])} …, the first one {', '.join(names[:3])} …: "
+                f"Result {number} has the words {', '.join(result.vocabulary.names[:3])} …, the first one "
+                f"{', '.join(names[:3])} …: "
                 "labels mean another thing in each. Ask for the same words, or write two data sets."
             )

@@ -1,13 +1,13 @@
 """How fast a model is, part by part, beside what the machine could do at best.
 
-Released presets are built with random weights: speed doesn't depend on them. Every time is the median of several runs after a warm-up,
-with the fastest and the slowest; only words that are encoded for the first time have one run. So that figures from two machines can be
-compared, pictures are also given in units of one *yardstick*: the image tower of ERR-Seg B with both dense maps, 640×640 pixels, in eager
-float32.
+Released presets are built with random weights: speed doesn't depend on them. Every time is the median of several runs
+after a warm-up, with the fastest and the slowest; only words that are encoded for the first time have one run. So that
+figures from two machines can be compared, pictures are also given in units of one *yardstick*: the image tower of
+ERR-Seg B with both dense maps, 640×640 pixels, in eager float32.
 
-The *floor* of a part is the longer of two times: its floating-point operations, each in its own precision, at the rate that the machine
-reaches in that precision, in a matrix product or a convolution; and the bytes it can't avoid (weights and inputs read once, outputs written
-once) at its bandwidth.
+The *floor* of a part is the longer of two times: its floating-point operations, each in its own precision, at the rate
+that the machine reaches in that precision, in a matrix product or a convolution; and the bytes it can't avoid (weights
+and inputs read once, outputs written once) at its bandwidth.
 """
 
 import io
@@ -49,7 +49,11 @@ from wordmask.writing import atomic, check_writable
 PARTS = {  # methods of the models, in the order data meets them
     "err-seg": {"encode_image": "CLIP", "choose": "class choice", "aggregate": "aggregation", "decode": "decoder"},
     "eov-seg": {
-        **{"encode_image": "CLIP and spatial extractor", "aggregate": "aggregation", "select": "vocabulary-aware selection"},
+        **{
+            "encode_image": "CLIP and spatial extractor",
+            "aggregate": "aggregation",
+            "select": "vocabulary-aware selection",
+        },
         **{"decode": "decoder", "opinion": "ensemble"},
     },
 }
@@ -78,7 +82,8 @@ class Machine:
     """What the machine can do.
 
     Args:
-        rates: Floating-point operations per second of a matrix product or a convolution, whichever is faster, by precision.
+        rates: Floating-point operations per second of a matrix product or a convolution, whichever is faster, by
+            precision.
         bandwidth: Bytes per second, read and written, of a copy in memory.
         yardstick: Of the image tower of ERR-Seg B in float32.
         conditions: Hardware, versions, threads, time.
@@ -129,7 +134,7 @@ class Asked(NamedTuple):
     compile: bool = False
 
 
-# The machine ------------------------------------------------------------------------------------------------------------------------
+# The machine ----------------------------------------------------------------------------------------------------------
 
 
 def timed(action: Callable[[], object], device: torch.device, *, runs: int = RUNS, warm_up: int = 1) -> Timing:
@@ -137,7 +142,9 @@ def timed(action: Callable[[], object], device: torch.device, *, runs: int = RUN
     return summary(seconds_of(action, device, runs=runs, warm_up=warm_up))
 
 
-def seconds_of(action: Callable[[], object], device: torch.device, *, runs: int = RUNS, warm_up: int = 1) -> list[float]:
+def seconds_of(
+    action: Callable[[], object], device: torch.device, *, runs: int = RUNS, warm_up: int = 1
+) -> list[float]:
     """What each run of an action took."""
     for _ in range(warm_up):
         action()
@@ -170,11 +177,17 @@ def measure_machine(device: torch.device, precisions: set[str]) -> Machine:
     before = measure_rates(device, wanted)
     bandwidth, yardstick = measure_bandwidth(device), measure_yardstick(device)
     after = measure_rates(device, wanted)
-    return Machine({precision: max(before[precision], after[precision]) for precision in wanted}, bandwidth, yardstick, conditions(device))
+    return Machine(
+        {precision: max(before[precision], after[precision]) for precision in wanted},
+        bandwidth,
+        yardstick,
+        conditions(device),
+    )
 
 
 def measure_rates(device: torch.device, precisions: list[str]) -> dict[str, float]:
-    """Floating-point operations per second: the higher rate of a matrix product and a convolution, which torch leaves to two libraries.
+    """Floating-point operations per second: the higher rate of a matrix product and a convolution, which torch leaves
+    to two libraries.
 
     On a CPU of AMD, convolutions can be more than twice as fast in float32.
     """
@@ -185,7 +198,13 @@ def measure_rates(device: torch.device, precisions: list[str]) -> dict[str, floa
         x = torch.randn(1, *MAPS, device=device).to(dtype, memory_format=torch.channels_last)
         kernel = torch.randn(channels, channels, 3, 3, device=device).to(dtype)
         product = 2 * MATRIX**3 / fastest(lambda a=a, b=b: a @ b, device)
-        convolution = 2 * kernel.numel() * height * width / fastest(lambda x=x, k=kernel: nn.functional.conv2d(x, k, padding=1), device)
+        convolution = (
+            2
+            * kernel.numel()
+            * height
+            * width
+            / fastest(lambda x=x, k=kernel: nn.functional.conv2d(x, k, padding=1), device)
+        )
         rates[precision] = max(product, convolution)
     return rates
 
@@ -230,7 +249,7 @@ def conditions(device: torch.device) -> dict[str, object]:
     }
 
 
-# One model --------------------------------------------------------------------------------------------------------------------------
+# One model ------------------------------------------------------------------------------------------------------------
 
 
 def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = RUNS) -> dict[str, object]:
@@ -242,9 +261,16 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     model, name = build(asked.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)  # the counter looks for the gradients of what has some
-    segmenter = Segmenter(model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile)
+    segmenter = Segmenter(
+        model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile
+    )
     vocabulary = Vocabulary.builtin(asked.vocabulary, model.family)
-    report = {"asked": asked._asdict(), "classes": len(vocabulary), "parameters": parameters, "text": time_text(segmenter, vocabulary)}
+    report = {
+        "asked": asked._asdict(),
+        "classes": len(vocabulary),
+        "parameters": parameters,
+        "text": time_text(segmenter, vocabulary),
+    }
     segmenter.text.vectors = UnitVectors(model.config.clip.width)  # what the words are doesn't matter from here on
     rgb = some_picture(*SIZE)
     words = segmenter.encode_words(vocabulary)
@@ -297,7 +323,8 @@ def some_picture(height: int, width: int) -> np.ndarray:
 
 
 def time_text(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]:
-    """Time the text tower on the names of the first classes, seconds for all; and the same words again, from the disk and from memory."""
+    """Time the text tower on the names of the first classes, seconds for all; and the same words again, from the disk
+    and from memory."""
     names, model, device = [entry.names[0] for entry in vocabulary][:TEXT_CLASSES], segmenter.model, segmenter.device
 
     def encode(cache: TextCache) -> None:
@@ -307,11 +334,15 @@ def time_text(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]
         cache = TextCache("bench", model.templates, Path(folder))
         cold = timed(lambda: encode(cache), device, runs=1, warm_up=0)
         memory = timed(lambda: encode(cache), device)
-        disk = timed(lambda: encode(TextCache("bench", model.templates, Path(folder))), device)  # one that remembers nothing
+        disk = timed(
+            lambda: encode(TextCache("bench", model.templates, Path(folder))), device
+        )  # one that remembers nothing
     return {"phrases": len(names), "cold": asdict(cold), "on disk": asdict(disk), "in memory": asdict(memory)}
 
 
-def time_around(segmenter: Segmenter, rgb: np.ndarray, vocabulary: Vocabulary, device: torch.device, runs: int) -> Iterator[Part]:
+def time_around(
+    segmenter: Segmenter, rgb: np.ndarray, vocabulary: Vocabulary, device: torch.device, runs: int
+) -> Iterator[Part]:
     """Time what is done before the model and after it."""
     result = segmenter(rgb, vocabulary)
     wanted = segmenter.model.image_input
@@ -339,7 +370,11 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
     with torch.inference_mode(), watched(model, parts, timing(device)), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
-    with torch.no_grad(), watched(model, parts, counting), segmenter.autocast():  # in inference mode operators come whole, uncountable
+    with (
+        torch.no_grad(),
+        watched(model, parts, counting),
+        segmenter.autocast(),
+    ):  # in inference mode operators come whole, uncountable
         model(pixels, words)
     return list(parts.values())
 
@@ -419,11 +454,19 @@ def describe(part: Part, machine: Machine) -> dict[str, object]:
     }
 
 
-# The report -------------------------------------------------------------------------------------------------------------------------
+# The report -----------------------------------------------------------------------------------------------------------
 
 
 def bench_all(
-    models: list[str], vocabulary: str, *, precision: str, batch: int, compile: bool, runs: int, device: str, file: Path | None
+    models: list[str],
+    vocabulary: str,
+    *,
+    precision: str,
+    batch: int,
+    compile: bool,
+    runs: int,
+    device: str,
+    file: Path | None,
 ) -> None:
     """Measure the machine and then models, one by one; print tables, and write everything to a json file.
 
@@ -457,7 +500,8 @@ def machine_line(machine: Machine) -> str:
     rates = ", ".join(f"{name} {rate / 1e9:.0f} GFLOP/s" for name, rate in machine.rates.items())
     where = machine.conditions
     return (
-        f"{where['cpu'] if where['device'] == 'cpu' else where['device']}, {where['threads']} threads, torch {where['torch']}: {rates}, "
+        f"{where['cpu'] if where['device'] == 'cpu' else where['device']}, {where['threads']} threads, torch "
+        f"{where['torch']}: {rates}, "
         f"{machine.bandwidth / 1e9:.1f} GB/s; yardstick {machine.yardstick.median:.2f} s"
     )
 
@@ -471,7 +515,9 @@ def spread_of(timing: dict, pictures: int = 1) -> str:
 def table_of(report: dict) -> Table:
     """The parts of a model, what they took, and their floors."""
     asked, whole = report["asked"], report["whole"]
-    title = f"{asked['model']}, {report['classes']} classes, {asked['precision']}{', compiled' if asked['compile'] else ''}"
+    title = (
+        f"{asked['model']}, {report['classes']} classes, {asked['precision']}{', compiled' if asked['compile'] else ''}"
+    )
     table = Table(title=title, box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))  # 80 columns are enough
     for column in ("part", "ms", "from – to", "yard-\nsticks", "GFLOP", "floor,\nms", "× floor"):
         table.add_column(column, justify="left" if column == "part" else "right", no_wrap=True)
@@ -482,7 +528,9 @@ def table_of(report: dict) -> Table:
         floors = (f"{part['operations'] / 1e9:.2f}", f"{1e3 * floor:.1f}", ratio) if floor else ("", "", "")
         table.add_row(part["part"], f"{1e3 * part['median']:.1f}", spread, f"{part['yardsticks']:.3f}", *floors)
     table.add_section()
-    table.add_row("whole call, words known", f"{1e3 * whole['median']:.1f}", spread_of(whole), f"{report['yardsticks']:.3f}")
+    table.add_row(
+        "whole call, words known", f"{1e3 * whole['median']:.1f}", spread_of(whole), f"{report['yardsticks']:.3f}"
+    )
     if "batch" in report:
         batch = report["batch"]
         cells = (f"{1e3 * batch['per picture']:.1f}", spread_of(batch, asked["batch"]), f"{batch['yardsticks']:.3f}")
@@ -492,6 +540,6 @@ def table_of(report: dict) -> Table:
         caption += f" · {(report['memory']['peak'] - report['memory']['before']) / 2**20:.0f} MB beyond weights"
     text = report["text"]
     cold, disk, memory = (text[way]["median"] for way in ("cold", "on disk", "in memory"))
-    words = f"{text['phrases']} names encoded in {cold:.2f} s, from the disk in {1e3 * disk:.1f} ms, from memory in {1e3 * memory:.1f} ms"
-    table.caption = f"{caption} · {words}"
+    remembered = f"from the disk in {1e3 * disk:.1f} ms, from memory in {1e3 * memory:.1f} ms"
+    table.caption = f"{caption} · {text['phrases']} names encoded in {cold:.2f} s, {remembered}"
     return table

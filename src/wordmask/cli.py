@@ -42,26 +42,44 @@ Format = StrEnum("Format", ["labels", "overlays", "coco", "coco-panoptic", "yolo
 GraphFormat = StrEnum("GraphFormat", ["onnx", "openvino", "torch"])
 
 # Options of more than one command
-WordsOption = Annotated[str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')]
+WordsOption = Annotated[
+    str | None, typer.Option(help='Words in one string, instead of WORD...: "road; car, automobile; sky".')
+]
 WordsFile = Annotated[Path | None, typer.Option(help="A file with one class a line, synonyms separated by commas.")]
-BuiltinList = Annotated[str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")]
+BuiltinList = Annotated[
+    str | None, typer.Option(help="A built-in list, such as ade20k-150; see `wordmask vocabularies`.")
+]
 Model = Annotated[str, typer.Option("--model", "-m", help="A preset, a checkpoint file, or a hub id.")]
 TaskOption = Annotated[Task | None, typer.Option(help="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")]
-PrecisionOption = Annotated[Precision, typer.Option(help="Of the image side; auto: bfloat16 where the hardware has it.")]
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="Of the image side; auto: bfloat16 where the hardware has it.")
+]
 Keep = Annotated[int | None, typer.Option(min=1, help="ERR-Seg: how many classes are refined for each picture.")]
-Threshold = Annotated[float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")]
-Overlap = Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")]
+Threshold = Annotated[
+    float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")
+]
+Overlap = Annotated[
+    float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")
+]
 Most = Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")]
-BackgroundOption = Annotated[Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")]
-SynonymsOption = Annotated[Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")]
-Tile = Annotated[str | None, typer.Option(help="Semantic: see large pictures in tiles of so many pixels; auto: nothing is shrunk.")]
+BackgroundOption = Annotated[
+    Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")
+]
+SynonymsOption = Annotated[
+    Synonyms | None, typer.Option(help="A class is its first name, the mean of all, or the best of each.")
+]
+Tile = Annotated[
+    str | None, typer.Option(help="Semantic: see large pictures in tiles of so many pixels; auto: nothing is shrunk.")
+]
 
 
 def main() -> None:
     """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # as an exception, so that half-written files are removed
+        signal.signal(
+            signal.SIGTERM, lambda *_: sys.exit(143)
+        )  # as an exception, so that half-written files are removed
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
@@ -74,7 +92,8 @@ def main() -> None:
 
 @app.callback(invoke_without_command=True)
 def every_command(
-    context: typer.Context, version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and leave.")] = False,
 ) -> None:
     """Hold the options that every command has."""
     if version:
@@ -88,7 +107,9 @@ def every_command(
 
 @app.command(no_args_is_help=True)
 def segment(
-    arguments: Annotated[list[str], typer.Argument(metavar="PICTURE... WORD...", help="Files, folders or globs; then what to look for.")],
+    arguments: Annotated[
+        list[str], typer.Argument(metavar="PICTURE... WORD...", help="Files, folders or globs; then what to look for.")
+    ],
     words: WordsOption = None,
     words_file: WordsFile = None,
     vocabulary: BuiltinList = None,
@@ -131,9 +152,13 @@ def segment(
     segmenter.encode_words(asked, settings["synonyms"], settings["background"])
     done, failures = [], {}
     try:
-        with saving(segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done) as saved:
+        with saving(
+            segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done
+        ) as saved:
             for source, outcome in zip(with_progress(sources), saved, strict=True):
-                if isinstance(outcome, ValueError | OSError | MemoryError | RuntimeError):  # torch runs out of memory with the last
+                if isinstance(
+                    outcome, ValueError | OSError | MemoryError | RuntimeError
+                ):  # torch runs out of memory with the last
                     failures[source.path] = outcome
                 elif isinstance(outcome, Exception):
                     raise outcome
@@ -147,9 +172,13 @@ def segment(
 
 @app.command()
 def convert(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A reference checkpoint: .pth, or a state dict as safetensors.")],
+    source: Annotated[
+        Path, typer.Argument(metavar="IN", help="A reference checkpoint: .pth, or a state dict as safetensors.")
+    ],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="Where to write our format: .safetensors.")],
-    model: Annotated[str | None, typer.Option("--model", "-m", help="Its preset; found by the shapes of its weights if left out.")] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", "-m", help="Its preset; found by the shapes of its weights if left out.")
+    ] = None,
     overwrite: Annotated[bool, typer.Option(help="Replace OUT if it exists.")] = False,
 ) -> None:
     """Turn a reference checkpoint into safetensors with the configuration inside."""
@@ -167,7 +196,10 @@ def convert(
 
     check_writable(target.parent)
     preset, dropped = write_converted(weights.read(source), target, model)
-    say(f"{source} → {target}: {preset}, every weight used{f' but {len(dropped)} dropped on purpose:' if dropped else '.'}")
+    say(
+        f"{source} → {target}: {preset}, every weight "
+        f"used{f' but {len(dropped)} dropped on purpose:' if dropped else '.'}"
+    )
     for reason, names in drop_reasons(kind_of(preset).family, dropped).items():
         say(f"  {len(names):4}  {', '.join(names[:2])}{', …' if len(names) > 2 else ''}: {reason}")
 
@@ -179,7 +211,8 @@ def demo(
     seed: Annotated[int, typer.Option(min=0, max=100_000_000, help="Which scenes.")] = 0,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
 ) -> None:
-    """Segment generated scenes, full of things that no label ever showed, with both bundled models. Needs no network."""
+    """Segment generated scenes, full of things that no label ever showed, with both bundled models. Needs no
+    network."""
     from rich.console import Console
 
     from wordmask.writing import at_home, check_writable
@@ -202,14 +235,16 @@ def demo(
 @app.command(no_args_is_help=True)
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with wordmask.")],
-    settings: Annotated[list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What differs from the recipe.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What differs from the recipe.")
+    ] = None,
 ) -> None:
     """Train a model by a recipe. Stopped or interrupted, the same command goes on where it was.
 
     wordmask train recipes/finetune.py data=my_pictures
 
-    The recipes are finetune, err_seg_coco_stuff, eov_seg_coco_panoptic, shapeland_clip, shapeland_regions, shapeland_err_seg and
-    shapeland_eov_seg.
+    The recipes are finetune, err_seg_coco_stuff, eov_seg_coco_panoptic, shapeland_clip, shapeland_regions,
+    shapeland_err_seg and shapeland_eov_seg.
     docs/training.md says what each needs.
 
     On several GPUs: torchrun --nproc-per-node 4 -m wordmask train RECIPE.
@@ -222,7 +257,9 @@ def train(
 
 @app.command(no_args_is_help=True)
 def batch(
-    source: Annotated[str, typer.Argument(metavar="INPUT", help="A folder, a glob, a list (.txt), tar shards, or films.")],
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="A folder, a glob, a list (.txt), tar shards, or films.")
+    ],
     output: Annotated[Path, typer.Argument(metavar="OUTPUT", help="Folder for the results; holds those of one job.")],
     listed: Annotated[list[str] | None, typer.Argument(metavar="[WORD]...", help="What to look for.")] = None,
     words: WordsOption = None,
@@ -232,8 +269,12 @@ def batch(
         list[Format] | None, typer.Option("--format", help="What to write; give it several times. labels if left out.")
     ] = None,
     every: Annotated[float, typer.Option(help="Films: seconds from one picture to the next.")] = 1.0,
-    processes: Annotated[int | None, typer.Option(min=1, help="One on each GPU, or on each four cores, if left out.")] = None,
-    ray: Annotated[bool, typer.Option("--ray", help="Work on the Ray cluster that RAY_ADDRESS names, or a local one.")] = False,
+    processes: Annotated[
+        int | None, typer.Option(min=1, help="One on each GPU, or on each four cores, if left out.")
+    ] = None,
+    ray: Annotated[
+        bool, typer.Option("--ray", help="Work on the Ray cluster that RAY_ADDRESS names, or a local one.")
+    ] = False,
     model: Model = "err-seg-base",
     task: TaskOption = None,
     device: Device = "auto",
@@ -257,7 +298,14 @@ def batch(
     wanted = read_words(listed or [], options, [source])
     settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
     settings |= plain_settings(task=task, background=background, synonyms=synonyms)
-    details = {"model": model, "device": device, "precision": str(precision), "processes": processes, "ray": ray, "every": every}
+    details = {
+        "model": model,
+        "device": device,
+        "precision": str(precision),
+        "processes": processes,
+        "ray": ray,
+        "every": every,
+    }
     names = [str(name) for name in formats or [Format.labels]]
     report = label_collection(source, at_home(output), wanted, formats=names, settings=settings, say=say, **details)
     if report.failures:
@@ -266,11 +314,15 @@ def batch(
 
 @app.command()
 def bench(
-    models: Annotated[list[str] | None, typer.Argument(metavar="[MODEL...]", help="Presets; released ones get random weights.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Argument(metavar="[MODEL...]", help="Presets; released ones get random weights.")
+    ] = None,
     vocabulary: Annotated[str, typer.Option(help="A built-in list; see `wordmask vocabularies`.")] = "ade20k-150",
     precision: PrecisionOption = Precision.auto,
     batch: Annotated[int, typer.Option(min=1, help="Also time so many pictures together.")] = 1,
-    compile: Annotated[bool, typer.Option("--compile", help="Compile the models; their parts can't be told apart then.")] = False,
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile the models; their parts can't be told apart then.")
+    ] = False,
     runs: Annotated[int, typer.Option(min=1, help="How often each is timed.")] = 5,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     json: Annotated[Path | None, typer.Option("--json", help="Also write everything to this file.")] = None,
@@ -297,19 +349,35 @@ def bench(
 def evaluate(
     model: Annotated[str, typer.Argument(help="A preset, a checkpoint file, or a hub id.")],
     names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="What to measure on; see `wordmask splits`.")],
-    data: Annotated[Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")
+    ] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="Only so many, for a first look.")] = None,
     partial: Annotated[bool, typer.Option(help="Measure what is there of a split that is not whole.")] = False,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
-    vocabulary: Annotated[str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")] = None,
+    vocabulary: Annotated[
+        str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")
+    ] = None,
     synonyms: Annotated[Synonyms | None, typer.Option(help="Not the paper's use of synonyms.")] = None,
-    size: Annotated[int | None, typer.Option(min=32, help="Not the paper's input: side of the square, or shorter edge.")] = None,
-    shrink: Annotated[int | None, typer.Option(min=32, help="Resize larger pictures, and labels, to this shorter side first.")] = None,
-    overlap: Annotated[float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")] = None,
-    most: Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")] = None,
+    size: Annotated[
+        int | None, typer.Option(min=32, help="Not the paper's input: side of the square, or shorter edge.")
+    ] = None,
+    shrink: Annotated[
+        int | None, typer.Option(min=32, help="Resize larger pictures, and labels, to this shorter side first.")
+    ] = None,
+    overlap: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")
+    ] = None,
+    most: Annotated[
+        int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")
+    ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
-    precision: Annotated[Precision, typer.Option(help="Of the image side; published figures are of float32.")] = Precision.float32,
-    work: Annotated[Path | None, typer.Option(help="Where counts are kept until all is done; in the cache folder.")] = None,
+    precision: Annotated[
+        Precision, typer.Option(help="Of the image side; published figures are of float32.")
+    ] = Precision.float32,
+    work: Annotated[
+        Path | None, typer.Option(help="Where counts are kept until all is done; in the cache folder.")
+    ] = None,
     json: Annotated[Path | None, typer.Option(help="Write the whole report here, as json.")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the whole report here, as Markdown.")] = None,
 ) -> None:
@@ -321,9 +389,22 @@ def evaluate(
     """
     from wordmask.evaluation.command import run
 
-    choices = {"keep": keep, "vocabulary": vocabulary, "synonyms": synonyms and str(synonyms), "size": size, "shrink": shrink}
+    choices = {
+        "keep": keep,
+        "vocabulary": vocabulary,
+        "synonyms": synonyms and str(synonyms),
+        "size": size,
+        "shrink": shrink,
+    }
     choices |= {"overlap": overlap, "most": most}
-    asked = {"data": data, "pictures": pictures, "partial": partial, "device": device, "precision": str(precision), "work": work}
+    asked = {
+        "data": data,
+        "pictures": pictures,
+        "partial": partial,
+        "device": device,
+        "precision": str(precision),
+        "work": work,
+    }
     run(model, names, choices=choices, json_file=json, markdown_file=markdown, **asked)
 
 
@@ -352,7 +433,9 @@ def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the class
 
 @app.command()
 def serve(
-    models: Annotated[list[str] | None, typer.Option("--model", "-m", help="As for segment; several times for several.")] = None,
+    models: Annotated[
+        list[str] | None, typer.Option("--model", "-m", help="As for segment; several times for several.")
+    ] = None,
     host: Annotated[str, typer.Option(help="Address to listen at; 0.0.0.0 lets other machines in.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes one that is free.")] = 8000,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
@@ -360,7 +443,9 @@ def serve(
     upload: Annotated[float, typer.Option(min=0.001, help="MB of a picture's file.")] = Limits.upload / 1e6,
     pixels: Annotated[float, typer.Option(min=0.001, help="Million pixels of a picture.")] = Limits.pixels / 1e6,
     words: Annotated[int, typer.Option(min=1, help="Words in a request, synonyms counted.")] = Limits.words,
-    queue: Annotated[int, typer.Option(min=1, help="Requests under way; the next is told to come again.")] = Limits.queue,
+    queue: Annotated[
+        int, typer.Option(min=1, help="Requests under way; the next is told to come again.")
+    ] = Limits.queue,
     rate: Annotated[int, typer.Option(min=0, help="Requests a minute from one client; 0 is no limit.")] = Limits.rate,
     seconds: Annotated[float, typer.Option(min=0.1, help="From a request's first byte to its last.")] = Limits.seconds,
     batch: Annotated[int, typer.Option(min=1, help="Pictures that go through a model together.")] = Limits.batch,
@@ -381,7 +466,10 @@ def serve(
         limits = Limits(round(upload * 1e6), round(pixels * 1e6), words, queue, rate, seconds, batch)
         segmenters = load_all(models or list(MODELS), device=device, precision=str(precision), batch=batch)
     if models is None:
-        say(f"note: {' and '.join(MODELS)} are small; --model err-seg-base fetches the released weights, once.", err=True)
+        say(
+            f"note: {' and '.join(MODELS)} are small; --model err-seg-base fetches the released weights, once.",
+            err=True,
+        )
     run(create_server(segmenters, limits, host=host, port=port, proxy=proxy), lambda url: say(f"{url}  (Ctrl-C stops)"))
 
 
@@ -407,7 +495,9 @@ def doctor(
 def export(
     model: Annotated[str, typer.Argument(metavar="MODEL", help="A preset, a checkpoint file, or a hub id.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the graphs and what belongs to them.")],
-    form: Annotated[GraphFormat, typer.Option("--format", help="torch is a program of torch.export.")] = GraphFormat.onnx,
+    form: Annotated[
+        GraphFormat, typer.Option("--format", help="torch is a program of torch.export.")
+    ] = GraphFormat.onnx,
     overwrite: Annotated[bool, typer.Option(help="Replace the folder if it exists.")] = False,
 ) -> None:
     """Write a model as graphs that take the words as an input, and a runtime for them that needs no torch.
@@ -431,7 +521,9 @@ def explain(
     words: WordsOption = None,
     words_file: WordsFile = None,
     vocabulary: BuiltinList = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the pictures; that of PICTURE if left out.")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Folder for the pictures; that of PICTURE if left out.")
+    ] = None,
     show: Annotated[int, typer.Option(min=1, max=50, help="How many classes or queries are drawn.")] = 6,
     json: Annotated[Path | None, typer.Option("--json", help="Also write the numbers to this file.")] = None,
     model: Model = "err-seg-base",
@@ -457,7 +549,9 @@ def explain(
     asked = Vocabulary.of(wanted)  # errors in the words come before anything is loaded
     sources = find_pictures(pictures)
     if len(sources) > 1:
-        raise ValueError(f"{len(sources)} pictures were given: {sources[0].path}, {sources[1].path}, …; one is explained at a time.")
+        raise ValueError(
+            f"{len(sources)} pictures were given: {sources[0].path}, {sources[1].path}, …; one is explained at a time."
+        )
     folder, file = at_home(output or sources[0].path.parent), json and at_home(json)
     if file and file.is_dir():
         raise ValueError(f"{str(file)!r} is a folder; expected a file to write the numbers to.")
@@ -487,7 +581,8 @@ def read_arguments(
     wanted = read_words(listed, {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}, pictures)
     if not pictures:
         raise ValueError(
-            f"No picture was given: no existing file, folder or glob among {', '.join(map(repr, arguments))}, which were read as words."
+            f"No picture was given: no existing file, folder or glob among {', '.join(map(repr, arguments))}, which "
+            "were read as words."
         )
     return pictures, wanted
 
@@ -507,11 +602,13 @@ def read_words(listed: list[str], options: dict[str, object], pictures: list[str
     if len(given) + bool(listed) > 1:
         ways = [*(["WORD... " + ", ".join(map(repr, listed))] if listed else []), *given]
         raise ValueError(
-            f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. (What is no picture is read as a word.)"
+            f"The words came in {len(ways)} ways: {' and '.join(ways)}. Give them in one. "
+            "(What is no picture is read as a word.)"
         )
     if not given and not listed and pictures:
         raise ValueError(
-            f"No words were given after {', '.join(map(repr, pictures))}. Add what to look for: wordmask segment street.jpg road sky. "
+            f"No words were given after {', '.join(map(repr, pictures))}. Add what to look for: wordmask segment "
+            "street.jpg road sky. "
             "A word that is also a folder here goes into --words."
         )
     vocabulary = options["--vocabulary"]

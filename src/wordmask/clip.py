@@ -24,8 +24,13 @@ Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 CONVNEXTS = {"convnext_mini": (1, 1, 3, 1)}  # blocks per stage; smaller than timm's, for training on a laptop
 LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is for hundreds of epochs
-DROP_PATH = 0.1  # stochastic depth of a ConvNeXt while it learns; open_clip's configurations convnext_base_w_320 and convnext_large_d_320
-RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}  # OpenAI's: blocks per stage, side of the training pictures
+# stochastic depth of a ConvNeXt while it learns; open_clip's configurations convnext_base_w_320 and
+# convnext_large_d_320
+DROP_PATH = 0.1
+RESNETS = {
+    "RN50": ((3, 4, 6, 3), 224),
+    "RN50x4": ((4, 6, 10, 6), 288),
+}  # OpenAI's: blocks per stage, side of the training pictures
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,8 @@ class ClipConfig:
     """A CLIP with a convolutional image tower.
 
     Args:
-        trunk: timm's name of a ConvNeXt, a row of `CONVNEXTS`, or one of `RESNETS`: OpenAI's, with QuickGELU in the text tower.
+        trunk: timm's name of a ConvNeXt, a row of `CONVNEXTS`, or one of `RESNETS`: OpenAI's, with QuickGELU in the
+            text tower.
         channels: Of its four stages, at strides 4, 8, 16, 32.
         projection: From the trunk to the shared space: `linear` or `mlp`, for a ResNet `attention`.
         width: D, of the space that pictures and words share.
@@ -83,16 +89,25 @@ VIT_MINI = VitConfig(width=96, heads=3, patch=16, grid=6, blocks=1)
 
 def build(config: ClipConfig) -> Clip:
     """Build both towers with random weights, in evaluation mode."""
-    text = CLIPTextCfg(CONTEXT_LENGTH, width=config.text_width, heads=config.text_width // 64, layers=config.text_layers)
+    text = CLIPTextCfg(
+        CONTEXT_LENGTH, width=config.text_width, heads=config.text_width // 64, layers=config.text_layers
+    )
     if config.trunk in RESNETS:
         blocks, side = RESNETS[config.trunk]
         vision = CLIPVisionCfg(layers=blocks, width=config.channels[0] // 4, image_size=side)
         return Clip(config.width, vision, text, quick_gelu=True).eval()
     trunk = timm_name(config.trunk)
-    vision = CLIPVisionCfg(timm_model_name=trunk, timm_pool="", timm_proj=config.projection, timm_drop_path=DROP_PATH, image_size=320)
+    vision = CLIPVisionCfg(
+        timm_model_name=trunk, timm_pool="", timm_proj=config.projection, timm_drop_path=DROP_PATH, image_size=320
+    )
     clip = Clip(config.width, vision, text)
     if config.trunk in CONVNEXTS:
-        shape = {"depths": CONVNEXTS[config.trunk], "dims": config.channels, "ls_init_value": LAYER_SCALE, "conv_mlp": False}
+        shape = {
+            "depths": CONVNEXTS[config.trunk],
+            "dims": config.channels,
+            "ls_init_value": LAYER_SCALE,
+            "conv_mlp": False,
+        }
         clip.visual.trunk = timm.create_model(trunk, num_classes=0, global_pool="", **shape)
         clip.visual.head.proj = nn.Linear(config.channels[-1], config.width, bias=False)
     return clip.eval()
@@ -104,7 +119,8 @@ def timm_name(trunk: str) -> str:
 
 
 def build_vit(config: VitConfig, *, layers: int, width: int) -> VisionTransformer:
-    """Build a whole vision transformer with random weights, as `VitBeginning` begins; `width` is D, of the shared space."""
+    """Build a whole vision transformer with random weights, as `VitBeginning` begins; `width` is D, of the shared
+    space."""
     side = config.patch * config.grid
     shape = {"width": config.width, "layers": layers, "heads": config.heads, "mlp_ratio": 4.0, "output_dim": width}
     return VisionTransformer(image_size=side, patch_size=config.patch, act_layer=QuickGELU, **shape)
@@ -169,7 +185,8 @@ def project_pixels(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B 
 
 
 def folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[nn.Module, nn.Identity]:
-    """A convolution that does what it and the batch norm after it did with fixed statistics, and nothing in the norm's place."""
+    """A convolution that does what it and the batch norm after it did with fixed statistics, and nothing in the norm's
+    place."""
     return fuse_conv_bn_eval(conv.eval(), norm.eval(), transpose=isinstance(conv, nn.ConvTranspose2d)), nn.Identity()
 
 
@@ -228,7 +245,9 @@ def widened(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
-def attend_regions(pool: AttentionPool2d, x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q D"]:
+def attend_regions(
+    pool: AttentionPool2d, x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]
+) -> Float[Tensor, "B Q D"]:
     """Pool by CLIP's attention with the mean of the picture as the one query, its keys limited to each mask.
 
     The query is the same for every mask, so that it meets the keys once.
@@ -240,12 +259,15 @@ def attend_regions(pool: AttentionPool2d, x: Float[Tensor, "B C h w"], masks: Fl
     key, value = (projection(placed).unflatten(-1, (pool.num_heads, -1)) for projection in (pool.k_proj, pool.v_proj))
     logits = torch.einsum("bmc,bnmc->bmn", query, key) / query.shape[-1] ** 0.5
     outside = masks.flatten(2)[:, None] < 0.5  # (B, 1, Q, h·w)
-    weights = logits[:, :, None].masked_fill(outside, torch.finfo(logits.dtype).min).softmax(dim=-1)  # (B, heads, Q, h·w)
+    weights = (
+        logits[:, :, None].masked_fill(outside, torch.finfo(logits.dtype).min).softmax(dim=-1)
+    )  # (B, heads, Q, h·w)
     return pool.c_proj(torch.einsum("bmqn,bnmc->bqmc", weights, value).flatten(2))
 
 
 def resize_positions(positions: Float[Tensor, "G C"], size: tuple[int, int]) -> Float[Tensor, "N C"]:
-    """Resize the position embeddings of a square grid, but the first (of the whole picture), bilinearly to another grid."""
+    """Resize the position embeddings of a square grid, but the first (of the whole picture), bilinearly to another
+    grid."""
     side = round((len(positions) - 1) ** 0.5)
     grid = positions[1:].T.unflatten(1, (side, side))[None]  # (1, C, side, side)
     resized = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
@@ -262,7 +284,9 @@ class VitBeginning(nn.Module):
         self.class_embedding = nn.Parameter(torch.randn(config.width) / config.width**0.5)
         self.positional_embedding = nn.Parameter(torch.randn(config.grid**2 + 1, config.width) / config.width**0.5)
         self.ln_pre = nn.LayerNorm(config.width)
-        self.blocks = nn.ModuleList(ResidualAttentionBlock(config.width, config.heads, act_layer=QuickGELU) for _ in range(config.blocks))
+        self.blocks = nn.ModuleList(
+            ResidualAttentionBlock(config.width, config.heads, act_layer=QuickGELU) for _ in range(config.blocks)
+        )
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B C h w"]:
         tokens, grid = vit_tokens(self, pixels)
@@ -279,8 +303,11 @@ def beginning_of(vit: Mapping[str, Tensor], config: VitConfig) -> dict[str, Tens
     return {name: renamed[name] for name in wanted}
 
 
-def vit_tokens(vit: VitBeginning | VisionTransformer, pixels: Float[Tensor, "B 3 H W"]) -> tuple[Float[Tensor, "B N C"], torch.Size]:
-    """Cut a picture into patches, and give each its place; return the tokens, that of the whole picture first, and the patches' grid."""
+def vit_tokens(
+    vit: VitBeginning | VisionTransformer, pixels: Float[Tensor, "B 3 H W"]
+) -> tuple[Float[Tensor, "B N C"], torch.Size]:
+    """Cut a picture into patches, and give each its place; return the tokens, that of the whole picture first, and the
+    patches' grid."""
     patches = vit.conv1(pixels)  # (B, C, h, w)
     tokens = torch.cat([vit.class_embedding.expand(len(pixels), 1, -1), patches.flatten(2).transpose(1, 2)], dim=1)
     grid = patches.shape[-2:]
@@ -298,7 +325,8 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
     for prompt, ids in zip(prompts, tokens, strict=True):
         if len(ids) > CONTEXT_LENGTH:
             raise ValueError(
-                f"The prompt {prompt[:60] + '…' if len(prompt) > 60 else prompt!r} has {len(ids)} tokens; CLIP reads {CONTEXT_LENGTH}. "
+                f"The prompt {prompt[:60] + '…' if len(prompt) > 60 else prompt!r} has {len(ids)} tokens; "
+                f"CLIP reads {CONTEXT_LENGTH}. "
                 "Use a shorter word or phrase."
             )
     return tokens
@@ -311,7 +339,8 @@ def token_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
 
 
 def encode_picture(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:
-    """Bring a whole picture of any size to the space shared with words, by a ConvNeXt: the mean over the picture, through CLIP's head."""
+    """Bring a whole picture of any size to the space shared with words, by a ConvNeXt: the mean over the picture,
+    through CLIP's head."""
     x32 = stage_maps(clip, pixels)[-1]
     return pool_regions(clip, x32, torch.ones_like(x32[:, :1]))[:, 0]
 
@@ -322,8 +351,11 @@ def encode_by_vit(vit: VisionTransformer, pixels: Float[Tensor, "B 3 H W"]) -> F
     return vit.ln_post(vit.transformer(tokens)[:, 0]) @ vit.proj
 
 
-def contrastive_loss(pictures: Float[Tensor, "B D"], captions: Float[Tensor, "B D"], scale: Float[Tensor, ""]) -> Float[Tensor, ""]:
-    """CLIP's loss of unit vectors, compared across all processes, in full precision: half of it can't tell large logits apart."""
+def contrastive_loss(
+    pictures: Float[Tensor, "B D"], captions: Float[Tensor, "B D"], scale: Float[Tensor, ""]
+) -> Float[Tensor, ""]:
+    """CLIP's loss of unit vectors, compared across all processes, in full precision: half of it can't tell large logits
+    apart."""
     rank, count = (distributed.get_rank(), distributed.get_world_size()) if distributed.is_initialized() else (0, 1)
     with torch.autocast(pictures.device.type, enabled=False):
         return ClipLoss(gather_with_grad=True, rank=rank, world_size=count)(pictures, captions, scale)
@@ -332,7 +364,8 @@ def contrastive_loss(pictures: Float[Tensor, "B D"], captions: Float[Tensor, "B 
 def encode_tokens(clip: Clip, tokens: Int[Tensor, "S L"]) -> Float[Tensor, "S D"]:
     """Encode prompts of L ≤ 77 tokens, zero-padded after their end token.
 
-    Attention is causal and the end token is the last that counts, so cutting a batch to its longest prompt changes nothing.
+    Attention is causal and the end token is the last that counts, so cutting a batch to its longest prompt changes
+    nothing.
     """
     length = tokens.shape[1]
     x = clip.token_embedding(tokens) + clip.positional_embedding[:length]  # (S, L, W)

@@ -26,11 +26,18 @@ def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None
         }
         for region in result.regions
     ]
-    return {"images": [_image(result, image_id, file_name)], "categories": _categories(result), "annotations": annotations}
+    return {
+        "images": [_image(result, image_id, file_name)],
+        "categories": _categories(result),
+        "annotations": annotations,
+    }
 
 
-def to_panoptic(result: "Segmentation", *, image_id: int, file_name: str | None, segments_file: str) -> dict[str, list[dict]]:
-    """Describe panoptic segments as a COCO panoptic data set of one image, whose ids lie in the picture `segments_file`.
+def to_panoptic(
+    result: "Segmentation", *, image_id: int, file_name: str | None, segments_file: str
+) -> dict[str, list[dict]]:
+    """Describe panoptic segments as a COCO panoptic data set of one image, whose ids lie in the picture
+    `segments_file`.
 
     Raises:
         ValueError: The result is not panoptic.
@@ -49,7 +56,11 @@ def to_panoptic(result: "Segmentation", *, image_id: int, file_name: str | None,
         for region in result.regions
     ]
     annotation = {"image_id": image_id, "file_name": segments_file, "segments_info": segments}
-    return {"images": [_image(result, image_id, file_name)], "categories": _categories(result), "annotations": [annotation]}
+    return {
+        "images": [_image(result, image_id, file_name)],
+        "categories": _categories(result),
+        "annotations": [annotation],
+    }
 
 
 def panoptic_image(result: "Segmentation") -> "Image":
@@ -69,7 +80,8 @@ def panoptic_image(result: "Segmentation") -> "Image":
 def _check_panoptic(result: "Segmentation") -> None:
     if result.task != "panoptic":
         raise ValueError(
-            f"The panoptic format needs a panoptic result; this one is {result.task}. Ask an EOV-Seg model for task='panoptic'."
+            f"The panoptic format needs a panoptic result; this one is {result.task}. "
+            "Ask an EOV-Seg model for task='panoptic'."
         )
 
 
@@ -80,7 +92,10 @@ def _image(result: "Segmentation", image_id: int, file_name: str | None) -> dict
 
 
 def _categories(result: "Segmentation") -> list[dict]:
-    return [{"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(result.vocabulary)]
+    return [
+        {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)}
+        for label, entry in enumerate(result.vocabulary)
+    ]
 
 
 def corner_and_size(box: tuple[int, int, int, int]) -> list[int]:

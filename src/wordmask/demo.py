@@ -57,11 +57,14 @@ def draw_sample(number: int) -> tuple[Image.Image, list[str]]:
     scene = draw_scene(FIRST["demo"] + number, SCENES)
     words, there = words_for(scene, FIRST["demo"] + number)
     absent = [word for word in words if word.removesuffix(" [stuff]") not in there]
-    return Image.fromarray(scene.rgb), [word for word in words if word not in absent] + absent[:: len(absent) // SAMPLE_OTHERS]
+    return Image.fromarray(scene.rgb), [word for word in words if word not in absent] + absent[
+        :: len(absent) // SAMPLE_OTHERS
+    ]
 
 
 def words_for(scene: Scene, number: int) -> tuple[list[str], set[str]]:
-    """What to look for in a scene: its own words, all materials, and some things that are not there; and the names that are there."""
+    """What to look for in a scene: its own words, all materials, and some things that are not there; and the names that
+    are there."""
     there = {name.name if isinstance(name, Composition) else name for name in scene.names}
     order = RandomState(number % 2**32).permutation(len(UNSEEN))
     others = [UNSEEN[place].name for place in order if UNSEEN[place].name not in there][:OTHERS]
@@ -72,6 +75,10 @@ def sheet(shown: list[Shown]) -> Image.Image:
     """One row per scene: the picture, then what each model found."""
     first = shown[0].results
     rows = [
-        [Image.fromarray(one.results[MODELS[0]].picture), *(result.draw(legend=False) for result in one.results.values())] for one in shown
+        [
+            Image.fromarray(one.results[MODELS[0]].picture),
+            *(result.draw(legend=False) for result in one.results.values()),
+        ]
+        for one in shown
     ]
     return lay_out(rows, ["the picture", *(f"{name}, {result.task}" for name, result in first.items())])

@@ -1,6 +1,7 @@
 """`wordmask doctor`: what this machine has, what will be used, what is cached, what is missing and how to get it.
 
-Quick, and it never fails: torch, which takes seconds to import and may be broken, is asked in a process of its own, for a limited time.
+Quick, and it never fails: torch, which takes seconds to import and may be broken, is asked in a process of its own, for
+a limited time.
 """
 
 import json
@@ -29,10 +30,11 @@ FLAGS = {  # what a fast bfloat16 goes by: on Linux, in Apple's lists
 ASK_TORCH = """
 import json, torch
 from wordmask.settings import choose_device, choose_precision
-cuda = [torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count())] if torch.cuda.is_available() else []
+cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
 device = choose_device("auto")
 print(json.dumps({
-    "device": str(device), "precision": choose_precision("auto", device), "threads": torch.get_num_threads(), "cuda": cuda,
+    "device": str(device), "precision": choose_precision("auto", device), "threads": torch.get_num_threads(),
+    "cuda": [torch.cuda.get_device_name(number) for number in range(cards)],
     "cuda_version": torch.version.cuda, "mps": torch.backends.mps.is_available(),
 }))
 """
@@ -58,7 +60,9 @@ def examine(wait: float) -> dict[str, object]:
         "models": _safely(_models),
         "extras": _safely(_extras),
     }
-    found["uses"] = child if isinstance(child, dict) else _safely(lambda: _answer(child, wait - (time.monotonic() - begin)))
+    found["uses"] = (
+        child if isinstance(child, dict) else _safely(lambda: _answer(child, wait - (time.monotonic() - begin)))
+    )
     return found
 
 
@@ -67,7 +71,9 @@ def report_lines(found: dict[str, object]) -> list[str]:
     sections = {
         "hardware": _cpu_lines,
         "uses": _uses_lines,
-        "versions": lambda versions: [", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())],
+        "versions": lambda versions: [
+            ", ".join(f"{name} {version or 'MISSING'}" for name, version in versions.items())
+        ],
         "cache": _cache_lines,
         "models": _model_lines,
         "extras": _extra_lines,
@@ -106,7 +112,8 @@ def _answer(child: subprocess.Popen, wait: float) -> dict[str, object]:
     except subprocess.TimeoutExpired:
         child.kill()
         child.communicate()
-        return {"problem": "torch did not answer in time, as when it is imported for the first time. Run again, or give it --wait 60."}
+        late = "torch did not answer in time, as when it is imported for the first time"
+        return {"problem": f"{late}. Run again, or give it --wait 60."}
     if child.returncode:
         last = (errors.strip().splitlines() or [f"exit status {child.returncode}"])[-1]
         return {"problem": f"torch cannot be used: {last}"}
@@ -121,7 +128,11 @@ def _cpu() -> dict[str, object]:
         words = set((lines.get("flags") or lines.get("Features") or "").split())
     elif platform.system() == "Darwin":
         settings = subprocess.run(
-            ["sysctl", "machdep.cpu.brand_string", "hw.optional"], capture_output=True, text=True, timeout=1, check=False
+            ["sysctl", "machdep.cpu.brand_string", "hw.optional"],
+            capture_output=True,
+            text=True,
+            timeout=1,
+            check=False,
         )
         lines = dict(_pairs(settings.stdout))
         name = lines.get("machdep.cpu.brand_string", name)
@@ -147,9 +158,14 @@ def _memory() -> int | None:
 
 def _cache() -> dict[str, object]:
     folder = cache_folder()
-    weights = [{"file": path.name, "bytes": path.stat().st_size} for path in sorted(weights_folder().glob("*")) if path.is_file()]
+    weights = [
+        {"file": path.name, "bytes": path.stat().st_size}
+        for path in sorted(weights_folder().glob("*"))
+        if path.is_file()
+    ]
     text = [
-        {"file": path.name, "bytes": path.stat().st_size, "phrases": _phrases(path)} for path in sorted((folder / "text").glob("*.sqlite"))
+        {"file": path.name, "bytes": path.stat().st_size, "phrases": _phrases(path)}
+        for path in sorted((folder / "text").glob("*.sqlite"))
     ]
     return {"folder": str(folder), "weights": weights, "text": text}
 
@@ -174,8 +190,14 @@ def _model(name: str, place: OnHub | OnDrive | InPackage) -> dict[str, object]:
         return {"name": name, "offline": True, "where": str(ready) if ready else "in the package", "get": None}
     get = f"wordmask segment PICTURE WORD --model {name}"
     if isinstance(place, OnHub):
-        fetched = [path.name for path in _hub_folder(place.repository).glob("snapshots/*/**/*") if path.suffix in CHECKPOINT_FILES]
-        where = f"huggingface.co/{place.repository}" + (f"; fetched, not converted: {', '.join(fetched)}" if fetched else "")
+        fetched = [
+            path.name
+            for path in _hub_folder(place.repository).glob("snapshots/*/**/*")
+            if path.suffix in CHECKPOINT_FILES
+        ]
+        where = f"huggingface.co/{place.repository}" + (
+            f"; fetched, not converted: {', '.join(fetched)}" if fetched else ""
+        )
         return {"name": name, "offline": False, "where": where, "get": get}
     if _version("gdown") is None:
         get = f"pip install 'wordmask[drive]', then {get}"
@@ -195,21 +217,30 @@ def _extras() -> list[dict[str, object]]:
             needs.setdefault(match[2], []).append(match[1])
     lacking = {extra: [name for name in names if _version(name) is None] for extra, names in needs.items()}
     return [
-        {"name": extra, "missing": names, "get": f"pip install 'wordmask[{extra}]'" if names else None} for extra, names in lacking.items()
+        {"name": extra, "missing": names, "get": f"pip install 'wordmask[{extra}]'" if names else None}
+        for extra, names in lacking.items()
     ]
 
 
 def _cpu_lines(cpu: dict) -> list[str]:
     memory = f", {cpu['memory'] / 2**30:.0f} GiB" if cpu["memory"] else ""
     cores = f"{cpu['cores']} cores" + (f", {cpu['usable']} of them for us" if cpu["usable"] != cpu["cores"] else "")
-    return [f"{cpu['name']}: {cores}{memory}; " + ", ".join(f"{flag} {'yes' if has else 'no'}" for flag, has in cpu["flags"].items())]
+    return [
+        f"{cpu['name']}: {cores}{memory}; "
+        + ", ".join(f"{flag} {'yes' if has else 'no'}" for flag, has in cpu["flags"].items())
+    ]
 
 
 def _uses_lines(uses: dict) -> list[str]:
     cuda = (
-        f"CUDA {uses['cuda_version']}: {', '.join(uses['cuda'])}" if uses["cuda"] else f"no CUDA device (torch is built for {_built(uses)})"
+        f"CUDA {uses['cuda_version']}: {', '.join(uses['cuda'])}"
+        if uses["cuda"]
+        else f"no CUDA device (torch is built for {_built(uses)})"
     )
-    return [f"{uses['device']} in {uses['precision']}, {uses['threads']} threads; {cuda}; {'MPS' if uses['mps'] else 'no MPS'}"]
+    return [
+        f"{uses['device']} in {uses['precision']}, {uses['threads']} threads; {cuda}; "
+        f"{'MPS' if uses['mps'] else 'no MPS'}"
+    ]
 
 
 def _built(uses: dict) -> str:
@@ -218,7 +249,9 @@ def _built(uses: dict) -> str:
 
 def _cache_lines(cache: dict) -> list[str]:
     def total(files: list[dict]) -> str:
-        return f"{sum(file['bytes'] for file in files) / 1e6:.1f} MB in {len(files)} file{'' if len(files) == 1 else 's'}"
+        return (
+            f"{sum(file['bytes'] for file in files) / 1e6:.1f} MB in {len(files)} file{'' if len(files) == 1 else 's'}"
+        )
 
     phrases = sum(file["phrases"] or 0 for file in cache["text"])
     return [cache["folder"], f"weights: {total(cache['weights'])}; text: {total(cache['text'])}, {phrases} phrases"]
@@ -235,6 +268,8 @@ def _model_lines(models: list[dict]) -> list[str]:
 
 def _extra_lines(extras: list[dict]) -> list[str]:
     return [
-        f"{extra['name']:10} ready" if not extra["missing"] else f"{extra['name']:10} lacks {', '.join(extra['missing'])}: {extra['get']}"
+        f"{extra['name']:10} ready"
+        if not extra["missing"]
+        else f"{extra['name']:10} lacks {', '.join(extra['missing'])}: {extra['get']}"
         for extra in extras
     ]

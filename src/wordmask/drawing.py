@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 COLOURS = 256
 FILL = 0.45  # opacity of a region's tint
 SIMILAR = 0.14  # distance in OKLab under which two colours of one picture are told apart with effort
-PNG_EFFORT = 1  # of 9: of a photograph a third of the default's time and a tenth more bytes; label maps are smaller at the default
+# of 9: of a photograph a third of the default's time and a tenth more bytes; label maps are smaller at the default
+PNG_EFFORT = 1
 ROWS_AT_ONCE = 256  # of a picture that are blended in floating point
 SMALLEST_FONT = 13  # pixels
 PAPER, INK, FAINT, SHADE = (255, 255, 255), (24, 24, 27), (113, 113, 122), (0, 0, 0, 150)
@@ -69,7 +70,9 @@ def lay_out(rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
     font = choose_font(titles, size=TITLE_SIZE)
     widths = [max(row[column].width for row in rows) for column in range(len(titles))]
     heights = [max(picture.height for picture in row) for row in rows]
-    page = Image.new("RGB", (sum(widths) + GAP * (len(widths) + 1), 2 * TITLE_SIZE + sum(heights) + GAP * len(heights)), "white")
+    page = Image.new(
+        "RGB", (sum(widths) + GAP * (len(widths) + 1), 2 * TITLE_SIZE + sum(heights) + GAP * len(heights)), "white"
+    )
     pen = ImageDraw.Draw(page)
     for column, title in enumerate(titles):
         left = GAP + sum(widths[:column]) + GAP * column
@@ -125,8 +128,8 @@ def outline(areas: np.ndarray, width: int) -> np.ndarray:
 def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
     """Give every region its own colour, by its id.
 
-    It is the palette's for its label, so that a class looks alike in all pictures, or the next that differs enough from those of regions
-    before it: so instances of one class are told apart.
+    It is the palette's for its label, so that a class looks alike in all pictures, or the next that differs enough from
+    those of regions before it: so instances of one class are told apart.
     """
     colours, taken = {}, np.empty((0, 3))
     oklab = _to_oklab(palette())
@@ -142,7 +145,8 @@ def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
 
 @cache
 def palette() -> np.ndarray:
-    """Colours, (256, 3) uint8, each as far as can be from those before it (in OKLab); none very dark, very light or grey."""
+    """Colours, (256, 3) uint8, each as far as can be from those before it (in OKLab); none very dark, very light or
+    grey."""
     steps = np.linspace(0, 255, 12).round()
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
     oklab = _to_oklab(grid)
@@ -162,7 +166,11 @@ def _to_oklab(colours: np.ndarray) -> np.ndarray:
     values = np.asarray(colours, np.float64) / 255
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     cones = linear @ np.array(
-        [[0.4122214708, 0.2119034982, 0.0883024619], [0.5363325363, 0.6806995451, 0.2817188376], [0.0514459929, 0.1073969566, 0.6299787005]]
+        [
+            [0.4122214708, 0.2119034982, 0.0883024619],
+            [0.5363325363, 0.6806995451, 0.2817188376],
+            [0.0514459929, 0.1073969566, 0.6299787005],
+        ]
     )
     return np.cbrt(cones) @ np.array(
         [
@@ -247,19 +255,28 @@ def text_width(text: str, font: ImageFont.FreeTypeFont) -> float:
     return sum(font.getlength(word) for word in text.split(" ")) + text.count(" ") * font.size * WORD_SPACE
 
 
-def write_text(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, fill: tuple[int, ...]) -> None:
-    """Write a line, `at` its left end at half its height, word by word: the font would kern some spaces away ("paper filer")."""
+def write_text(
+    pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, font: ImageFont.FreeTypeFont, fill: tuple[int, ...]
+) -> None:
+    """Write a line, `at` its left end at half its height, word by word: the font would kern some spaces away ("paper
+    filer")."""
     x, y = at
     for word in text.split(" "):
         pen.text((x, y), word, font=font, fill=fill, anchor="lm")
         x += font.getlength(word) + font.size * WORD_SPACE
 
 
-def _legend_entries(result: "Segmentation", names: list[str], colours: dict[int, Colour], font: ImageFont.FreeTypeFont) -> list[Entry]:
+def _legend_entries(
+    result: "Segmentation", names: list[str], colours: dict[int, Colour], font: ImageFont.FreeTypeFont
+) -> list[Entry]:
     def share(area: int) -> str:
         return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 100 else "<1%"
 
-    seen = set(np.unique(result.segments).tolist()) if result.task == "instance" else {region.id for region in result.shown}
+    seen = (
+        set(np.unique(result.segments).tolist())
+        if result.task == "instance"
+        else {region.id for region in result.shown}
+    )
 
     def note(region: "Region") -> str:
         return f"{share(region.area)} · score {region.score:.2f}{'' if region.id in seen else ' · hidden'}"
@@ -271,7 +288,9 @@ def _legend_entries(result: "Segmentation", names: list[str], colours: dict[int,
     if len(names) > LEGEND_ENTRIES:
         entries.append(Entry(None, [f"… and {len(names) - LEGEND_ENTRIES} more"], ""))
     if len(result.regions) > len(names):
-        entries.append(Entry(None, [f"{len(result.regions) - len(names)} with a score below {LEAST_SHOWN}"], "not drawn"))
+        entries.append(
+            Entry(None, [f"{len(result.regions) - len(names)} with a score below {LEAST_SHOWN}"], "not drawn")
+        )
     if result.unlabelled_area:
         entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
     return entries
@@ -304,4 +323,10 @@ def _draw_entry(pen: ImageDraw.ImageDraw, at: tuple[int, int], entry: Entry, fon
     x = x + 1.4 * line
     for number, name in enumerate(entry.lines):
         write_text(pen, (x, y + (number + 0.5) * line), name, font, INK)
-    write_text(pen, (x + text_width(f"{entry.lines[-1]}  ", font), y + (len(entry.lines) - 0.5) * line), entry.note, font, FAINT)
+    write_text(
+        pen,
+        (x + text_width(f"{entry.lines[-1]}  ", font), y + (len(entry.lines) - 0.5) * line),
+        entry.note,
+        font,
+        FAINT,
+    )

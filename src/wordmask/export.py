@@ -1,7 +1,9 @@
-"""`wordmask export`: a model → graphs that run elsewhere and take the words as an input. Nothing is written that was not checked.
+"""`wordmask export`: a model → graphs that run elsewhere and take the words as an input. Nothing is written that was
+not checked.
 
-Two graphs: `model`, from pixels and the vectors of words to the raw output, and `text`, from tokens to those vectors. Beside them
-`model.json` says what they want, `tokenizer.json` makes tokens of words, and `runtime.py`, which needs no torch, puts all together.
+Two graphs: `model`, from pixels and the vectors of words to the raw output, and `text`, from tokens to those vectors.
+Beside them `model.json` says what they want, `tokenizer.json` makes tokens of words, and `runtime.py`, which needs no
+torch, puts all together.
 """
 
 import json
@@ -43,7 +45,10 @@ OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
 MOST_APART = 1e-3  # between two unit vectors of a phrase
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # where CLIP's tokeniser cuts a text
-TRACED, CHECKED = (5, 0.75, 2), (41, 1.25, 1)  # words, height over width, pictures: nothing of the second is as in the first
+TRACED, CHECKED = (
+    (5, 0.75, 2),
+    (41, 1.25, 1),
+)  # words, height over width, pictures: nothing of the second is as in the first
 Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
 
 
@@ -57,7 +62,9 @@ class ErrSegGraph(nn.Module):
         super().__init__()
         self.model = model
 
-    def forward(self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"], keep: int) -> tuple[Tensor, Tensor]:
+    def forward(
+        self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"], keep: int
+    ) -> tuple[Tensor, Tensor]:
         classes = embeddings.shape[0]
         words = Words(embeddings, torch.arange(classes), torch.ones(classes, dtype=torch.bool))
         raw = self.model(pixels, words, keep=keep)
@@ -75,7 +82,11 @@ class EovSegGraph(nn.Module):
         self.model = model
 
     def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "S D"], owner: Int[Tensor, " S"], seen: Bool[Tensor, " T"]
+        self,
+        pixels: Float[Tensor, "B 3 H W"],
+        embeddings: Float[Tensor, "S D"],
+        owner: Int[Tensor, " S"],
+        seen: Bool[Tensor, " T"],
     ) -> tuple[Tensor, Tensor]:
         raw = self.model(pixels, Words(embeddings, owner, seen))
         return raw.class_logits, raw.mask_logits
@@ -106,7 +117,9 @@ class Case(NamedTuple):
     text: dict[str, object]
 
 
-def export(segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = False, say: Callable[[str], None] = print) -> list[Path]:
+def export(
+    segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = False, say: Callable[[str], None] = print
+) -> list[Path]:
     """Record both graphs, check them against the model on other words and another size, and only then write the folder.
 
     Args:
@@ -119,14 +132,19 @@ def export(segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = F
         The files written.
 
     Raises:
-        ValueError: An unknown format, a package that is missing, a folder in the way, or a graph that differs from the model.
+        ValueError: An unknown format, a package that is missing, a folder in the way, or a graph that differs from the
+            model.
     """
     check_form(form)
     model, folder = segmenter.model, at_home(folder)
     if folder.exists() and not (overwrite and folder.is_dir()):
-        raise ValueError(f"{str(folder)!r} exists. Choose another name, or let it be replaced (--overwrite), if it is a folder.")
+        raise ValueError(
+            f"{str(folder)!r} exists. Choose another name, or let it be replaced (--overwrite), if it is a folder."
+        )
     if segmenter.device.type != "cpu" or segmenter.precision != "float32":
-        raise ValueError(f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32.")
+        raise ValueError(
+            f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32."
+        )
     check_writable(folder.parent)
     graphs = {"model": GRAPHS[model.family](model), "text": TextGraph(model)}
     traced, checked = (example(segmenter, *sizes) for sizes in (TRACED, CHECKED))
@@ -169,7 +187,7 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-# Recording --------------------------------------------------------------------------------------------------------------------------
+# Recording ------------------------------------------------------------------------------------------------------------
 
 
 def example(segmenter: Segmenter, words: int, shape: float, pictures: int) -> Case:
@@ -216,7 +234,11 @@ def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
         return
     written = file.with_suffix(".onnx")
     names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
-    settings = {"opset_version": OPSET, "custom_translation_table": translations(), "optimize": False}  # it takes + 1e-8 for + 0
+    settings = {
+        "opset_version": OPSET,
+        "custom_translation_table": translations(),
+        "optimize": False,
+    }  # it takes + 1e-8 for + 0
     torch.onnx.export(program, **names, **settings, dynamo=True, verbose=False).save(written, external_data=False)
     if file.suffix == ".xml":
         import openvino
@@ -226,13 +248,16 @@ def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
 
 
 def translations() -> dict[Callable, Callable]:
-    """What torch's exporter to ONNX lacks: attention over more than four axes, and sorting that keeps the order of equals."""
+    """What torch's exporter to ONNX lacks: attention over more than four axes, and sorting that keeps the order of
+    equals."""
     from onnxscript import opset20 as op
 
     def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         axes = list(range(len(query.shape)))
         axes[-1], axes[-2] = axes[-2], axes[-1]
-        logits = op.Mul(op.MatMul(query, op.Transpose(key, perm=axes)), op.Constant(value_float=scale or query.shape[-1] ** -0.5))
+        logits = op.Mul(
+            op.MatMul(query, op.Transpose(key, perm=axes)), op.Constant(value_float=scale or query.shape[-1] ** -0.5)
+        )
         if attn_mask is not None:
             logits = op.Add(logits, attn_mask)
         return op.MatMul(op.Softmax(logits, axis=-1), value)
@@ -245,14 +270,17 @@ def translations() -> dict[Callable, Callable]:
 
 
 def tokenizer():
-    """CLIP's tokeniser for those who have no torch; it takes text that is cleaned and in lower case, as `runtime` does."""
+    """CLIP's tokeniser for those who have no torch; it takes text that is cleaned and in lower case, as `runtime`
+    does."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 
     ids, pairs = token_tables()
     made = Tokenizer(models.BPE(vocab=ids, merges=pairs, end_of_word_suffix="</w>"))
     cut = pre_tokenizers.Split(Regex(PIECES), behavior="removed", invert=True)
     made.add_special_tokens(["<start_of_text>", "<end_of_text>"])
-    made.pre_tokenizer = pre_tokenizers.Sequence([cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
+    made.pre_tokenizer = pre_tokenizers.Sequence(
+        [cut, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]
+    )
     return made
 
 
@@ -272,20 +300,23 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
         "end": ids[-1],
         "most_tokens": CONTEXT_LENGTH,
         "input": {**asdict(wanted), "stride": PADDING},
-        "keep": model.default_keep and [[least, model.default_keep(max(least, large - 1))] for least in (1, large)],  # from so many classes
+        "keep": model.default_keep
+        and [[least, model.default_keep(max(least, large - 1))] for least in (1, large)],  # from so many classes
         "stuff": sorted(stuff_words()),
         "seen": sorted(segmenter.training_names),
     }
 
 
-# Checking ---------------------------------------------------------------------------------------------------------------------------
+# Checking -------------------------------------------------------------------------------------------------------------
 
 
 def open_graph(file: Path, graph: nn.Module) -> Graph:
     """A written graph → a function from named arrays to a list of arrays."""
     if file.suffix != ".pt2":
         return runtime.open_graph(file)
-    program = torch.export.load(file).module(check_guards=False)  # they would rule out what works: one word for one picture
+    program = torch.export.load(file).module(
+        check_guards=False
+    )  # they would rule out what works: one word for one picture
 
     @torch.no_grad()
     def run(**inputs: np.ndarray) -> list[np.ndarray]:
@@ -306,18 +337,25 @@ def compare(graph: nn.Module, written: Graph, case: dict[str, object]) -> str:
         ValueError: Too far.
     """
     ours = [output.numpy() for output in as_tuple(graph(*case.values()))]
-    theirs = written(**{name: value.numpy() if isinstance(value, Tensor) else np.array(value) for name, value in case.items()})
+    theirs = written(
+        **{name: value.numpy() if isinstance(value, Tensor) else np.array(value) for name, value in case.items()}
+    )
     sizes = ", ".join(
-        f"{name} {'×'.join(map(str, value.shape))}" if isinstance(value, Tensor) else f"{name} {value}" for name, value in case.items()
+        f"{name} {'×'.join(map(str, value.shape))}" if isinstance(value, Tensor) else f"{name} {value}"
+        for name, value in case.items()
     )
     if isinstance(graph, TextGraph):
         apart = float(np.linalg.norm(ours[0] - theirs[0], axis=1).max())
         if not apart <= MOST_APART:
-            raise ValueError(f"The exported words differ: vectors are up to {apart:.2g} apart. Nothing was written. {REPORT}")
+            raise ValueError(
+                f"The exported words differ: vectors are up to {apart:.2g} apart. Nothing was written. {REPORT}"
+            )
         return f"vectors at most {apart:.1e} apart from PyTorch's on {sizes}"
     equal = float((best_classes(graph, ours) == best_classes(graph, theirs)).mean())
     if not equal >= LEAST_EQUAL:
-        raise ValueError(f"The exported graph differs: {equal:.2%} of pixels have the same class. Nothing was written. {REPORT}")
+        raise ValueError(
+            f"The exported graph differs: {equal:.2%} of pixels have the same class. Nothing was written. {REPORT}"
+        )
     furthest = max(float(np.abs(a - b).max()) for a, b in zip(ours, theirs, strict=True) if a.shape == b.shape)
     return f"{equal:.3%} of pixels have PyTorch's class, values at most {furthest:.1e} apart, on {sizes}"
 

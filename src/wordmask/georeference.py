@@ -1,4 +1,5 @@
-"""Where on Earth a picture lies: read from GeoTIFFs, and written with label maps. Needs rasterio; without it nothing is kept."""
+"""Where on Earth a picture lies: read from GeoTIFFs, and written with label maps. Needs rasterio; without it nothing is
+kept."""
 
 import struct
 from pathlib import Path
@@ -59,6 +60,13 @@ def write_geotiff(path: Path, labels: np.ndarray, place: Georeference, unlabelle
     import rasterio
 
     height, width = labels.shape
-    form = {"driver": "GTiff", "compress": "deflate", "height": height, "width": width, "count": 1, "dtype": labels.dtype.name}
+    form = {
+        "driver": "GTiff",
+        "compress": "deflate",
+        "height": height,
+        "width": width,
+        "count": 1,
+        "dtype": labels.dtype.name,
+    }
     with rasterio.open(path, "w", crs=place.crs, transform=place.transform, nodata=unlabelled, **form) as raster:
         raster.write(labels, 1)

@@ -21,7 +21,10 @@ from wordmask.writing import at_home
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
-MEAN, STD = (123.675, 116.280, 103.530), (58.395, 57.120, 57.375)  # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
+MEAN, STD = (
+    (123.675, 116.280, 103.530),
+    (58.395, 57.120, 57.375),
+)  # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
 PADDING = 32  # pixels, the coarsest stride
 OPENING = threading.Lock()
 
@@ -35,8 +38,8 @@ class ImageInput:
     Args:
         shortest_edge: Pixels; the picture is first resized to this, antialiased, on 8 bits …
         longest_edge: … unless its longer edge would exceed this.
-        square: The normalised picture is then stretched to a square of this side, bilinearly, without antialiasing; None keeps its shape
-            and pads zeros at the right and the bottom to a multiple of 32.
+        square: The normalised picture is then stretched to a square of this side, bilinearly, without antialiasing;
+            None keeps its shape and pads zeros at the right and the bottom to a multiple of 32.
         mean: Subtracted from RGB in 0–255.
         std: Divides the difference.
     """
@@ -63,10 +66,11 @@ class Frame:
     padded: tuple[int, int] | None = None
 
     def restore_strips(self, maps: Float[Tensor, "K h w"]) -> Iterator[Float[Tensor, "K s W"]]:
-        """Bring maps on the model's grid back to the original picture, bilinearly, some rows at a time from top to bottom.
+        """Bring maps on the model's grid back to the original picture, bilinearly, some rows at a time from top to
+        bottom.
 
-        Where the picture was padded, maps are brought to the padded input, cropped, and brought to the original, as the references do.
-        Bilinear resizing is separable: first all rows, still narrow; then strip by strip all columns.
+        Where the picture was padded, maps are brought to the padded input, cropped, and brought to the original, as the
+        references do. Bilinear resizing is separable: first all rows, still narrow; then strip by strip all columns.
         """
         width = self.original[1]
         rows = max(1, STRIP_ENTRIES // (max(1, len(maps)) * max(width, self.padded[1] if self.padded else 0)))
@@ -89,7 +93,9 @@ class Frame:
 def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Float[Tensor, "3 H W"], Frame]:
     """Resize and normalise an RGB picture as `wanted` says."""
     height, width = picture.shape[:2]
-    new_height, new_width = shortest_edge_size(height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge)
+    new_height, new_width = shortest_edge_size(
+        height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge
+    )
     small = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
     pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
@@ -97,7 +103,9 @@ def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Fl
         padded = input_size(height, width, wanted)
         pixels = F.pad(pixels, (0, padded[1] - new_width, 0, padded[0] - new_height))
         return pixels, Frame((height, width), (new_height, new_width), padded)
-    pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[0]  # (3, R, R)
+    pixels = F.interpolate(pixels[None], size=(wanted.square, wanted.square), mode="bilinear", align_corners=False)[
+        0
+    ]  # (3, R, R)
     return pixels, Frame((height, width))
 
 
@@ -105,7 +113,9 @@ def input_size(height: int, width: int, wanted: ImageInput) -> tuple[int, int]:
     """(height, width) of the pixels that `prepare` makes of a picture."""
     if wanted.square is not None:
         return wanted.square, wanted.square
-    new_height, new_width = shortest_edge_size(height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge)
+    new_height, new_width = shortest_edge_size(
+        height, width, shortest=wanted.shortest_edge, longest=wanted.longest_edge
+    )
     return -(-new_height // PADDING) * PADDING, -(-new_width // PADDING) * PADDING
 
 
@@ -133,8 +143,8 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
     Orientation from EXIF is applied; transparency is laid on white; 16-bit values are scaled from 0–65535.
 
     Args:
-        picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1, 3 or 4 first),
-            uint8, uint16, or float in [0, 1]; channels in the order RGB.
+        picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1,
+            3 or 4 first), uint8, uint16, or float in [0, 1]; channels in the order RGB.
 
     Raises:
         ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
@@ -148,7 +158,9 @@ def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
     if isinstance(picture, bytes | bytearray | memoryview):
         return _from_file(io.BytesIO(bytes(picture)), f"{len(picture)} bytes", len(picture))
     if not isinstance(picture, str | Path):
-        raise ValueError(f"A picture came as {type(picture).__name__}; expected a path, bytes, a PIL image, an array or a tensor.")
+        raise ValueError(
+            f"A picture came as {type(picture).__name__}; expected a path, bytes, a PIL image, an array or a tensor."
+        )
     if not str(picture).strip():
         raise ValueError("The name of the picture is empty; expected a path.")
     path = at_home(picture)
@@ -173,16 +185,21 @@ def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name:
     except Image.DecompressionBombError:
         limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
         raise ValueError(
-            f"The {name} is too large: the limit is {limit:.0f} million pixels, against files made to fill the memory. Shrink it, or raise "
+            f"The {name} is too large: the limit is {limit:.0f} million pixels, against files made to fill the "
+            "memory. Shrink it, or raise "
             "PIL.Image.MAX_IMAGE_PIXELS if you trust it."
         ) from None
     except UnidentifiedImageError:
-        raise ValueError(f"The {name} is not a picture that can be read: its content is of no known picture format.") from None
+        raise ValueError(
+            f"The {name} is not a picture that can be read: its content is of no known picture format."
+        ) from None
     except PermissionError:
         raise ValueError(f"The {name} may not be read. Change its permissions, or ask its owner.") from None
     except MemoryError:
         raise
-    except Exception as error:  # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
+    except (
+        Exception
+    ) as error:  # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
         raise ValueError(f"The {name} is damaged or ends early: {error}. Fetch or export it again.") from None
     return _from_pil(upright, name)
 
@@ -216,7 +233,10 @@ def _from_array(array: np.ndarray, name: str) -> np.ndarray:
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in CHANNELS:
-        raise ValueError(f"The {name} has shape {array.shape}; expected H×W, H×W×3 or H×W×4 (tensors also 3×H×W), one picture at a time.")
+        raise ValueError(
+            f"The {name} has shape {array.shape}; expected H×W, H×W×3 or H×W×4 (tensors also 3×H×W), one picture at a "
+            "time."
+        )
     if 0 in array.shape:
         raise ValueError(f"The {name} is empty, of shape {array.shape}; expected at least 1×1 pixels.")
     array = _to_uint8(array, name)
@@ -236,7 +256,10 @@ def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
         raise ValueError(f"The {name} holds {array.dtype}; expected uint8, uint16, or floats in [0, 1].")
     low, high = float(array.min()), float(array.max())
     if not (low >= 0 and high <= 1):  # also false for NaN
-        raise ValueError(f"The {name} holds floats from {low:.9g} to {high:.9g}; expected [0, 1]. Clip them, divide by 255, or pass uint8.")
+        raise ValueError(
+            f"The {name} holds floats from {low:.9g} to {high:.9g}; expected [0, 1]. "
+            "Clip them, divide by 255, or pass uint8."
+        )
     return (array * 255 + 0.5).astype(np.uint8)
 
 
@@ -251,5 +274,7 @@ def _channels_last(picture: Tensor) -> np.ndarray:
     if array.ndim != 3 or array.shape[0] not in CHANNELS:
         return array
     if array.shape[2] in CHANNELS:
-        raise ValueError(f"The tensor's shape {array.shape} may mean channels first or last; pass an array, H×W×3, instead.")
+        raise ValueError(
+            f"The tensor's shape {array.shape} may mean channels first or last; pass an array, H×W×3, instead."
+        )
     return np.moveaxis(array, 0, -1)

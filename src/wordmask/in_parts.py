@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 
 
-def in_parts(block: Callable[..., Tensor], *maps: Tensor, size: int, dim: int = 1, into: Tensor | None = None) -> Tensor:
+def in_parts(
+    block: Callable[..., Tensor], *maps: Tensor, size: int, dim: int = 1, into: Tensor | None = None
+) -> Tensor:
     """Apply a block that sees every place along an axis alone to `size` of them at a time, one at least.
 
-    All go at once where gradients are recorded, which keep everything; through a graph, which can't count parts; and on CUDA, where wide
-    products are faster.
+    All go at once where gradients are recorded, which keep everything; through a graph, which can't count parts; and on
+    CUDA, where wide products are faster.
 
     Args:
         block: Gives one tensor with as many places along the axis.

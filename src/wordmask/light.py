@@ -1,6 +1,8 @@
-"""What else imports torchvision and timm imports this first: they come without torch's compiler, which takes seconds to import.
+"""What else imports torchvision and timm imports this first: they come without torch's compiler, which takes seconds to
+import.
 
-Both ask it for a trifle when they are imported, and get it here from a stand-in. Whoever compiles a model later gets the real one.
+Both ask it for a trifle when they are imported, and get it here from a stand-in. Whoever compiles a model later gets
+the real one.
 """
 
 import sys
@@ -14,7 +16,8 @@ COMPILER = "torch._dynamo"
 
 
 def stand_in() -> dict[str, ModuleType]:
-    """Modules that tell torchvision that no device can be compiled for, and give timm its functions back as they are."""
+    """Modules that tell torchvision that no device can be compiled for, and give timm its functions back as they
+    are."""
     package, answers = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
     package.__path__, package.utils = [], answers
     package.disable = _as_it_is
@@ -40,7 +43,8 @@ def without_compiler() -> Iterator[None]:
 
 
 def import_all() -> None:
-    """Import what asks for the compiler; should a new version ask for more than the stand-in has, then with the compiler."""
+    """Import what asks for the compiler; should a new version ask for more than the stand-in has, then with the
+    compiler."""
     try:
         with without_compiler():
             _import_all()

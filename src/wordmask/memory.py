@@ -17,10 +17,11 @@ OWN_PAGES = 2**28  # a block from this size on comes from the system, and goes b
 
 
 def keep_freed_memory() -> None:
-    """Have blocks that were freed used again; by default every large one comes from the system anew, cleared page by page.
+    """Have blocks that were freed used again; by default every large one comes from the system anew, cleared page by
+    page.
 
-    That takes a fifth to a third of a model's time on a CPU. It changes the whole process, so that it is for those who own it: the
-    command line and its workers do it, the library doesn't. Without GNU's C library it does nothing.
+    That takes a fifth to a third of a model's time on a CPU. It changes the whole process, so that it is for those who
+    own it: the command line and its workers do it, the library doesn't. Without GNU's C library it does nothing.
     """
     if (library := _gnu()) is not None:
         library.mallopt(MMAP_THRESHOLD, OWN_PAGES)
@@ -39,7 +40,8 @@ def _gnu() -> ctypes.CDLL | None:
 
 
 def peak_memory(action: Callable[[], object], device: "torch.device") -> dict[str, int] | None:
-    """Bytes in use at the highest, and before: of a GPU's memory; on a Linux CPU of the whole process; elsewhere unknown."""
+    """Bytes in use at the highest, and before: of a GPU's memory; on a Linux CPU of the whole process; elsewhere
+    unknown."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,5 @@
-"""Work on many things that overlaps: prepared ahead in threads, run in groups of a kind, finished in threads, handed out in order."""
+"""Work on many things that overlaps: prepared ahead in threads, run in groups of a kind, finished in threads, handed
+out in order."""
 
 import os
 from collections import deque
@@ -34,12 +35,14 @@ class Steps(Generic[Item, Ready, Raw, Result]):
         return self.finish(self.run([self.prepare(item)])[0])
 
 
-def overlapping(items: Iterable[Item], steps: Steps[Item, Ready, Raw, Result], *, group: int, threads: int) -> Iterator[Result | Exception]:
+def overlapping(
+    items: Iterable[Item], steps: Steps[Item, Ready, Raw, Result], *, group: int, threads: int
+) -> Iterator[Result | Exception]:
     """Go through items, of which there may be no end; give each one's result, or its error, in the order of the items.
 
     Items are taken in the thread of whoever asks for results; if that fails, the results of those taken come first.
-    Which items are run together follows from their order and kinds alone, never from who is quick: the same items give the same groups. A
-    group that doesn't fill up waits for `2 · group` later items at most.
+    Which items are run together follows from their order and kinds alone, never from who is quick: the same items give
+    the same groups. A group that doesn't fill up waits for `2 · group` later items at most.
 
     Args:
         group: How many of a kind are run together.
@@ -56,7 +59,9 @@ def overlapping(items: Iterable[Item], steps: Steps[Item, Ready, Raw, Result], *
             for (number, _), raw in zip(members, _run_each(steps.run, [ready for _, ready in members]), strict=True):
                 results[number] = raw if isinstance(raw, Exception) else pool.submit(steps.finish, raw)
 
-        for place, ready in enumerate(ahead(_until_failure(items, failures), steps.prepare, pool, most=threads + group)):
+        for place, ready in enumerate(
+            ahead(_until_failure(items, failures), steps.prepare, pool, most=threads + group)
+        ):
             if isinstance(ready, Exception):
                 results[place] = ready
             else:
@@ -76,8 +81,11 @@ def overlapping(items: Iterable[Item], steps: Steps[Item, Ready, Raw, Result], *
         raise failures[0]
 
 
-def ahead(items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, *, most: int) -> Iterator[Result | Exception]:
-    """Work on items in the pool; give each one's result, or its error, in order. At most `most` are begun and not yet given.
+def ahead(
+    items: Iterable[Item], work: Callable[[Item], Result], pool: Executor, *, most: int
+) -> Iterator[Result | Exception]:
+    """Work on items in the pool; give each one's result, or its error, in order. At most `most` are begun and not yet
+    given.
 
     Items are taken in the thread of whoever asks for results. If that fails, the results of those taken come first.
     """

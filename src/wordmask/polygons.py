@@ -11,8 +11,8 @@ STEPS = ((0, 1), (1, 0), (0, -1), (-1, 0))  # (rows, columns): right, down, left
 def to_polygons(mask: np.ndarray) -> list[list[Ring]]:
     """Outline every connected part of a mask, (H, W) bool: its outer ring first, then one ring per hole.
 
-    Rings are corners [x, y] in pixels, from the left upper edge of the picture; the last is not the first again. Pixels that touch at a
-    corner only belong to different parts. Filled by the even-odd rule, the rings give the mask again.
+    Rings are corners [x, y] in pixels, from the left upper edge of the picture; the last is not the first again. Pixels
+    that touch at a corner only belong to different parts. Filled by the even-odd rule, the rings give the mask again.
     """
     padded = np.pad(np.asarray(mask, bool), 1)
     parts, count = ndimage.label(padded)
@@ -40,7 +40,8 @@ def _edges(padded: np.ndarray) -> list[Edge]:
 
 
 def _follow(left: set[Edge], start: Edge) -> Ring:
-    """Walk round from `start`, take the edges out of those left, and note the corners; where two parts touch, turn right."""
+    """Walk round from `start`, take the edges out of those left, and note the corners; where two parts touch, turn
+    right."""
     ring, edge = [], start
     while not ring or edge != start:
         row, column = edge[0] + STEPS[edge[2]][0], edge[1] + STEPS[edge[2]][1]

@@ -1,4 +1,5 @@
-"""Raw tensors + Frame → what is seen: one label per pixel, panoptic segments, or instances; each with its confidence and the runner-up."""
+"""Raw tensors + Frame → what is seen: one label per pixel, panoptic segments, or instances; each with its confidence
+and the runner-up."""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -25,11 +26,13 @@ class PixelReading(NamedTuple):
 
 
 class Segments(NamedTuple):
-    """Panoptic segments: every pixel belongs to one at most. Ids count from 1; 0 is nothing. N segments in the order of their ids.
+    """Panoptic segments: every pixel belongs to one at most. Ids count from 1; 0 is nothing. N segments in the order of
+    their ids.
 
     The confidence of a pixel, class probability × mask probability of the query that wins it, is there on request.
-    The score of a segment is the mean, over its pixels, of class probability × mask probability. Its runner-up is its second-best class, -1
-    if there is no other; the share is its probability over that of the best. A segment of stuff may come from several queries.
+    The score of a segment is the mean, over its pixels, of class probability × mask probability. Its runner-up is its
+    second-best class, -1 if there is no other; the share is its probability over that of the best. A segment of stuff
+    may come from several queries.
     """
 
     ids: Int[Tensor, "H W"]
@@ -54,35 +57,41 @@ class Instances(NamedTuple):
     bits: UInt8[np.ndarray, "M H W8"]
 
 
-# Semantic ---------------------------------------------------------------------------------------------------------------------------
+# Semantic -------------------------------------------------------------------------------------------------------------
 
 
 def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame: Frame) -> PixelReading:
     """Bring the probabilities of the kept classes to the original picture and rank them at every pixel.
 
-    Equal to the reference, which fills T maps with 0 for the classes not kept and takes the argmax. The picture is read in strips: memory
-    grows with neither T nor K.
+    Equal to the reference, which fills T maps with 0 for the classes not kept and takes the argmax. The picture is read
+    in strips: memory grows with neither T nor K.
 
     Args:
         logits: Of one picture; the sigmoid is the probability.
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
     classes = kept.int()
-    return PixelReading(*_join((rank_classes(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())), frame))
+    return PixelReading(
+        *_join((rank_classes(maps, classes) for maps in frame.restore_strips(logits.float().sigmoid())), frame)
+    )
 
 
-def read_query_semantic(class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], frame: Frame) -> PixelReading:
+def read_query_semantic(
+    class_logits: Float[Tensor, "Q T1"], mask_logits: Float[Tensor, "Q h w"], frame: Frame
+) -> PixelReading:
     """Sum class probability × mask probability over the queries, and rank the classes at every pixel.
 
-    Equal to ranking T maps of the whole picture: some rows and some classes are seen at a time, and only the best two are remembered. The
-    sum can exceed 1, the confidence cannot.
+    Equal to ranking T maps of the whole picture: some rows and some classes are seen at a time, and only the best two
+    are remembered. The sum can exceed 1, the confidence cannot.
 
     Args:
         class_logits: Of one picture, void last.
         mask_logits: The sigmoid is the probability.
     """
     class_probs = class_logits.float().softmax(dim=-1)[:, :-1].T  # (T, Q)
-    return PixelReading(*_join((rank_queries(class_probs, maps.sigmoid()) for maps in frame.restore_strips(mask_logits.float())), frame))
+    return PixelReading(
+        *_join((rank_queries(class_probs, maps.sigmoid()) for maps in frame.restore_strips(mask_logits.float())), frame)
+    )
 
 
 def rank_queries(class_probs: Float[Tensor, "T Q"], masks: Float[Tensor, "Q s W"]) -> PixelReading:
@@ -93,7 +102,9 @@ def rank_queries(class_probs: Float[Tensor, "T Q"], masks: Float[Tensor, "Q s W"
         sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
         part = rank_classes(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
         reading = part if reading is None else _better_two(reading, part)
-    return reading._replace(confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1))
+    return reading._replace(
+        confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1)
+    )
 
 
 def rank_classes(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
@@ -107,7 +118,10 @@ def rank_classes(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> Pi
 def _better_two(first: PixelReading, second: PixelReading) -> PixelReading:
     """Rank two readings of the same pixels; of equals, a class of the first reading comes first."""
     ahead = first.confidence >= second.confidence
-    best, confidence = torch.where(ahead, first.best, second.best), torch.where(ahead, first.confidence, second.confidence)
+    best, confidence = (
+        torch.where(ahead, first.best, second.best),
+        torch.where(ahead, first.confidence, second.confidence),
+    )
     left = torch.where(ahead, first.runner_up, first.best)  # what each reading still has for the second place
     right = torch.where(ahead, second.best, second.runner_up)
     left_confidence = torch.where(ahead, first.runner_up_confidence, first.confidence).masked_fill(left < 0, -1.0)
@@ -127,7 +141,7 @@ def _join(strips: Iterator[tuple[Tensor, ...]], frame: Frame) -> list[Tensor]:
     return whole
 
 
-# Panoptic ---------------------------------------------------------------------------------------------------------------------------
+# Panoptic -------------------------------------------------------------------------------------------------------------
 
 
 class _Claims(NamedTuple):
@@ -154,13 +168,15 @@ def read_panoptic(
 ) -> Segments:
     """Give every pixel to the query that is surest of it, and keep the queries that win most of their masks.
 
-    Only queries whose best class is not void are brought to full resolution, some rows at a time. The device is asked once for all queries.
+    Only queries whose best class is not void are brought to full resolution, some rows at a time. The device is asked
+    once for all queries.
 
     Args:
         class_logits: Of one picture, void last.
         things: Which classes are counted; segments of the others merge, class by class.
         threshold: Queries whose class probability is not above are dropped; the paper's is 0.
-        overlap: A query survives if the pixels it won are at least this share of those its mask covers; the paper's is 0.8.
+        overlap: A query survives if the pixels it won are at least this share of those its mask covers; the paper's is
+            0.8.
         per_pixel: Also return the confidence of every pixel.
     """
     probs = class_logits.float().softmax(dim=-1)
@@ -169,9 +185,13 @@ def read_panoptic(
     scores, classes = scores[kept], classes[kept]
     claims = _claim(mask_logits[kept].float(), scores, frame, per_pixel=per_pixel)
     rival_probs, rivals = second_best(probs[kept, :-1], classes)
-    counts = torch.stack([claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept]).T.tolist()
+    counts = torch.stack(
+        [claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept]
+    ).T.tolist()
     table, queries = number_segments(counts, overlap)
-    numbers = torch.tensor([*table, 0], dtype=torch.int16, device=claims.winner.device)  # the 0 is for no queries at all
+    numbers = torch.tensor(
+        [*table, 0], dtype=torch.int16, device=claims.winner.device
+    )  # the 0 is for no queries at all
     rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
     ids = torch.cat([numbers[part.int()] for part in rows]).mul_(claims.inside)
     evidence, shares = (claims.evidence / FINE).tolist(), (rival_probs / scores).tolist()
@@ -180,12 +200,16 @@ def read_panoptic(
         area, total = sum(counts[k][2] for k in members), sum(evidence[k] for k in members)
         largest = max(members, key=lambda k: counts[k][2])
         origins = [counts[k][6] for k in members]
-        segments.append((counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest], origins))
+        segments.append(
+            (counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest], origins)
+        )
     columns = zip(*segments, strict=True) if segments else ((), (), (), (), (), ())
     return Segments(ids, claims.confidence, *(list(column) for column in columns))
 
 
-def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], frame: Frame, *, per_pixel: bool) -> _Claims:
+def _claim(
+    mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], frame: Frame, *, per_pixel: bool
+) -> _Claims:
     device = scores.device
     counts = [torch.zeros(len(scores), dtype=torch.long, device=device) for _ in range(4)]
     if len(mask_logits) == 0:
@@ -204,7 +228,9 @@ def _claim(mask_logits: Float[Tensor, "K h w"], scores: Float[Tensor, " K"], fra
 
 def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> _Claims:
     covers = masks >= 0.5
-    confidence, winner = (masks * scores[:, None, None]).max(dim=0)  # argmax takes six times as long on a CPU (docs/log.md)
+    confidence, winner = (masks * scores[:, None, None]).max(
+        dim=0
+    )  # argmax takes six times as long on a CPU (docs/log.md)
     inside = covers.gather(0, winner[None])[0]
     zeros = torch.zeros(len(scores), dtype=torch.long, device=winner.device)
     chosen = winner.flatten()
@@ -239,14 +265,16 @@ def number_segments(counts: list[list[int]], overlap: float) -> tuple[list[int],
     return table, queries
 
 
-def second_best(probs: Float[Tensor, "N T"], classes: Int[Tensor, " N"]) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
+def second_best(
+    probs: Float[Tensor, "N T"], classes: Int[Tensor, " N"]
+) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
     """The best class but the given one, and its probability; -1 and 0 if there is no other."""
     if probs.shape[1] < 2:
         return torch.zeros_like(probs[:, 0]), torch.full_like(classes, -1)
     return probs.scatter(1, classes[:, None], -1.0).max(dim=1)
 
 
-# Instances --------------------------------------------------------------------------------------------------------------------------
+# Instances ------------------------------------------------------------------------------------------------------------
 
 
 def read_instances(
@@ -257,9 +285,11 @@ def read_instances(
     frame: Frame,
     most: int = 100,
 ) -> Instances:
-    """Take the most probable pairs of query and class, things only; score = class probability × mean mask probability inside.
+    """Take the most probable pairs of query and class, things only; score = class probability × mean mask probability
+    inside.
 
-    Only the masks of those queries are brought to full resolution, each once, some rows at a time. Empty masks give no instance.
+    Only the masks of those queries are brought to full resolution, each once, some rows at a time. Empty masks give no
+    instance.
 
     Args:
         class_logits: Of one picture, void last.
@@ -279,7 +309,9 @@ def read_instances(
     order = order[areas[mask][order] > 0]
     columns = (tensor[order].tolist() for tensor in (classes, scores, rivals, areas[mask], boxes[mask], mask))
     classes, scores, rivals, areas, boxes, mask = columns
-    return Instances(classes, [min(1.0, score) for score in scores], rivals, areas, [tuple(box) for box in boxes], mask, bits)
+    return Instances(
+        classes, [min(1.0, score) for score in scores], rivals, areas, [tuple(box) for box in boxes], mask, bits
+    )
 
 
 def _measure(
@@ -289,7 +321,9 @@ def _measure(
     count, (height, width), device = len(mask_logits), frame.original, mask_logits.device
     areas, sums = torch.zeros(count, dtype=torch.long, device=device), torch.zeros(count, device=device)
     rows, columns = (torch.zeros(count, side, dtype=torch.bool, device=device) for side in (height, width))
-    bits = np.empty((count, height, -(-width // 8)), np.uint8)  # whole at once: parts left between strips would fill the heap with gaps
+    bits = np.empty(
+        (count, height, -(-width // 8)), np.uint8
+    )  # whole at once: parts left between strips would fill the heap with gaps
     row = 0
     for maps in frame.restore_strips(mask_logits):
         inside, here = maps > 0, slice(row, row + maps.shape[1])

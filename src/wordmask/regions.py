@@ -43,8 +43,8 @@ class Region:
         name: Of its class.
         label: Of its class, an index into the vocabulary.
         thing: Whether the class is countable.
-        score: In [0, 1]: the mean over its pixels of their probability, or of a segment's class probability × mask probability; of an
-            instance class probability × mean mask probability.
+        score: In [0, 1]: the mean over its pixels of their probability, or of a segment's class probability × mask
+            probability; of an instance class probability × mean mask probability.
         area: Pixels.
         box: (left, top, right, bottom) in pixels, right and bottom exclusive.
         runner_up: The class that it, or most of its pixels, would have had otherwise, if any.
@@ -82,7 +82,9 @@ class Region:
         return {name: getattr(self, name) for name in names} | {"box": list(self.box)}
 
 
-def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.ndarray, runner_up: np.ndarray) -> list[Region]:
+def find_regions(
+    labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.ndarray, runner_up: np.ndarray
+) -> list[Region]:
     """List the classes present, largest first, each with its score, box and most frequent runner-up.
 
     Args:
@@ -94,7 +96,9 @@ def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.n
     for start in range(0, len(labels), ROWS_AT_ONCE):  # numpy turns all values that it counts into 64 bits first
         rows = slice(start, start + ROWS_AT_ONCE)
         areas += np.bincount(labels[rows].ravel(), minlength=len(vocabulary))[: len(vocabulary)]
-        sums += np.bincount(labels[rows].ravel(), weights=confidence[rows].ravel(), minlength=len(vocabulary))[: len(vocabulary)]
+        sums += np.bincount(labels[rows].ravel(), weights=confidence[rows].ravel(), minlength=len(vocabulary))[
+            : len(vocabulary)
+        ]
     regions = []
     for label in np.argsort(-areas, kind="stable")[: np.count_nonzero(areas)].tolist():
         entry, mask = vocabulary.classes[label], labels == label
@@ -106,12 +110,20 @@ def find_regions(labels: np.ndarray, vocabulary: Vocabulary, *, confidence: np.n
         rival = vocabulary.classes[int(rivals.argmax())].name if rivals.any() else None
         score = min(1.0, float(sums[label] / areas[label]))
         pixels = Painted(labels, label)
-        regions.append(Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), box, rival, pixels))
+        regions.append(
+            Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), box, rival, pixels)
+        )
     return regions
 
 
 def find_segments(
-    ids: np.ndarray, vocabulary: Vocabulary, *, classes: list[int], scores: list[float], areas: list[int], runners_up: list[int]
+    ids: np.ndarray,
+    vocabulary: Vocabulary,
+    *,
+    classes: list[int],
+    scores: list[float],
+    areas: list[int],
+    runners_up: list[int],
 ) -> tuple[np.ndarray, list[Region]]:
     """List panoptic segments, largest first; return the map of their ids, and them.
 
@@ -127,7 +139,9 @@ def find_segments(
     for new, old in enumerate(wanted, 1):
         label, pixels = classes[old], Painted(segments, new)
         entry, rival = vocabulary.classes[label], _name(vocabulary, runners_up[old])
-        regions.append(Region(new, entry.name, label, entry.thing, scores[old], areas[old], _box(pixels.to_mask()), rival, pixels))
+        regions.append(
+            Region(new, entry.name, label, entry.thing, scores[old], areas[old], _box(pixels.to_mask()), rival, pixels)
+        )
     return segments, sorted(regions, key=lambda region: -region.area)
 
 

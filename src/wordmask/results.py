@@ -14,7 +14,11 @@ def semantic_result(reading: PixelReading, origin: dict, *, per_pixel: bool) -> 
     labels, runner_up = as_labels(best, len(vocabulary)), as_labels(second, len(vocabulary))
     labels[confidence < origin["settings"]["threshold"]] = unlabelled_value(len(vocabulary))
     regions = find_regions(labels, vocabulary, confidence=confidence, runner_up=runner_up)
-    details = {"confidence": confidence, "runner_up": runner_up, "runner_up_confidence": second_confidence} if per_pixel else {}
+    details = (
+        {"confidence": confidence, "runner_up": runner_up, "runner_up_confidence": second_confidence}
+        if per_pixel
+        else {}
+    )
     return Segmentation(labels=labels, regions=regions, **origin, **details)
 
 

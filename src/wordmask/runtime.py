@@ -1,7 +1,7 @@
 """Run an exported model: a picture and words → labels, names and scores. Needs no torch, and nothing else of wordmask.
 
-`wordmask export` puts a copy beside the graphs: `python runtime.py street.jpg road "car, automobile" sky`. It needs numpy, pillow,
-tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, K or Q maps, H W pixels, h w a grid.
+`wordmask export` puts a copy beside the graphs: `python runtime.py street.jpg road "car, automobile" sky`. It needs
+numpy, pillow, tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, K or Q maps, H W pixels, h w a grid.
 """
 
 import html
@@ -22,7 +22,8 @@ Region = NamedTuple("Region", [("id", int), ("name", str), ("label", int), ("sco
 
 
 class Found(NamedTuple):
-    """Labels (H, W), -1 where there is none; ids of regions (H, W), 0 where there is none; regions, largest first, areas in pixels."""
+    """Labels (H, W), -1 where there is none; ids of regions (H, W), 0 where there is none; regions, largest first,
+    areas in pixels."""
 
     labels: np.ndarray
     ids: np.ndarray
@@ -38,7 +39,9 @@ class Runtime:
         self.model, self.text = (open_graph(Path(folder, self.about["files"][name])) for name in ("model", "text"))
         self.stuff, self.seen, self.vectors = set(self.about["stuff"]), set(self.about["seen"]), {}
 
-    def __call__(self, picture, words: list[str], *, task: str | None = None, keep: int | None = None, overlap: float = 0.8) -> Found:
+    def __call__(
+        self, picture, words: list[str], *, task: str | None = None, keep: int | None = None, overlap: float = 0.8
+    ) -> Found:
         """Find what words name in a picture, a path or a PIL image. Settings mean what they do to `wordmask segment`.
 
         Raises:
@@ -46,11 +49,17 @@ class Runtime:
         """
         task, classes = task or self.about["tasks"][0], [self.read_word(word) for word in words]
         if not classes or task not in self.about["tasks"]:
-            raise ValueError(f"Came: {len(classes)} words, task {task!r}; expected a word or more, and {' or '.join(self.about['tasks'])}.")
+            raise ValueError(
+                f"Came: {len(classes)} words, task {task!r}; expected a word or more, and "
+                f"{' or '.join(self.about['tasks'])}."
+            )
         groups = [names if self.about["synonyms"] == "each" else names[:1] for names, _ in classes]
         names, things = [group[0] for group in groups], np.array([thing for _, thing in classes])
         pixels, frame = self.prepare(read_picture(picture))
-        given = {"pixels": pixels, "embeddings": np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])}
+        given = {
+            "pixels": pixels,
+            "embeddings": np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group]),
+        }
         if self.about["family"] == "err-seg":
             own = next(most for least, most in reversed(self.about["keep"]) if len(names) >= least)
             logits, kept = self.model(**given, keep=np.array(min(keep or own, len(names))))
@@ -79,7 +88,9 @@ class Runtime:
             rows = [[self.about["start"], *self.tokenizer.encode(text).ids, self.about["end"]] for text in cleaned]
             longest = max(map(len, rows))
             if longest > self.about["most_tokens"]:
-                raise ValueError(f"{phrase[:60]!r} is too long: CLIP reads {self.about['most_tokens']} tokens. Use a shorter phrase.")
+                raise ValueError(
+                    f"{phrase[:60]!r} is too long: CLIP reads {self.about['most_tokens']} tokens. Use a shorter phrase."
+                )
             tokens = np.array([[row + [0] * (longest - len(row)) for row in rows]], np.int64)
             self.vectors[phrase] = self.text(tokens=tokens)[0]
         return self.vectors[phrase]
@@ -107,7 +118,8 @@ class Frame(NamedTuple):
     padded: tuple[int, int] | None = None
 
     def strips(self, maps: np.ndarray, most: int):
-        """Bring maps (K, h, w) back to the picture, some rows at a time: (rows, maps). So many maps, `most`, are in memory at once."""
+        """Bring maps (K, h, w) back to the picture, some rows at a time: (rows, maps). So many maps, `most`, are in
+        memory at once."""
         tall = self.restore(maps, 0)
         many = max(1, STRIP_ENTRIES // (max(1, most) * max(self.original[1], self.padded[1] if self.padded else 0)))
         return ((slice(y, y + many), self.restore(tall[:, y : y + many], 1)) for y in range(0, self.original[0], many))
@@ -118,21 +130,31 @@ class Frame(NamedTuple):
         return resize(maps, self.original[axis], axis + 1)
 
 
-def read_semantic(maps: np.ndarray, classes: np.ndarray, frame: Frame, names: list[str], weights: np.ndarray | None = None) -> Found:
-    """Label every pixel with its most probable class: of maps of probabilities, or sums of mask probabilities by `weights` (T, Q)."""
+def read_semantic(
+    maps: np.ndarray, classes: np.ndarray, frame: Frame, names: list[str], weights: np.ndarray | None = None
+) -> Found:
+    """Label every pixel with its most probable class: of maps of probabilities, or sums of mask probabilities by
+    `weights` (T, Q)."""
     labels, confidence = np.empty(frame.original, np.int32), np.empty(frame.original, np.float32)
     for rows, strip in frame.strips(maps, max(len(maps), len(classes))):
         probs = strip if weights is None else np.tensordot(weights, sigmoid(strip), 1)
         labels[rows], confidence[rows] = classes[probs.argmax(axis=0)], np.minimum(probs.max(axis=0), 1)
     areas, sums = np.bincount(labels.ravel()), np.bincount(labels.ravel(), confidence.ravel())
-    order, table = [label for label in np.argsort(-areas, kind="stable").tolist() if areas[label]], np.zeros(len(names), np.int32)
+    order, table = (
+        [label for label in np.argsort(-areas, kind="stable").tolist() if areas[label]],
+        np.zeros(len(names), np.int32),
+    )
     table[order] = np.arange(1, len(order) + 1)
-    regions = [Region(n, names[label], label, float(sums[label] / areas[label]), int(areas[label])) for n, label in enumerate(order, 1)]
+    regions = [
+        Region(n, names[label], label, float(sums[label] / areas[label]), int(areas[label]))
+        for n, label in enumerate(order, 1)
+    ]
     return Found(labels, table[labels], regions)
 
 
 def read_panoptic(probs, mask_logits, frame: Frame, names: list[str], *, things: np.ndarray, overlap: float) -> Found:
-    """Give every pixel to the query that is surest of it; keep the queries that win most of their masks; stuff merges by class."""
+    """Give every pixel to the query that is surest of it; keep the queries that win most of their masks; stuff merges
+    by class."""
     kept = np.flatnonzero(probs.argmax(axis=1) != len(names))
     classes, scores, count = probs.argmax(axis=1)[kept], probs.max(axis=1)[kept], len(kept)
     winner = np.full(frame.original, -1)  # -1 outside the winner's own mask
@@ -175,7 +197,9 @@ def same_phrase(phrase: str) -> str:
 
 def read_picture(picture) -> Image.Image:
     """Upright RGB; transparency is laid on white."""
-    image = ImageOps.exif_transpose(picture if isinstance(picture, Image.Image) else Image.open(picture)).convert("RGBA")
+    image = ImageOps.exif_transpose(picture if isinstance(picture, Image.Image) else Image.open(picture)).convert(
+        "RGBA"
+    )
     return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
 
 

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
 
-TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}  # COCO's formats
+TASK_ENDINGS = {
+    "semantic": (),
+    "panoptic": (".panoptic.png", ".panoptic.json"),
+    "instance": (".instances.json",),
+}  # COCO's formats
 GEO_ENDING = ".labels.tif"
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
@@ -34,10 +38,11 @@ class Segmentation:
     """A labelled picture.
 
     Args:
-        labels: (H, W), uint8 for up to 254 classes, else uint16; 0-based indices into `vocabulary`, `unlabelled` (255 or 65535) elsewhere.
-            Where instances overlap, the best one's; those with a score below 0.1 don't count.
+        labels: (H, W), uint8 for up to 254 classes, else uint16; 0-based indices into `vocabulary`, `unlabelled` (255
+            or 65535) elsewhere. Where instances overlap, the best one's; those with a score below 0.1 don't count.
         vocabulary: The words asked for.
-        regions: One per class present (semantic) or per segment (panoptic), largest first; or one per instance, best first.
+        regions: One per class present (semantic) or per segment (panoptic), largest first; or one per instance, best
+            first.
         picture: (H, W, 3) uint8, as it was read: upright.
         model: Its name.
         settings: What it was asked with.
@@ -46,7 +51,8 @@ class Segmentation:
         runner_up: Second-best label of every pixel, coded as `labels`; on request.
         runner_up_confidence: Its probability, (H, W) float32; on request.
         task: `semantic`, `panoptic` or `instance`.
-        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; of instances as `labels`. None if semantic.
+        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; of instances as `labels`. None if
+            semantic.
     """
 
     labels: np.ndarray
@@ -105,9 +111,9 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
-        Of a GeoTIFF, where rasterio is installed, `stem`.labels.tif is the label map with the same reference system and transform.
-        A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json: COCO's formats. What an
-        earlier result of another task left beside them is removed.
+        Of a GeoTIFF, where rasterio is installed, `stem`.labels.tif is the label map with the same reference system and
+        transform. A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json:
+        COCO's formats. What an earlier result of another task left beside them is removed.
         The files appear whole, and only when all are written; `stem`.masks.json comes last.
 
         Raises:
@@ -116,11 +122,17 @@ class Segmentation:
         """
         given, stem = stem, at_home(stem)
         if stem.name in ("", "..") or str(given).endswith(("/", os.sep)) or str(given) == "~":
-            raise ValueError(f"{str(given)!r} is a folder; give a name inside it, such as {str(Path(given) / 'street')!r}.")
-        contents = {stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()}
+            raise ValueError(
+                f"{str(given)!r} is a folder; give a name inside it, such as {str(Path(given) / 'street')!r}."
+            )
+        contents = {
+            stem.with_name(stem.name + ending): content for ending, content in self._contents(stem.name).items()
+        }
         blocked = [path for path in contents if path.is_dir()]
         if blocked:
-            raise ValueError(f"{str(blocked[0])!r} is a folder, where a result is to be written. Move it, or choose another name.")
+            raise ValueError(
+                f"{str(blocked[0])!r} is a folder, where a result is to be written. Move it, or choose another name."
+            )
         with ExitStack() as files:
             for path, content in reversed(contents.items()):
                 temporary = files.enter_context(atomic(path))
@@ -144,7 +156,10 @@ class Segmentation:
             "panoptic": lambda: (self.panoptic_image(), self.to_coco_panoptic(f"{stem}.panoptic.png")),
             "instance": lambda: (self.to_coco(),),
         }
-        contents = {".masks.png": partial(self.draw().save, compress_level=PNG_EFFORT), ".labels.png": self.label_image()}
+        contents = {
+            ".masks.png": partial(self.draw().save, compress_level=PNG_EFFORT),
+            ".labels.png": self.label_image(),
+        }
         contents |= {GEO_ENDING: write} if (write := self.geotiff()) else {}
         contents |= dict(zip(TASK_ENDINGS[self.task], own[self.task](), strict=True))
         return contents | {".masks.json": self.to_dict()}
@@ -156,7 +171,8 @@ class Segmentation:
         return Image.fromarray(self.labels)
 
     def geotiff(self) -> "Callable[[Path], None] | None":
-        """Return what writes the label map as a GeoTIFF that lies where the picture does, if that is known; needs rasterio."""
+        """Return what writes the label map as a GeoTIFF that lies where the picture does, if that is known; needs
+        rasterio."""
         place = read_georeference(self.source, self.size)
         return place and partial(write_geotiff, labels=self.labels, place=place, unlabelled=self.unlabelled)
 
@@ -171,18 +187,24 @@ class Segmentation:
             "settings": self.settings,
             "unlabelled": self.unlabelled,
             "unlabelled_area": self.unlabelled_area,
-            "classes": [{"label": label, "names": list(entry.names), "thing": entry.thing} for label, entry in enumerate(self.vocabulary)],
+            "classes": [
+                {"label": label, "names": list(entry.names), "thing": entry.thing}
+                for label, entry in enumerate(self.vocabulary)
+            ],
             "regions": regions,
         }
 
     def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
-        """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if None.
+        """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if
+        None.
 
         COCO counts categories from 1: `category_id` is the label plus 1. `bbox` is [left, top, width, height].
         """
         return coco.to_detection(self, image_id=image_id, file_name=file_name)
 
-    def to_coco_panoptic(self, segments_file: str, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
+    def to_coco_panoptic(
+        self, segments_file: str, image_id: int = 1, file_name: str | None = None
+    ) -> dict[str, list[dict]]:
         """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
 
         Args:
@@ -215,7 +237,8 @@ class Segmentation:
 
 
 def earlier_files(stem: Path) -> set[Path]:
-    """The COCO files of an earlier result of this name, by what its description says; none if we wrote no description."""
+    """The COCO files of an earlier result of this name, by what its description says; none if we wrote no
+    description."""
     try:
         task = json.loads(stem.with_name(stem.name + ".masks.json").read_text(encoding="utf-8"))["task"]
         return {stem.with_name(stem.name + ending) for ending in (GEO_ENDING, *TASK_ENDINGS[task])}

@@ -30,9 +30,13 @@ def check_settings(
         ValueError: One is out of range.
     """
     if keep is not None and not (isinstance(keep, Integral) and keep >= 1):
-        raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice.")
+        raise ValueError(
+            f"keep came as {keep!r}; expected a number of classes, at least 1, or nothing for the model's own choice."
+        )
     if most is not None and not (isinstance(most, Integral) and 1 <= most <= MOST_INSTANCES):
-        raise ValueError(f"most came as {most!r}; expected a number of instances, at least 1 and at most {MOST_INSTANCES}.")
+        raise ValueError(
+            f"most came as {most!r}; expected a number of instances, at least 1 and at most {MOST_INSTANCES}."
+        )
     if not (isinstance(threshold, Real) and 0 <= threshold <= 1):
         raise ValueError(f"threshold came as {threshold!r}; expected a probability in [0, 1].")
     if overlap is not None and not (isinstance(overlap, Real) and 0 <= overlap <= 1):
@@ -45,7 +49,12 @@ def check_settings(
         raise ValueError(f"tile came as {tile!r}; expected pixels, at least {LEAST_TILE}, or 'auto'.")
     tile = tile if tile in (None, "auto") else int(tile)
     keep, most = (None if number is None else int(number) for number in (keep, most))
-    numbers = {"keep": keep, "threshold": float(threshold), "overlap": None if overlap is None else float(overlap), "most": most}
+    numbers = {
+        "keep": keep,
+        "threshold": float(threshold),
+        "overlap": None if overlap is None else float(overlap),
+        "most": most,
+    }
     return numbers | {"background": background, "synonyms": synonyms, "tile": tile}
 
 
@@ -56,13 +65,17 @@ def choose_device(device: str) -> torch.device:
         ValueError: It is unknown, or this machine lacks it.
     """
     if device == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
+        return torch.device(
+            "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        )
     try:
         chosen = torch.device(device)
         torch.ones(1, device=chosen).item()
     except (RuntimeError, AssertionError, TypeError) as error:
         reason = str(error).splitlines()[0].split(". ")[0].removesuffix(".")[:160]
-        raise ValueError(f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps.") from None
+        raise ValueError(
+            f"The device {device!r} cannot be used here: {reason}. Choose auto, cpu, cuda or mps."
+        ) from None
     return chosen
 
 
@@ -80,7 +93,8 @@ def choose_precision(precision: str, device: torch.device) -> str:
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:
-    """Whether a device has instructions for bfloat16: CUDA from compute capability 8.0 on; CPUs with AMX or avx512_bf16."""
+    """Whether a device has instructions for bfloat16: CUDA from compute capability 8.0 on; CPUs with AMX or
+    avx512_bf16."""
     if device.type == "cuda":
         return torch.cuda.get_device_capability(device) >= (8, 0)
     if device.type != "cpu" or not hasattr(torch.cpu, "get_capabilities"):

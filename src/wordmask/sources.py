@@ -10,9 +10,30 @@ from pathlib import Path
 from wordmask.vocabulary import WORD_FILES
 from wordmask.writing import at_home
 
-PICTURE_FILES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".avif")
+PICTURE_FILES = (
+    ".jpg",
+    ".jpeg",
+    ".jpe",
+    ".jfif",
+    ".png",
+    ".webp",
+    ".bmp",
+    ".gif",
+    ".tif",
+    ".tiff",
+    ".ppm",
+    ".pgm",
+    ".jp2",
+    ".avif",
+)
 EXPLAINED = ".explain.png"
-OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif", EXPLAINED)  # what we write: never read again as input
+OWN_FILES = (
+    ".masks.png",
+    ".labels.png",
+    ".panoptic.png",
+    ".labels.tif",
+    EXPLAINED,
+)  # what we write: never read again as input
 PATH_STARTS = ("/", "./", "../", "~")
 GLOB_SIGNS = "*?["
 
@@ -28,8 +49,8 @@ class Source:
 def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[str]]:
     """Tell pictures from words, as a person would.
 
-    A picture is what ends like a picture file, a path that exists, or a glob that matches. A bare name that is also a folder here is a
-    picture where nothing but such names stand before it. Everything else is a word.
+    A picture is what ends like a picture file, a path that exists, or a glob that matches. A bare name that is also a
+    folder here is a picture where nothing but such names stand before it. Everything else is a word.
 
     Raises:
         ValueError: A words file among them, or a name that may be either: a folder with pictures, after files or words.
@@ -40,25 +61,34 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
             words.append(argument)  # refused as a blank word, never taken for the current folder
             continue
         if argument.lower().endswith(WORD_FILES) and _is(argument, Path.is_file):
-            raise ValueError(f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}.")
+            raise ValueError(
+                f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}."
+            )
         if _is(argument, Path.is_dir) and not _looks_like_path(argument):
             is_picture = not words and all(_is(picture, Path.is_dir) for picture in pictures)
             if not is_picture and any(_pictures_in(Path(argument), skip=None)):
                 raise ValueError(
-                    f"{argument!r} may be a word, or the folder here that holds pictures. Write ./{argument} for the folder, or give the "
+                    f"{argument!r} may be a word, or the folder here that holds pictures. "
+                    f"Write ./{argument} for the folder, or give the "
                     "words in one string: --words."
                 )
         else:
-            is_picture = _looks_like_path(argument) or _is(argument, Path.is_file) or (_is_glob(argument) and bool(_matches(argument)))
+            is_picture = (
+                _looks_like_path(argument)
+                or _is(argument, Path.is_file)
+                or (_is_glob(argument) and bool(_matches(argument)))
+            )
         (pictures if is_picture else words).append(argument)
     return pictures, words
 
 
-def find_pictures(arguments: Iterable[str], skip: Path | None = None, endings: tuple[str, ...] = PICTURE_FILES) -> list[Source]:
+def find_pictures(
+    arguments: Iterable[str], skip: Path | None = None, endings: tuple[str, ...] = PICTURE_FILES
+) -> list[Source]:
     """Open folders (with those inside them) and globs; give every picture a name of its own.
 
-    Results of a folder keep its structure; of several folders, below each one's name. Where two would still get the same name, the
-    file's ending is added, and then its folders, as far as the pictures differ.
+    Results of a folder keep its structure; of several folders, below each one's name. Where two would still get the
+    same name, the file's ending is added, and then its folders, as far as the pictures differ.
 
     Args:
         skip: A folder not to look into: the output's.
@@ -72,10 +102,16 @@ def find_pictures(arguments: Iterable[str], skip: Path | None = None, endings: t
     found: dict[Path, Source] = {}
     for argument in arguments:
         for source in _expand(argument, skip, endings):
-            stem = Path(at_home(argument).resolve().name) / source.stem if folders > 1 and _is(argument, Path.is_dir) else source.stem
+            stem = (
+                Path(at_home(argument).resolve().name) / source.stem
+                if folders > 1 and _is(argument, Path.is_dir)
+                else source.stem
+            )
             found.setdefault(source.path.resolve(), Source(source.path, stem))
     sources = list(found.values())
-    sources = [source for source in sources if not source.path.name.endswith(OWN_FILES)] or sources  # a shell's *.png brings them too
+    sources = [
+        source for source in sources if not source.path.name.endswith(OWN_FILES)
+    ] or sources  # a shell's *.png brings them too
     if not any(_is(str(source.path), Path.exists) for source in sources):
         names = " or ".join(repr(str(source.path)) for source in sources)
         raise ValueError(f"There is no picture {names}. Check the spelling and the current folder.")
@@ -112,7 +148,11 @@ def _expand(argument: str, skip: Path | None, endings: tuple[str, ...]) -> list[
         return [Source(file, file.relative_to(path).with_suffix("")) for file in inside]
     if _is(argument, Path.exists) or not _is_glob(argument):
         return [Source(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
-    files = [file for match in _matches(argument) for file in (sorted(_pictures_in(match, skip, endings)) if match.is_dir() else [match])]
+    files = [
+        file
+        for match in _matches(argument)
+        for file in (sorted(_pictures_in(match, skip, endings)) if match.is_dir() else [match])
+    ]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
     if not files:
         raise ValueError(f"No picture matches {argument!r}.")
@@ -131,11 +171,16 @@ def _pictures_in(folder: Path, skip: Path | None, endings: tuple[str, ...] = PIC
 def _make_unique(sources: list[Source]) -> list[Source]:
     """Give longer names to those that clash, with each other or with a longer name, until none does.
 
-    Ends, as the longest are whole paths below the folder that all share. Case does not tell names apart: some file systems ignore it.
+    Ends, as the longest are whole paths below the folder that all share. Case does not tell names apart: some file
+    systems ignore it.
     """
     common = _common_folder([source.path.resolve() for source in sources])
     choices = [  # a, then a.jpg beside a.png, then x/a.jpg beside y/a.jpg
-        (source.stem, source.stem.with_name(source.path.name), source.path.resolve().relative_to(common or source.path.resolve().anchor))
+        (
+            source.stem,
+            source.stem.with_name(source.path.name),
+            source.path.resolve().relative_to(common or source.path.resolve().anchor),
+        )
         for source in sources
     ]
     level = [0] * len(sources)

@@ -33,7 +33,8 @@ CREATE_TABLE = (
 
 
 class Words(NamedTuple):
-    """What a model knows of the words: one vector per phrase, the class that owns it, and which classes its training saw."""
+    """What a model knows of the words: one vector per phrase, the class that owns it, and which classes its training
+    saw."""
 
     embeddings: Float[Tensor, "S D"]
     owner: Int[Tensor, " S"]
@@ -67,7 +68,8 @@ def encode_vocabulary(
     Args:
         synonyms: `first` is what ERR-Seg's published numbers use, `each` what EOV-Seg's do.
         encode: Phrases → unit vectors (S, D), usually `TextCache.encode`.
-        training_names: What the model was trained to segment, as `same_phrase` writes it. A class that has one of these names is seen.
+        training_names: What the model was trained to segment, as `same_phrase` writes it. A class that has one of these
+            names is seen.
 
     Raises:
         ValueError: A phrase is too long for CLIP.
@@ -75,7 +77,9 @@ def encode_vocabulary(
     seen = torch.tensor([any(same_phrase(name) in training_names for name in entry.names) for entry in vocabulary])
     names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
     phrases = encode([name for group in names for name in group])  # (S, D)
-    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(phrases.device)
+    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(
+        phrases.device
+    )
     if synonyms == "mean" and len(phrases) > len(names):
         sums = phrases.new_zeros(len(names), phrases.shape[1]).index_add(0, owner, phrases)
         phrases, owner = F.normalize(sums, dim=-1), torch.arange(len(names), device=phrases.device)
@@ -116,7 +120,11 @@ class TextCache:
 
         def read(database: sqlite3.Connection) -> dict[str, Tensor]:
             rows = {key: database.execute(query, (self.template, key)).fetchone() for key in keys}
-            whole = {key: row[0] for key, row in rows.items() if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1]}
+            whole = {
+                key: row[0]
+                for key, row in rows.items()
+                if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1]
+            }
             return {key: torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy()) for key, blob in whole.items()}
 
         return self._with_file(read) or {}
@@ -124,7 +132,9 @@ class TextCache:
     def _write(self, vectors: dict[str, Tensor]) -> None:
         blobs = {key: vector.numpy().astype("<f4").tobytes() for key, vector in vectors.items()}
         rows = [(self.template, key, blob, zlib.crc32(blob)) for key, blob in blobs.items()]
-        self._with_file(lambda database: database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows) and None)
+        self._with_file(
+            lambda database: database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows) and None
+        )
 
     def _with_file(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
         """Run `action` on the open file; give None if the file can't be used now. A damaged file is removed."""

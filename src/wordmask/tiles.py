@@ -50,8 +50,12 @@ class Grid:
 
     @cached_property
     def weights(self) -> tuple[Float[Tensor, "N th"], Float[Tensor, "M tw"]]:
-        """How much each pixel row of each row of tiles counts, and each pixel column: smooth, and 1 in sum wherever tiles overlap."""
-        return tuple(_weights(length, side, starts) for length, side, starts in zip(self.picture, self.tile, self.starts, strict=True))
+        """How much each pixel row of each row of tiles counts, and each pixel column: smooth, and 1 in sum wherever
+        tiles overlap."""
+        return tuple(
+            _weights(length, side, starts)
+            for length, side, starts in zip(self.picture, self.tile, self.starts, strict=True)
+        )
 
     def boxes(self, row: int) -> list[tuple[slice, slice]]:
         """The pixels of every tile in a row of tiles."""
@@ -67,18 +71,20 @@ def tile_side(wanted: ImageInput) -> int:
 def read_tiles(grid: Grid, look: Callable[[int], list[TileMaps]], *, classes: int, of_queries: bool) -> PixelReading:
     """Blend what is said of every tile, and rank the classes at every pixel of the picture.
 
-    Where tiles overlap, probabilities are averaged with weights that fall smoothly to the tile's border; a class that ERR-Seg didn't keep
-    in a tile has no probability there. Pixels are read as soon as no later tile covers them, a block at a time: besides the reading itself,
-    on the CPU, there are the maps of two or three rows of tiles.
+    Where tiles overlap, probabilities are averaged with weights that fall smoothly to the tile's border; a class that
+    ERR-Seg didn't keep in a tile has no probability there. Pixels are read as soon as no later tile covers them, a
+    block at a time: besides the reading itself, on the CPU, there are the maps of two or three rows of tiles.
 
     Args:
         look: Number of a row of tiles → its maps, asked in order.
         classes: How many compete.
-        of_queries: Whether a map is that of a query: its logits; `meaning` is then the (Q, T) probabilities of its classes. Otherwise it is
-            that of a class: its probabilities; `meaning` is the indices of the classes.
+        of_queries: Whether a map is that of a query: its logits; `meaning` is then the (Q, T) probabilities of its
+            classes. Otherwise it is that of a class: its probabilities; `meaning` is the indices of the classes.
     """
     small = torch.int16 if classes < SMALL_CLASSES else torch.int32
-    whole = PixelReading(*(torch.empty(grid.picture, dtype=kind) for kind in (small, torch.float32, small, torch.float32)))
+    whole = PixelReading(
+        *(torch.empty(grid.picture, dtype=kind) for kind in (small, torch.float32, small, torch.float32))
+    )
     rank = _rank_queries if of_queries else _rank_classes
     starts, height = grid.starts[0], grid.tile[0]
     rows: dict[int, list[TileMaps]] = {}
@@ -93,7 +99,8 @@ def read_tiles(grid: Grid, look: Callable[[int], list[TileMaps]], *, classes: in
 
 
 class _Part(NamedTuple):
-    """What one tile says of a block: maps on its grid, what brings them to the block's pixels, and how much it counts there."""
+    """What one tile says of a block: maps on its grid, what brings them to the block's pixels, and how much it counts
+    there."""
 
     tile: TileMaps
     down: Float[Tensor, "s h"]
@@ -104,8 +111,11 @@ class _Part(NamedTuple):
         return self.down @ self.tile.maps @ self.across.T
 
 
-def _blocks(grid: Grid, rows: dict[int, list[TileMaps]], span: tuple[int, int]) -> Iterator[tuple[slice, slice, list[_Part]]]:
-    """Cut the pixel rows of a span into blocks that the same tiles cover wholly, small enough to be blended at a time."""
+def _blocks(
+    grid: Grid, rows: dict[int, list[TileMaps]], span: tuple[int, int]
+) -> Iterator[tuple[slice, slice, list[_Part]]]:
+    """Cut the pixel rows of a span into blocks that the same tiles cover wholly, small enough to be blended at a
+    time."""
     columns = _cuts(grid.starts[1], grid.tile[1], (0, grid.picture[1]))
     restoring = {}  # one pair of matrices, as all tiles have one size
     for top, bottom in _cuts([grid.starts[0][row] for row in rows], grid.tile[0], span):
@@ -124,7 +134,9 @@ def _blocks(grid: Grid, rows: dict[int, list[TileMaps]], span: tuple[int, int]) 
                 yield slice(first, last), slice(left, right), parts
 
 
-def _part(grid: Grid, tile: TileMaps, place: tuple[int, int], block: tuple[int, int, int, int], restoring: dict) -> _Part:
+def _part(
+    grid: Grid, tile: TileMaps, place: tuple[int, int], block: tuple[int, int, int, int], restoring: dict
+) -> _Part:
     (row, column), (first, last, left, right) = place, block
     key = tile.maps.shape[1:]
     if key not in restoring:

@@ -1,4 +1,5 @@
-"""Watch methods of an object whenever they are called: to time them, to count what they do, or to keep what passes through them."""
+"""Watch methods of an object whenever they are called: to time them, to count what they do, or to keep what passes
+through them."""
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager

@@ -1,4 +1,5 @@
-"""Checkpoints: our safetensors with the configuration inside, reference files, and the hub. Nothing is ever unpickled as code."""
+"""Checkpoints: our safetensors with the configuration inside, reference files, and the hub. Nothing is ever unpickled
+as code."""
 
 import dataclasses
 import hashlib
@@ -22,13 +23,22 @@ from wordmask.writing import at_home, atomic
 FORMAT = "wordmask-1"
 REFERENCE_FILES = (".pth", ".pt", ".bin", ".pkl")
 CHECKPOINT_FILES = (".safetensors", *REFERENCE_FILES)
-TEXT_TOWER = ("clip.transformer.", "clip.token_embedding.", "clip.positional_embedding", "clip.ln_final.", "clip.text_projection")
+TEXT_TOWER = (
+    "clip.transformer.",
+    "clip.token_embedding.",
+    "clip.positional_embedding",
+    "clip.ln_final.",
+    "clip.text_projection",
+)
 SIZES = ("base", "large")
 STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 PICKLE_START = b"\x80"
 HUB_WAIT = 10  # seconds for an answer from the hub
-HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)  # the second is the HTTP library's own, whichever the hub's version uses
+HUB_ERRORS = (
+    OSError,
+    *HfHubHTTPError.__bases__,
+)  # the second is the HTTP library's own, whichever the hub's version uses
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +100,10 @@ def read(path: Path) -> Checkpoint:
     """
     path = at_home(path)
     if path.is_dir():
-        raise ValueError(f"{str(path)!r} is a folder; expected a checkpoint file, one of those that end in {', '.join(CHECKPOINT_FILES)}.")
+        raise ValueError(
+            f"{str(path)!r} is a folder; expected a checkpoint file, one of those that end in "
+            f"{', '.join(CHECKPOINT_FILES)}."
+        )
     if not path.is_file():
         raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling.")
     if path.suffix != ".safetensors":
@@ -100,15 +113,21 @@ def read(path: Path) -> Checkpoint:
             metadata = file.metadata() or {}
         state = load_file(path)
     except safetensors.SafetensorError as error:
-        raise ValueError(f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again.") from None
+        raise ValueError(
+            f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again."
+        ) from None
     if metadata.get("format") != FORMAT:
         return Checkpoint(state, "", {}, "", str(path))
     try:
         configuration = json.loads(metadata["configuration"])
-        fingerprint = metadata["text_tower"] if FINGERPRINT.fullmatch(metadata["text_tower"]) else ""  # it names a file of the cache
+        fingerprint = (
+            metadata["text_tower"] if FINGERPRINT.fullmatch(metadata["text_tower"]) else ""
+        )  # it names a file of the cache
         return Checkpoint(state, metadata["family"], configuration, fingerprint, metadata["origin"])
     except (KeyError, ValueError) as error:
-        raise ValueError(f"The checkpoint {str(path)!r} has unusable metadata ({error!r}). Fetch or convert it again.") from None
+        raise ValueError(
+            f"The checkpoint {str(path)!r} has unusable metadata ({error!r}). Fetch or convert it again."
+        ) from None
 
 
 def text_tower_fingerprint(state: dict[str, Tensor]) -> str:
@@ -135,7 +154,8 @@ def configure(kind: type, values: dict) -> object:
     if not isinstance(values, dict) or hints.keys() != values.keys():
         odd = ", ".join(sorted(hints.keys() ^ values.keys())) if isinstance(values, dict) else repr(values)
         raise ValueError(
-            f"The checkpoint's configuration does not fit {kind.__name__}: {odd}. Was it written by another version of wordmask?"
+            f"The checkpoint's configuration does not fit {kind.__name__}: {odd}. "
+            "Was it written by another version of wordmask?"
         )
     fields = {}
     for name, value in values.items():
@@ -162,12 +182,19 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
     """
     where = f"hub repository {repository!r}"
     try:
-        published = {entry.rfilename: entry.lfs for entry in HfApi().model_info(repository, files_metadata=True, timeout=HUB_WAIT).siblings}
+        published = {
+            entry.rfilename: entry.lfs
+            for entry in HfApi().model_info(repository, files_metadata=True, timeout=HUB_WAIT).siblings
+        }
         file = file or pick_file(list(published), size, where)
         path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
     except HUB_ERRORS as error:
-        if isinstance(error, RepositoryNotFoundError | EntryNotFoundError) and not isinstance(error, LocalEntryNotFoundError):
-            raise ValueError(f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling.") from None
+        if isinstance(error, RepositoryNotFoundError | EntryNotFoundError) and not isinstance(
+            error, LocalEntryNotFoundError
+        ):
+            raise ValueError(
+                f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling."
+            ) from None
         path = _in_hub_cache(repository, file, size)
         if path is None:
             raise ValueError(_offline_message(where, file, error)) from None
@@ -176,12 +203,16 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
     if expected and checksum != expected:
         for damaged in {path.resolve(), path}:  # the hub's cache links to a file of its own
             damaged.unlink(missing_ok=True)
-        raise ValueError(f"{file!r} from {where} arrived damaged: its SHA-256 is not the published {expected}. Run the command again.")
+        raise ValueError(
+            f"{file!r} from {where} arrived damaged: its SHA-256 is not the published {expected}. "
+            "Run the command again."
+        )
     return path, checksum
 
 
 def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
-    """Fetch a checkpoint from Google Drive; return it with its SHA-256. It lies in the folder of weights until it is converted.
+    """Fetch a checkpoint from Google Drive; return it with its SHA-256. It lies in the folder of weights until it is
+    converted.
 
     Args:
         file_id: What Drive calls it.
@@ -197,7 +228,8 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
         import gdown
     except ImportError:
         raise ValueError(
-            f"The weights of {name!r} lie on Google Drive, and fetching them needs gdown: pip install 'wordmask[drive]'. {by_hand}"
+            f"The weights of {name!r} lie on Google Drive, and fetching them needs gdown: pip install "
+            f"'wordmask[drive]'. {by_hand}"
         ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # gdown leaves parts beside what it writes
@@ -207,15 +239,20 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
         except Exception as error:  # gdown's own errors share no base with those of its HTTP library
             done, reason = None, _first_line(error)
         if not done or not temporary.is_file():
-            raise ValueError(f"The weights of {name!r} could not be fetched from {page}: {reason}. Try again later. {by_hand}")
+            raise ValueError(
+                f"The weights of {name!r} could not be fetched from {page}: {reason}. Try again later. {by_hand}"
+            )
         if not zipfile.is_zipfile(temporary) and not _starts_as_pickle(temporary):
-            raise ValueError(f"What {page} gave for {name!r} is no checkpoint: Drive may ask for a confirmation. {by_hand}")
+            raise ValueError(
+                f"What {page} gave for {name!r} is no checkpoint: Drive may ask for a confirmation. {by_hand}"
+            )
         temporary.replace(path)
     return path, file_checksum(path)
 
 
 def pick_file(files: list[str], size: str | None, where: str) -> str:
-    """Pick a checkpoint by its name: one that says `size` or its first letter, else the only one that says no other size.
+    """Pick a checkpoint by its name: one that says `size` or its first letter, else the only one that says no other
+    size.
 
     Raises:
         ValueError: There is none, or several.
@@ -223,7 +260,9 @@ def pick_file(files: list[str], size: str | None, where: str) -> str:
     candidates = [file for file in files if file.endswith(CHECKPOINT_FILES)]
     if size:
         said = {file: _size_in_name(file) for file in candidates}
-        candidates = [file for file in candidates if said[file] == size] or [file for file in candidates if said[file] is None]
+        candidates = [file for file in candidates if said[file] == size] or [
+            file for file in candidates if said[file] is None
+        ]
     for preferred in (".safetensors", ".pth"):
         matching = [file for file in candidates if file.endswith(preferred)]
         if len(matching) == 1:
@@ -232,7 +271,8 @@ def pick_file(files: list[str], size: str | None, where: str) -> str:
         return candidates[0]
     wanted = f"one for size {size!r}" if size else "one checkpoint"
     raise ValueError(
-        f"Expected {wanted} in the {where}; it holds {', '.join(files) or 'no files'}. Name the file: wordmask.load('owner/name/file.pth')."
+        f"Expected {wanted} in the {where}; it holds {', '.join(files) or 'no files'}. "
+        "Name the file: wordmask.load('owner/name/file.pth')."
     )
 
 
@@ -262,9 +302,11 @@ def _in_hub_cache(repository: str, file: str | None, size: str | None) -> Path |
 
 def _offline_message(where: str, file: str | None, error: Exception) -> str:
     return (
-        f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: {_first_line(error)}. "
+        f"The {where} could not be reached{f' for {file!r}' if file else ''}, and nothing is cached: "
+        f"{_first_line(error)}. "
         f"Tried the hub and {str(weights_folder())!r}. "
-        "Connect once; or download a checkpoint elsewhere, from its page on huggingface.co, and give its path as the model."
+        "Connect once; or download a checkpoint elsewhere, from its page on huggingface.co, and give its path as the "
+        "model."
     )
 
 
@@ -286,7 +328,8 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
         if code and (zipfile.is_zipfile(path) or _starts_as_pickle(path)):
             raise ValueError(
-                f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do anything. "
+                f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do "
+                "anything. "
                 "Save its state dict alone with torch.save, or as safetensors."
             ) from None
         raise ValueError(
@@ -296,6 +339,13 @@ def _read_pickled(path: Path) -> dict[str, Tensor]:
         if isinstance(content, dict) and isinstance(content.get(name), dict):
             content = content[name]
             break
-    if not isinstance(content, dict) or not content or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items()):
-        raise ValueError(f"The checkpoint {str(path)!r} holds no state dict: expected {{name: tensor}} or {{'model': {{name: tensor}}}}.")
+    if (
+        not isinstance(content, dict)
+        or not content
+        or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in content.items())
+    ):
+        raise ValueError(
+            f"The checkpoint {str(path)!r} holds no state dict: expected {{name: tensor}} or "
+            f"{{'model': {{name: tensor}}}}."
+        )
     return content

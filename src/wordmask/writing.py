@@ -13,7 +13,8 @@ import platformdirs
 
 @contextmanager
 def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path in `folder`, or beside `path`; rename it to `path` when the block ends well, remove it when it doesn't.
+    """Give a temporary path in `folder`, or beside `path`; rename it to `path` when the block ends well, remove it when
+    it doesn't.
 
     What a killed process leaves there can be told from results if `folder` is one of its own, on the same disk.
     """

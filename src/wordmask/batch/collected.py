@@ -15,7 +15,9 @@ def collect_coco(output: Path, unfinished: Path, vocabulary: Vocabulary, records
     """Write instances.json in COCO's detection format: pictures count from 1 in their order, and so do annotations."""
     ids = count(1)
     annotations = (
-        annotation | {"id": next(ids), "image_id": number} for number, record in _numbered(records) for annotation in record["annotations"]
+        annotation | {"id": next(ids), "image_id": number}
+        for number, record in _numbered(records)
+        for annotation in record["annotations"]
     )
     _write_coco(output / "instances.json", unfinished, vocabulary, records, annotations)
 
@@ -31,16 +33,21 @@ def collect_panoptic(output: Path, unfinished: Path, vocabulary: Vocabulary, rec
 
 def collect_yolo(output: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict]) -> None:
     """Write yolo/data.yaml with the classes' names; json is yaml, and quotes what needs it."""
-    names = "".join(f"  {label}: {json.dumps(name, ensure_ascii=False)}\n" for label, name in enumerate(vocabulary.names))
+    names = "".join(
+        f"  {label}: {json.dumps(name, ensure_ascii=False)}\n" for label, name in enumerate(vocabulary.names)
+    )
     _write(output / "yolo" / "data.yaml", unfinished, ["path: .\ntrain: images\nval: images\nnames:\n", names])
 
 
 def collect_parquet(output: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict]) -> None:
-    """Write masks.parquet, a row per region; masks are COCO's compressed run lengths. A picture with none has no row."""
+    """Write masks.parquet, a row per region; masks are COCO's compressed run lengths. A picture with none has no
+    row."""
     import pyarrow as pa
     from pyarrow import parquet
 
-    whole = {name: pa.int32() for name in ("height", "width", "region", "label", "area", "left", "top", "right", "bottom")}
+    whole = {
+        name: pa.int32() for name in ("height", "width", "region", "label", "area", "left", "top", "right", "bottom")
+    }
     text = {name: pa.string() for name in ("picture", "file_name", "source", "name", "runner_up", "counts")}
     schema = pa.schema({**text, **whole, "area": pa.int64(), "thing": pa.bool_(), "score": pa.float64()})
     with atomic(output / "masks.parquet", unfinished) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
@@ -55,8 +62,14 @@ def collect_parquet(output: Path, unfinished: Path, vocabulary: Vocabulary, reco
 
 def write_classes(output: Path, unfinished: Path, vocabulary: Vocabulary, unlabelled: int) -> None:
     """Write classes.json: what the labels mean."""
-    classes = [{"label": label, "names": list(entry.names), "thing": entry.thing} for label, entry in enumerate(vocabulary)]
-    _write(output / "classes.json", unfinished, [json.dumps({"unlabelled": unlabelled, "classes": classes}, indent=1, ensure_ascii=False)])
+    classes = [
+        {"label": label, "names": list(entry.names), "thing": entry.thing} for label, entry in enumerate(vocabulary)
+    ]
+    _write(
+        output / "classes.json",
+        unfinished,
+        [json.dumps({"unlabelled": unlabelled, "classes": classes}, indent=1, ensure_ascii=False)],
+    )
 
 
 def write_failures(output: Path, unfinished: Path, failures: list[tuple[str, str, str]]) -> None:
@@ -67,7 +80,10 @@ def write_failures(output: Path, unfinished: Path, failures: list[tuple[str, str
     if not failures:
         path.unlink(missing_ok=True)
         return
-    with atomic(path, unfinished) as temporary, temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file:
+    with (
+        atomic(path, unfinished) as temporary,
+        temporary.open("w", encoding="utf-8", errors="backslashreplace", newline="") as file,
+    ):
         csv.writer(file).writerows([("picture", "source", "error"), *failures])
 
 
@@ -83,13 +99,24 @@ def _row(record: dict, region: dict) -> dict[str, object]:
     return picture | kept | box | {"region": region["id"], "counts": region["segmentation"]["counts"]}
 
 
-def _write_coco(path: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict], annotations: Iterable[dict]) -> None:
+def _write_coco(
+    path: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict], annotations: Iterable[dict]
+) -> None:
     """Write a data set piece by piece: it may be larger than the memory."""
-    images = ({"id": number, **{name: record[name] for name in ("file_name", "height", "width")}} for number, record in _numbered(records))
-    categories = ({"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(vocabulary))
+    images = (
+        {"id": number, **{name: record[name] for name in ("file_name", "height", "width")}}
+        for number, record in _numbered(records)
+    )
+    categories = (
+        {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(vocabulary)
+    )
 
     def parts() -> Iterator[str]:
-        for opening, entries in (('{"images": [', images), ('], "categories": [', categories), ('], "annotations": [', annotations)):
+        for opening, entries in (
+            ('{"images": [', images),
+            ('], "categories": [', categories),
+            ('], "annotations": [', annotations),
+        ):
             yield opening
             for number, entry in enumerate(entries):
                 yield (",\n" if number else "\n") + json.dumps(entry, ensure_ascii=False)

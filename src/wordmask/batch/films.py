@@ -82,5 +82,7 @@ def need_av(path: Path) -> "ModuleType":
     try:
         import av
     except ImportError:
-        raise ValueError(f"{str(path)!r} is a film, and reading films needs PyAV. Install it: pip install 'wordmask[video]'.") from None
+        raise ValueError(
+            f"{str(path)!r} is a film, and reading films needs PyAV. Install it: pip install 'wordmask[video]'."
+        ) from None
     return av

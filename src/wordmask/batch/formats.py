@@ -1,4 +1,5 @@
-"""What a collection's results can be written as: one table. The files of each picture come at once, those of the whole at the end."""
+"""What a collection's results can be written as: one table. The files of each picture come at once, those of the whole
+at the end."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -24,13 +25,13 @@ class Format:
     Args:
         files: Of one picture: its stem and result → path below the output folder → what is in it.
         details: What the files of the whole need to know of one picture, in plain values.
-        collect: Writes the files of the whole: the output folder, the folder for what is unfinished, the vocabulary, and the records of all
-            pictures in order, which can be gone through several times.
+        collect: Writes the files of the whole: the output folder, the folder for what is unfinished, the vocabulary,
+            and the records of all pictures in order, which can be gone through several times.
     """
 
     files: Callable[[str, Segmentation], dict[str, Content]] = lambda stem, result: {}
     details: Callable[[Segmentation], dict[str, object]] = lambda result: {}
-    collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = lambda output, unfinished, vocabulary, records: None
+    collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = lambda *_: None
 
 
 def _label_maps(stem: str, result: Segmentation) -> dict[str, Content]:
@@ -44,7 +45,8 @@ def _panoptic_details(result: Segmentation) -> dict[str, object]:
 
 
 def _yolo_lines(stem: str, result: Segmentation) -> dict[str, str]:
-    """One line a polygon: the label, then x and y as shares of width and height. Pieces of stuff get lines of their own."""
+    """One line a polygon: the label, then x and y as shares of width and height. Pieces of stuff get lines of their
+    own."""
     size = result.size[::-1]
     lines = [
         f"{region.label} " + " ".join(f"{number:.6g}" for number in (polygon / size).ravel())
@@ -65,7 +67,9 @@ FORMATS = {
     ),
     "yolo": Format(files=_yolo_lines, collect=collect_yolo),
     "parquet": Format(
-        details=lambda result: {"regions": [region.to_dict() | {"segmentation": region.to_rle()} for region in result.regions]},
+        details=lambda result: {
+            "regions": [region.to_dict() | {"segmentation": region.to_rle()} for region in result.regions]
+        },
         collect=collect_parquet,
     ),
 }
@@ -80,10 +84,14 @@ def check_formats(formats: Iterable[str], task: str) -> tuple[str, ...]:
     asked = set(formats)
     unknown = asked - FORMATS.keys()
     if unknown or not asked:
-        raise ValueError(f"The format came as {', '.join(sorted(unknown)) or 'nothing'}; expected one or more of {', '.join(FORMATS)}.")
+        raise ValueError(
+            f"The format came as {', '.join(sorted(unknown)) or 'nothing'}; "
+            f"expected one or more of {', '.join(FORMATS)}."
+        )
     if "coco-panoptic" in asked and task != "panoptic":
         raise ValueError(
-            f"The format coco-panoptic needs the task panoptic, which EOV-Seg models do; this one is {task}. Take coco instead."
+            f"The format coco-panoptic needs the task panoptic, which EOV-Seg models do; this one is {task}. "
+            "Take coco instead."
         )
     if "parquet" in asked:
         try:
@@ -93,7 +101,9 @@ def check_formats(formats: Iterable[str], task: str) -> tuple[str, ...]:
     return tuple(name for name in FORMATS if name in asked)
 
 
-def write_picture(stem: str, result: Segmentation, formats: Iterable[str], *, output: Path, unfinished: Path) -> Iterator[str]:
+def write_picture(
+    stem: str, result: Segmentation, formats: Iterable[str], *, output: Path, unfinished: Path
+) -> Iterator[str]:
     """Write the files of one picture, each whole; give their paths below the output."""
     for name in formats:
         for path, content in FORMATS[name].files(stem, result).items():

@@ -76,7 +76,8 @@ def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
     """List what a collection holds, in the same order each time.
 
     Args:
-        argument: A folder, a glob, a text file with one path a line, a tar shard or WebDataset's `shard-{000..042}.tar`, a film, a picture.
+        argument: A folder, a glob, a text file with one path a line, a tar shard or WebDataset's
+            `shard-{000..042}.tar`, a film, a picture.
         skip: A folder not to look into: the output's.
         every: Seconds between the moments of a film.
 
@@ -87,9 +88,14 @@ def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
         raise ValueError(f"every came as {every!r}; expected seconds between two pictures of a film, above 0.")
     if argument.lower().endswith(PACKED):
         raise ValueError(
-            f"{argument!r} is compressed, and its pictures can't be found without unpacking. Unpack it, or make it a plain .tar."
+            f"{argument!r} is compressed, and its pictures can't be found without unpacking. "
+            "Unpack it, or make it a plain .tar."
         )
-    arguments = _listed(at_home(argument)) if argument.lower().endswith(LIST) and at_home(argument).is_file() else _spread(argument)
+    arguments = (
+        _listed(at_home(argument))
+        if argument.lower().endswith(LIST) and at_home(argument).is_file()
+        else _spread(argument)
+    )
     sources = find_pictures(arguments, skip=skip, endings=(*PICTURE_FILES, *FILM_FILES, SHARD))
     for source in sources:
         if source.path.suffix.lower() in FILM_FILES:
@@ -134,7 +140,8 @@ def _items_of(source: Source, every: float) -> Iterator[Item]:
 
 
 def _members(path: Path) -> tuple[list[Member], str | None]:
-    """The pictures of a shard as WebDataset names them: a sample's key goes to the first dot, `1.jpg` is its picture, `1.seg.png` is not.
+    """The pictures of a shard as WebDataset names them: a sample's key goes to the first dot, `1.jpg` is its picture,
+    `1.seg.png` is not.
 
     Where a sample has no such picture, what ends like one is. Also says what is wrong with the shard, if something is.
     """
@@ -146,7 +153,9 @@ def _members(path: Path) -> tuple[list[Member], str | None]:
                 for member in shard:
                     if member.isfile() and member.name.lower().endswith(PICTURE_FILES):
                         folder, _, name = member.name.rpartition("/")
-                        samples[f"{folder}/{name.partition('.')[0]}"].append(Member(member.name, member.offset_data, member.size))
+                        samples[f"{folder}/{name.partition('.')[0]}"].append(
+                            Member(member.name, member.offset_data, member.size)
+                        )
                 file.seek(shard.offset)  # tarfile takes any block that it cannot read for the last one, which is empty
                 if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
                     problem = "it is damaged or ends early; what comes after is lost."

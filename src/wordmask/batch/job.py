@@ -57,7 +57,9 @@ class Report(NamedTuple):
 Runner = Callable[[Job, list[Item]], Iterator[Outcome]]
 
 
-def run_job(job: Job, items: list[Item], *, segmenter: Segmenter, origin: dict[str, object], run: Runner, show: Callable) -> Report:
+def run_job(
+    job: Job, items: list[Item], *, segmenter: Segmenter, origin: dict[str, object], run: Runner, show: Callable
+) -> Report:
     """Do what is left of a job, then write the files of the whole.
 
     Args:
@@ -65,10 +67,12 @@ def run_job(job: Job, items: list[Item], *, segmenter: Segmenter, origin: dict[s
         segmenter: With the job's model: it checks the settings, and identifies the weights.
         origin: Where the items come from, in plain values; must not change either.
         run: Does pictures, here or elsewhere.
-        show: Called with the outcomes as they come, how many there will be, and how many there are already: shows them go by.
+        show: Called with the outcomes as they come, how many there will be, and how many there are already: shows them
+            go by.
 
     Raises:
-        ValueError: Nothing to do, settings that make no sense, or the folder is of another job; the message says what differs.
+        ValueError: Nothing to do, settings that make no sense, or the folder is of another job; the message says what
+            differs.
         OSError: Results can't be written.
     """
     settings = segmenter.check(job.vocabulary, **job.settings)
@@ -96,7 +100,8 @@ def asked_of(job: Job, segmenter: Segmenter, settings: dict[str, object]) -> dic
 
 
 def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outcome]:
-    """Take pictures through the model and onto the disk, reading and writing beside it; give each one's outcome, in order.
+    """Take pictures through the model and onto the disk, reading and writing beside it; give each one's outcome, in
+    order.
 
     Raises:
         OSError: Results can't be written; that a picture can't be read is its outcome.
@@ -123,6 +128,8 @@ def _keep(job: Job, item: Item, result: Segmentation | Exception, writer: Writer
     unfinished = Journal(job.output).unfinished
     files = list(write_picture(item.stem, result, job.formats, output=job.output, unfinished=unfinished))
     names = {"picture": item.stem, "file_name": item.file_name, "source": item.source}
-    record = {key: printable(name) for key, name in names.items()} | dict(zip(("height", "width"), result.size, strict=True))
+    record = {key: printable(name) for key, name in names.items()} | dict(
+        zip(("height", "width"), result.size, strict=True)
+    )
     writer.add(item.stem, files, record | details_of(result, job.formats))
     return Outcome(item.stem)

@@ -18,8 +18,8 @@ SHOWN = 60  # characters of a value that differs
 class Journal:
     """A job's memory, in a hidden folder of its output.
 
-    Every process writes a file of its own, so that what a killed one leaves half-written disturbs nobody: a line without an end doesn't
-    count.
+    Every process writes a file of its own, so that what a killed one leaves half-written disturbs nobody: a line
+    without an end doesn't count.
 
     Args:
         output: The folder of the results.
@@ -41,7 +41,10 @@ class Journal:
         self.lines.mkdir(parents=True, exist_ok=True)
         with (self.folder / "lock").open("a") as lock:
             if not _lock(lock.fileno()):
-                raise ValueError(f"Another job is at work in {str(self.output)!r}. Wait for its end, or choose another output folder.")
+                raise ValueError(
+                    f"Another job is at work in {str(self.output)!r}. Wait for its end, or choose another output "
+                    "folder."
+                )
             shutil.rmtree(self.unfinished, ignore_errors=True)
             self.unfinished.mkdir()
             yield
@@ -64,9 +67,12 @@ class Journal:
             raise ValueError(f"{str(path)!r} is damaged: {error}. Choose another output folder.") from None
         differing = [name for name in {**noted, **asked} if noted.get(name) != asked.get(name)]
         if differing:
-            listed = "; ".join(f"{name}: it was {_short(noted.get(name))}, now {_short(asked.get(name))}" for name in differing)
+            listed = "; ".join(
+                f"{name}: it was {_short(noted.get(name))}, now {_short(asked.get(name))}" for name in differing
+            )
             raise ValueError(
-                f"The folder {str(self.output)!r} has results of another job. {listed}. Ask the same, or choose another folder."
+                f"The folder {str(self.output)!r} has results of another job. {listed}. "
+                "Ask the same, or choose another folder."
             )
 
     def read(self) -> "Finished":
@@ -86,7 +92,9 @@ class Journal:
     @contextmanager
     def writer(self) -> Iterator["Writer"]:
         """Open a file of one's own to note what is finished; threads may share it."""
-        file = os.open(self.lines / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666)
+        file = os.open(
+            self.lines / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666
+        )
         try:
             yield Writer(file)
         finally:

@@ -9,7 +9,8 @@ from wordmask.memory import keep_freed_memory
 
 PICTURES_EACH = 16  # that a worker takes at a time
 CORES_EACH = 4
-CORES_CLAIMED = 0.5  # by a worker, of those Ray counts: workers that claim all leave none to read the list, and Ray waits for ever
+# by a worker, of those Ray counts: workers that claim all leave none to read the list, and Ray waits for ever
+CORES_CLAIMED = 0.5
 
 
 class Worker:
@@ -38,7 +39,9 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
     Raises:
         ValueError: Ray is not installed.
     """
-    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")  # or every worker would install the project anew under `uv run`
+    os.environ.setdefault(
+        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
+    )  # or every worker would install the project anew under `uv run`
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray
@@ -65,9 +68,15 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
         }
         context = data.DataContext.get_current()
         context.enable_progress_bars = False
-        numbers = data.from_items([{"number": number} for number in range(len(items))], override_num_blocks=-(-len(items) // PICTURES_EACH))
+        numbers = data.from_items(
+            [{"number": number} for number in range(len(items))], override_num_blocks=-(-len(items) // PICTURES_EACH)
+        )
         outcomes = numbers.map_batches(
-            Worker, fn_constructor_kwargs=details, batch_size=PICTURES_EACH, compute=data.ActorPoolStrategy(size=many), **claim
+            Worker,
+            fn_constructor_kwargs=details,
+            batch_size=PICTURES_EACH,
+            compute=data.ActorPoolStrategy(size=many),
+            **claim,
         )
         for row in outcomes.iter_rows():
             yield Outcome(row["stem"], row["error"] or None)

@@ -23,7 +23,8 @@ def as_polygons(mask: np.ndarray, *, whole: bool, tolerance: float = TOLERANCE) 
 
 
 def _simplify(loop: np.ndarray, tolerance: float) -> np.ndarray:
-    """Drop corners that a line within `tolerance` can do without (Douglas and Peucker), from the two that are far apart."""
+    """Drop corners that a line within `tolerance` can do without (Douglas and Peucker), from the two that are far
+    apart."""
     if tolerance == 0 or len(loop) <= 4:
         return loop
     far = int(((loop - loop[0]) ** 2).sum(axis=1).argmax())

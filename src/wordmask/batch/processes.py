@@ -40,7 +40,9 @@ def places(device: str, processes: int | None) -> list[Place]:
         many = processes or len(devices)
         return [Place(devices[number % len(devices)], max(1, cores // many)) for number in range(many)]
     many = processes or max(1, cores // CORES_EACH)
-    return [Place("cpu", max(1, min(cores // many, torch.get_num_threads())))] * many  # fewer if OMP_NUM_THREADS says so
+    return [
+        Place("cpu", max(1, min(cores // many, torch.get_num_threads())))
+    ] * many  # fewer if OMP_NUM_THREADS says so
 
 
 def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterator[Outcome]:
@@ -56,7 +58,9 @@ def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterat
     try:
         for place in where[: len(items)]:
             reader, writer = context.Pipe(duplex=False)
-            process = context.Process(target=_work_there, args=(job, items, taken, writer, place, os.getpid()), daemon=True)
+            process = context.Process(
+                target=_work_there, args=(job, items, taken, writer, place, os.getpid()), daemon=True
+            )
             process.start()
             writer.close()
             processes.append(process)
@@ -78,7 +82,8 @@ def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterat
     broken = [process for process in processes if process.exitcode]
     if broken:
         raise ChildProcessError(
-            f"{len(broken)} of {len(processes)} processes ended early (exit status {broken[0].exitcode}); too little memory? What is "
+            f"{len(broken)} of {len(processes)} processes ended early (exit status {broken[0].exitcode}); "
+            "too little memory? What is "
             "finished is kept: the same command goes on from there. --processes says how many."
         )
 

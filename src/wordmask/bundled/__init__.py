@@ -22,11 +22,18 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
     Raises:
         ValueError: A weight is too large for half precision.
     """
-    halves = {name: {key: halved(f"{name}: {key}", tensor) for key, tensor in model.state.items()} for name, model in models.items()}
+    halves = {
+        name: {key: halved(f"{name}: {key}", tensor) for key, tensor in model.state.items()}
+        for name, model in models.items()
+    }
     shared: dict[str, Tensor] = {}
     for name, state in halves.items():
         others = [other for other_name, other in halves.items() if other_name != name]
-        shared |= {key: t for key, t in state.items() if key not in shared and any(key in o and torch.equal(t, o[key]) for o in others)}
+        shared |= {
+            key: t
+            for key, t in state.items()
+            if key not in shared and any(key in o and torch.equal(t, o[key]) for o in others)
+        }
     save_tensors(folder / SHARED, shared, {"format": FORMAT})
     checksum = file_checksum(folder / SHARED)
     for name, model in models.items():
@@ -52,14 +59,19 @@ def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:
         ValueError: A file is missing or damaged: the installation is not whole.
     """
     try:
-        with safetensors.safe_open(folder / f"{name}.safetensors", "pt") as own, safetensors.safe_open(folder / SHARED, "pt") as shared:
+        with (
+            safetensors.safe_open(folder / f"{name}.safetensors", "pt") as own,
+            safetensors.safe_open(folder / SHARED, "pt") as shared,
+        ):
             metadata = own.metadata() or {}
             if metadata.get("shared_sha256") != file_checksum(folder / SHARED):
                 raise OSError(f"{SHARED} belongs to another version")
             places = dict.fromkeys(own.offset_keys(), own) | dict.fromkeys(json.loads(metadata["shared"]), shared)
             state = {key: place.get_tensor(key) for key, place in places.items()}
     except (OSError, safetensors.SafetensorError) as error:
-        raise ValueError(f"The bundled model {name!r} is missing or damaged in {str(folder)!r}: {error}. Install wordmask again.") from None
+        raise ValueError(
+            f"The bundled model {name!r} is missing or damaged in {str(folder)!r}: {error}. Install wordmask again."
+        ) from None
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     configuration = json.loads(metadata["configuration"])
     return Checkpoint(state, metadata["family"], configuration, metadata["text_tower"], metadata["origin"])

@@ -42,7 +42,8 @@ class Ade20k150(Published):
 class Ade20k847(Published):
     """The full data set (2021_17_01), 847 classes: root/images/ADE/validation/**/*.jpg, and *_seg.png beside them.
 
-    A pixel's object is (red // 10) · 256 + green; those of no class are unlabelled. index_ade20k.pkl is not needed, and not read.
+    A pixel's object is (red // 10) · 256 + green; those of no class are unlabelled. index_ade20k.pkl is not needed, and
+    not read.
 
     Raises:
         ValueError: The folder is missing, or there is no picture.
@@ -51,7 +52,9 @@ class Ade20k847(Published):
     def __init__(self, root: str | Path, split: str = "validation"):
         root = folder_of(root)
         folder = first_folder(root, (f"images/ADE/{split}",), "pictures")
-        found = stems_below(folder, {".jpg": "picture", "_seg.png": "label"}, skip="ADE_")  # those folders hold one mask per object
+        found = stems_below(
+            folder, {".jpg": "picture", "_seg.png": "label"}, skip="ADE_"
+        )  # those folders hold one mask per object
         rows = []
         for stem, kinds in found.items():
             home = next(iter(kinds.values())).parent
@@ -82,10 +85,11 @@ class Composed(LabelledPicture):
 
 
 class Ade20kPanoptic(Ade20k150):
-    """ADE20K with 100 things and 50 kinds of stuff: that of `Ade20k150`, and root/annotations_instance/validation/*.png for things.
+    """ADE20K with 100 things and 50 kinds of stuff: that of `Ade20k150`, and root/annotations_instance/validation/*.png
+    for things.
 
-    Stuff comes from the former; things are pasted over it: red is the class of an instance, from 1, and green its number. `semantic` is
-    that of the former alone, as the benchmark has it.
+    Stuff comes from the former; things are pasted over it: red is the class of an instance, from 1, and green its
+    number. `semantic` is that of the former alone, as the benchmark has it.
 
     Raises:
         ValueError: A folder is missing, or there is no picture.
@@ -113,14 +117,17 @@ class Ade20kPanoptic(Ade20k150):
         segments = np.where(is_thing[numbers], places[numbers], stuff)
         labels = np.concatenate([stuff_labels, self.label_of[things[is_thing] // 256]])
         whole = {field.name: getattr(plain, field.name) for field in fields(plain)}
-        return Composed(**whole | {"segments": segments, "labels": labels, "crowd": np.zeros(len(labels), bool)}, classes=classes)
+        return Composed(
+            **whole | {"segments": segments, "labels": labels, "crowd": np.zeros(len(labels), bool)}, classes=classes
+        )
 
     def _check(self, colours: UInt8[np.ndarray, "H W 3"], plain: LabelledPicture) -> None:
         strangers = np.setdiff1d(np.unique(colours[..., 0]), [0, *np.flatnonzero(self.label_of != NO_CLASS)])
         if len(strangers) or colours.shape != plain.rgb.shape:
             came = f"red values {strangers[:5].tolist()}" if len(strangers) else f"the shape {colours.shape[:2]}"
             raise ValueError(
-                f"The instances of {plain.source!r} have {came}; expected 0 to 100, and {plain.rgb.shape[:2]}. Fetch them again."
+                f"The instances of {plain.source!r} have {came}; expected 0 to 100, and {plain.rgb.shape[:2]}. "
+                "Fetch them again."
             )
 
 
@@ -133,5 +140,7 @@ def read_colours(path: Path) -> UInt8[np.ndarray, "H W 3"]:
     with opened(path, "label") as image:
         kind, colours = (image.format, image.mode), np.array(image)
     if kind[0] != "PNG" or kind[1] not in ("RGB", "RGBA"):
-        raise ValueError(f"The label {str(path)!r} is a {' of mode '.join(map(str, kind))}; expected a PNG with red, green and blue.")
+        raise ValueError(
+            f"The label {str(path)!r} is a {' of mode '.join(map(str, kind))}; expected a PNG with red, green and blue."
+        )
     return colours[..., :3]

@@ -1,13 +1,15 @@
 """What training shows of a picture: another scale, a crop, a mirror image, other colours; its segments go along.
 
-Each augmentation is a call `augment(labelled, generator)`, and every random number comes from that generator. The picture has one map of
-segments, so nothing is ever resized once per mask. Segments that a crop leaves out stay listed, without pixels.
+Each augmentation is a call `augment(labelled, generator)`, and every random number comes from that generator. The
+picture has one map of segments, so nothing is ever resized once per mask. Segments that a crop leaves out stay listed,
+without pixels.
 
-Sources: detectron2 @ 32bd159, data/transforms/augmentation_impl.py, and @ 405ef0d, PointRend's color_augmentation.py. Order and numbers:
-ERR-Seg @ 6e79c0d, configs/convnext{B,L}_640.yaml, with the dataset mapper that it has from CAT-Seg (@ dc295ee); EOV-Seg @ 9d76413,
-configs/Base-COCO-PanopticSegmentation.yaml, with the one that it has from Mask2Former (@ 161be51).
-Where we differ: segments are resized about the centres of pixels, like the picture (the mapper of ERR-Seg takes corners, which moves labels
-by up to half a pixel); colours are rounded once, not cut to whole numbers after every step, and hue and saturation are not cut to 8 bits.
+Sources: detectron2 @ 32bd159, data/transforms/augmentation_impl.py, and @ 405ef0d, PointRend's color_augmentation.py.
+Order and numbers: ERR-Seg @ 6e79c0d, configs/convnext{B,L}_640.yaml, with the dataset mapper that it has from CAT-Seg
+(@ dc295ee); EOV-Seg @ 9d76413, configs/Base-COCO-PanopticSegmentation.yaml, with the one that it has from Mask2Former
+(@ 161be51). Where we differ: segments are resized about the centres of pixels, like the picture (the mapper of ERR-Seg
+takes corners, which moves labels by up to half a pixel); colours are rounded once, not cut to whole numbers after every
+step, and hue and saturation are not cut to 8 bits.
 """
 
 from dataclasses import dataclass, replace
@@ -43,8 +45,14 @@ class ColourJitter:
 
     def __call__(self, rgb: UInt8[np.ndarray, "H W 3"], generator: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """Change the colours of a picture."""
-        steps = [self._contrast, self._saturation, self._hue] if generator.integers(2) else [self._saturation, self._hue, self._contrast]
-        colours = np.moveaxis(rgb, -1, 0).astype(np.float32, order="C")  # (3, H, W): numpy is slow along an axis of three
+        steps = (
+            [self._contrast, self._saturation, self._hue]
+            if generator.integers(2)
+            else [self._saturation, self._hue, self._contrast]
+        )
+        colours = np.moveaxis(rgb, -1, 0).astype(
+            np.float32, order="C"
+        )  # (3, H, W): numpy is slow along an axis of three
         for step in (self._brightness, *steps):
             if generator.integers(2):
                 colours = np.clip(step(colours, generator), 0, LARGEST_COLOUR)
@@ -65,9 +73,11 @@ class ColourJitter:
 
 @dataclass(frozen=True)
 class CropAugmentation:
-    """ERR-Seg's: resize, crop at random, change the colours, mirror half of the pictures, pad what is smaller than the crop.
+    """ERR-Seg's: resize, crop at random, change the colours, mirror half of the pictures, pad what is smaller than the
+    crop.
 
-    The crop may fall anywhere: a limit on the share of one class (SINGLE_CATEGORY_MAX_AREA) is 1.0 in the reference's files: off.
+    The crop may fall anywhere: a limit on the share of one class (SINGLE_CATEGORY_MAX_AREA) is 1.0 in the reference's
+    files: off.
 
     Args:
         shortest_edge: Pixels; the paper's is 640 …
@@ -97,7 +107,8 @@ class CropAugmentation:
 
 @dataclass(frozen=True)
 class ScaleAugmentation:
-    """EOV-Seg's: mirror half of the pictures, fit each into a square of random size (large-scale jitter), crop or pad to a fixed one.
+    """EOV-Seg's: mirror half of the pictures, fit each into a square of random size (large-scale jitter), crop or pad
+    to a fixed one.
 
     One random number places the crop along both axes, as the reference does.
 
@@ -163,10 +174,13 @@ def flip_half(labelled: LabelledPicture, generator: np.random.Generator) -> Labe
 def scale_saturation(colours: Float32[np.ndarray, "3 H W"], factor: float) -> Float32[np.ndarray, "3 H W"]:
     """Multiply saturation (of HSV, at most 1) and keep hue and value. Colours are in 0–255.
 
-    With the value V, the largest channel, held, saturation is (V − smallest) / V, and every channel's distance from V grows with it.
+    With the value V, the largest channel, held, saturation is (V − smallest) / V, and every channel's distance from V
+    grows with it.
     """
     value, chroma = _value_and_chroma(colours)
-    most = np.divide(value, chroma, out=np.ones_like(value), where=chroma > 0)  # the factor at which saturation reaches 1
+    most = np.divide(
+        value, chroma, out=np.ones_like(value), where=chroma > 0
+    )  # the factor at which saturation reaches 1
     return value - (value - colours) * np.minimum(most, np.float32(factor))
 
 
@@ -178,13 +192,17 @@ def turn_hue(colours: Float32[np.ndarray, "3 H W"], turn: float) -> Float32[np.n
     sixths = np.where(is_red, green - blue, np.where(is_green, blue - red, red - green)) / np.maximum(chroma, TINY)
     sixths += np.where(is_red, np.float32(0), np.where(is_green, np.float32(2), np.float32(4)))
     turned = np.empty_like(colours)
-    for channel, start in zip(turned, (5, 3, 1), strict=True):  # where on the circle of six red, green and blue fall below the value
+    for channel, start in zip(
+        turned, (5, 3, 1), strict=True
+    ):  # where on the circle of six red, green and blue fall below the value
         place = (sixths + np.float32(start + 6 * turn)) % np.float32(6)
         channel[:] = value - chroma * np.clip(np.minimum(place, 4 - place), 0, 1)
     return turned
 
 
-def _value_and_chroma(colours: Float32[np.ndarray, "3 H W"]) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
+def _value_and_chroma(
+    colours: Float32[np.ndarray, "3 H W"],
+) -> tuple[Float32[np.ndarray, "H W"], Float32[np.ndarray, "H W"]]:
     value = colours.max(axis=0)
     return value, value - colours.min(axis=0)
 

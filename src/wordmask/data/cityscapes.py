@@ -12,12 +12,13 @@ from wordmask.vocabulary import Vocabulary
 PICTURE = "_leftImg8bit.png"
 TRAIN_IDS, IDS, INSTANCES = (f"_gtFine_{kind}.png" for kind in ("labelTrainIds", "labelIds", "instanceIds"))
 MOST_ID = 33  # of cityscapesScripts' labels; 34 ids, of which 19 are classes
-CROWDED = 1000  # an instance is id · 1000 + number; below, a value is an id: stuff, or several things that nobody told apart
+# an instance is id · 1000 + number; below, a value is an id: stuff, or several things that nobody told apart
+CROWDED = 1000
 
 
 class Cityscapes(Published):
-    """Cityscapes' fine labels: root/leftImg8bit/val/<city>/*_leftImg8bit.png, and in root/gtFine/val/<city> *_gtFine_labelTrainIds.png, or
-    else *_gtFine_labelIds.png, which is what the published archive has.
+    """Cityscapes' fine labels: root/leftImg8bit/val/<city>/*_leftImg8bit.png, and in root/gtFine/val/<city>
+    *_gtFine_labelTrainIds.png, or else *_gtFine_labelIds.png, which is what the published archive has.
 
     Raises:
         ValueError: A folder is missing, or there is no picture.
@@ -57,7 +58,8 @@ class Cityscapes(Published):
 
 
 class CityscapesPanoptic(Cityscapes):
-    """Cityscapes with its things one by one: *_gtFine_instanceIds.png in the place of the others, as `createPanopticImgs` reads them.
+    """Cityscapes with its things one by one: *_gtFine_instanceIds.png in the place of the others, as
+    `createPanopticImgs` reads them.
 
     A value from 1000 is one thing, id · 1000 + its number; below it is an id: stuff, or a crowd.
     """
@@ -72,7 +74,8 @@ class CityscapesPanoptic(Cityscapes):
         labels = np.array([self.label_of[one] if one < 256 else UNKNOWN for one in ids.tolist()])
         if UNKNOWN in labels:
             raise ValueError(
-                f"The label {str(path)!r} holds {found[labels == UNKNOWN][:5].tolist()}; expected Cityscapes' ids. Fetch it again."
+                f"The label {str(path)!r} holds {found[labels == UNKNOWN][:5].tolist()}; expected Cityscapes' ids. "
+                "Fetch it again."
             )
         kept = labels != NO_CLASS
         things = np.array([entry.thing for entry in self.vocabulary] + [False])

@@ -1,8 +1,8 @@
 """Real data where its users have it, without a conversion step: the published COCO sets, and a person's own folder.
 
-`CocoStuff` and `CocoPanoptic` read what the two papers train on; `open_folder` reads one's own pictures, labelled by PNGs
-(`LabelledFolder`) or by a json in COCO's format (`CocoFolder`). What file names and the json alone tell is checked when a set is opened;
-`check()` looks into the files. Pictures and labels are decoded when they are asked for.
+`CocoStuff` and `CocoPanoptic` read what the two papers train on; `open_folder` reads one's own pictures, labelled by
+PNGs (`LabelledFolder`) or by a json in COCO's format (`CocoFolder`). What file names and the json alone tell is checked
+when a set is opened; `check()` looks into the files. Pictures and labels are decoded when they are asked for.
 """
 
 from pathlib import Path
@@ -29,4 +29,6 @@ def open_folder(root: str | Path) -> LabelledFolder | CocoFolder:
         return LabelledFolder(folder)
     if json_files(folder):
         return CocoFolder(folder)
-    raise ValueError(f"The folder {str(root)!r} holds no data set. Expected either {LABELLED_LAYOUT}; or {COCO_LAYOUT}.")
+    raise ValueError(
+        f"The folder {str(root)!r} holds no data set. Expected either {LABELLED_LAYOUT}; or {COCO_LAYOUT}."
+    )

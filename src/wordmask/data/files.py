@@ -14,7 +14,12 @@ from wordmask.writing import at_home
 
 LABEL_FILES = (".png", ".json", ".txt")
 SHOWN = 5  # files that an error names
-EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")  # in Pillow's info; asking without one decodes a PNG
+EXIF_PLACES = (
+    "exif",
+    "Raw profile type exif",
+    "XML:com.adobe.xmp",
+    "xmp",
+)  # in Pillow's info; asking without one decodes a PNG
 
 Size = tuple[int, int]  # (height, width)
 
@@ -49,7 +54,9 @@ class Findings:
 def folder_of(root: str | Path) -> Path:
     path = at_home(root)
     if not path.is_dir():
-        raise ValueError(f"{str(root)!r} is {'a file' if path.exists() else 'not there'}; expected the folder of a data set.")
+        raise ValueError(
+            f"{str(root)!r} is {'a file' if path.exists() else 'not there'}; expected the folder of a data set."
+        )
     return path
 
 
@@ -57,7 +64,9 @@ def first_folder(root: Path, names: tuple[str | Path, ...], what: str) -> Path:
     for name in names:
         if (root / name).is_dir():
             return root / name
-    raise ValueError(f"{str(root)!r} has no folder of {what}; expected {' or '.join(str(name) for name in names)} in it.")
+    raise ValueError(
+        f"{str(root)!r} has no folder of {what}; expected {' or '.join(str(name) for name in names)} in it."
+    )
 
 
 def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
@@ -81,7 +90,9 @@ def read_json(path: Path, expected: str) -> dict:
     except FileNotFoundError:
         raise ValueError(f"The file {str(path)!r} does not exist; expected {expected}.") from None
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise ValueError(f"The file {str(path)!r} cannot be read: {error}. Expected json, in UTF-8. Fetch or export it again.") from None
+        raise ValueError(
+            f"The file {str(path)!r} cannot be read: {error}. Expected json, in UTF-8. Fetch or export it again."
+        ) from None
     if not isinstance(content, dict) or not content:
         came = f"a {type(content).__name__}" if content else "nothing"
         raise ValueError(f"The file {str(path)!r} holds {came}; expected {expected}. Fetch or export it again.")
@@ -93,7 +104,13 @@ def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:
     other = findings.attempt("Labels that cannot be read", lambda: size_of(label, upright=False))
     if size and other and size != other:
         what = f"{picture.name} ({written(size)}), {label.name} ({written(other)})"
-        findings.add("Pictures of another size than their label; both must have the same, photographs upright as their EXIF says", what)
+        findings.add(
+            (
+                "Pictures of another size than their label; both must have the same, photographs upright as their EXIF "
+                "says"
+            ),
+            what,
+        )
 
 
 def size_of(path: Path, upright: bool = True) -> Size:
@@ -117,11 +134,14 @@ def opened(path: Path, what: str) -> Iterator[Image.Image]:
     except MemoryError:
         raise
     except Exception as error:  # decoders raise almost anything on damaged files, see `wordmask.image`
-        raise ValueError(f"The {what} {str(path)!r} is damaged or no picture: {error}. Fetch or export it again.") from None
+        raise ValueError(
+            f"The {what} {str(path)!r} is damaged or no picture: {error}. Fetch or export it again."
+        ) from None
 
 
 def fingerprint(root: Path) -> str:
-    """Tell whether a folder holds the same data as before: names and sizes of all files, and what is in labels and lists of classes."""
+    """Tell whether a folder holds the same data as before: names and sizes of all files, and what is in labels and
+    lists of classes."""
     digest = hashlib.sha256()
     for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
         place = path.relative_to(root)

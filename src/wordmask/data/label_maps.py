@@ -17,10 +17,20 @@ from wordmask.sources import PICTURE_FILES
 from wordmask.vocabulary import Vocabulary
 
 UNLABELLED_8, UNLABELLED_16 = 255, 65535  # in label maps of 8 and 16 bits: no class
-PUBLISHED = ("stuffthingmaps", "stuffthingmaps_trainval2017", "annotations")  # where COCO-Stuff's label maps are unpacked
+PUBLISHED = (
+    "stuffthingmaps",
+    "stuffthingmaps_trainval2017",
+    "annotations",
+)  # where COCO-Stuff's label maps are unpacked
 RAW_COCO_STUFF = 182  # ids of COCO-Stuff's PNGs are below this; 171 of them are classes of the benchmark
 NO_CLASS, UNKNOWN = -1, -2  # what a value in a label map may mean, besides a class
-LABEL_MODES = ("1", "L", "P", "I;16", "I")  # Pillow's names of pictures with one channel; "I" is its older one for 16 bits
+LABEL_MODES = (
+    "1",
+    "L",
+    "P",
+    "I;16",
+    "I",
+)  # Pillow's names of pictures with one channel; "I" is its older one for 16 bits
 GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0–255
 
 
@@ -38,19 +48,25 @@ class Coding:
 
 
 class LabelMaps:
-    """Pictures in one folder; in another, under the same names, PNGs whose values are classes. A class of a picture is one segment.
+    """Pictures in one folder; in another, under the same names, PNGs whose values are classes. A class of a picture is
+    one segment.
 
     Args:
         codings: What values mean in PNGs of 8 bits, of 16.
     """
 
-    def __init__(self, root: Path, *, vocabulary: Vocabulary, pictures: Path, labels: Path, codings: Mapping[int, Coding]):
+    def __init__(
+        self, root: Path, *, vocabulary: Vocabulary, pictures: Path, labels: Path, codings: Mapping[int, Coding]
+    ):
         self.root, self.vocabulary, self.codings = root, vocabulary, codings
         self.pictures = files_in(pictures, PICTURE_FILES)
         self.labels = {path.stem: path for path in files_in(labels, (".png",))}
         self.label_folder = labels
         if not self.pictures:
-            raise ValueError(f"There is no picture in {str(pictures)!r}; expected *.jpg or *.png there (folders inside are not read).")
+            raise ValueError(
+                f"There is no picture in {str(pictures)!r}; expected *.jpg or *.png there (folders inside are not "
+                "read)."
+            )
 
     def __len__(self) -> int:
         return len(self.pictures)
@@ -58,7 +74,10 @@ class LabelMaps:
     def __getitem__(self, place: int) -> LabelledPicture:
         picture = self.pictures[place]
         if picture.stem not in self.labels:
-            raise ValueError(f"The picture {str(picture)!r} has no label; expected {str(self.label_folder / picture.stem) + '.png'!r}.")
+            raise ValueError(
+                f"The picture {str(picture)!r} has no label; expected "
+                f"{str(self.label_folder / picture.stem) + '.png'!r}."
+            )
         segments, labels = read_classes(self.labels[picture.stem], self.codings)
         return LabelledPicture(read_picture(picture), segments, labels, np.zeros(len(labels), bool), str(picture))
 
@@ -76,9 +95,14 @@ class LabelMaps:
         for picture in self.pictures:
             label = self.labels.get(picture.stem)
             if label is None:
-                findings.add(f"Pictures without a label; expected {str(self.label_folder)!r}/<the same name>.png for each", picture.name)
+                findings.add(
+                    f"Pictures without a label; expected {str(self.label_folder)!r}/<the same name>.png for each",
+                    picture.name,
+                )
                 continue
-            if not thorough or findings.attempt("Labels that cannot be used", lambda label=label: read_classes(label, self.codings)):
+            if not thorough or findings.attempt(
+                "Labels that cannot be used", lambda label=label: read_classes(label, self.codings)
+            ):
                 compare_sizes(findings, picture, label)
         return findings
 
@@ -86,10 +110,11 @@ class LabelMaps:
 class CocoStuff(LabelMaps):
     """COCO-Stuff-164k with the 171 classes that ERR-Seg trains on, as the field lays it out.
 
-    Pictures: root/images/train2017 or root/train2017. Labels, the first there is of: root/stuffthingmaps_detectron2/train2017 and
-    root/annotations_detectron2/train2017, values 0 to 170, and 255 for none; and, as published, root/stuffthingmaps/train2017,
-    root/stuffthingmaps_trainval2017/train2017 and root/annotations/train2017: values 0 to 181, and 255 for none, of which 171 are
-    classes and the others are unlabelled.
+    Pictures: root/images/train2017 or root/train2017. Labels, the first there is of:
+    root/stuffthingmaps_detectron2/train2017 and root/annotations_detectron2/train2017, values 0 to 170, and 255 for
+    none; and, as published, root/stuffthingmaps/train2017, root/stuffthingmaps_trainval2017/train2017 and
+    root/annotations/train2017: values 0 to 181, and 255 for none, of which 171 are classes and the others are
+    unlabelled.
 
     Raises:
         ValueError: A folder is missing, or there is no picture.
@@ -109,8 +134,9 @@ class CocoStuff(LabelMaps):
 class LabelledFolder(LabelMaps):
     """One's own pictures, each with a PNG that says the class of every pixel.
 
-    root/images/*; root/labels/*.png under the same names, with one channel of 8 or 16 bits or a palette, whose values count the lines of
-    root/names.txt from 0; 255 (of 16 bits: 65535) is unlabelled. names.txt has one class a line: "snow drift, snow [stuff]".
+    root/images/*; root/labels/*.png under the same names, with one channel of 8 or 16 bits or a palette, whose values
+    count the lines of root/names.txt from 0; 255 (of 16 bits: 65535) is unlabelled. names.txt has one class a line:
+    "snow drift, snow [stuff]".
 
     Raises:
         ValueError: A folder or names.txt is missing, or there is no picture.
@@ -128,9 +154,15 @@ class LabelledFolder(LabelMaps):
         findings, seen = self._find(thorough=True), {}
         for picture in self.pictures:
             if seen.setdefault(picture.stem, picture) is not picture:
-                findings.add("Pictures that would share a label; rename one of each", f"{seen[picture.stem].name}, {picture.name}")
+                findings.add(
+                    "Pictures that would share a label; rename one of each",
+                    f"{seen[picture.stem].name}, {picture.name}",
+                )
         for stem in sorted(self.labels.keys() - seen):
-            findings.add(f"Labels without a picture in {str(self.root / 'images')!r}; add it, or take them away", self.labels[stem].name)
+            findings.add(
+                f"Labels without a picture in {str(self.root / 'images')!r}; add it, or take them away",
+                self.labels[stem].name,
+            )
         findings.report()
 
 
@@ -151,7 +183,8 @@ def read_classes(path: Path, codings: Mapping[int, Coding]) -> tuple[Int[np.ndar
     meanings = codings[bits].label_of[found]
     if UNKNOWN in meanings:
         raise ValueError(
-            f"The label {str(path)!r} holds {some(found[meanings == UNKNOWN].tolist())}; expected {codings[bits].expected}. Correct it."
+            f"The label {str(path)!r} holds {some(found[meanings == UNKNOWN].tolist())}; "
+            f"expected {codings[bits].expected}. Correct it."
         )
     labels = np.unique(meanings[meanings != NO_CLASS])
     numbers = np.zeros(2**bits, np.int32)
@@ -160,12 +193,16 @@ def read_classes(path: Path, codings: Mapping[int, Coding]) -> tuple[Int[np.ndar
 
 
 def read_values(path: Path) -> UInt[np.ndarray, "H W"]:
-    """Read the values of a PNG with one channel, uint8 or uint16, as they are in the file: of a palette the index, not the colour."""
+    """Read the values of a PNG with one channel, uint8 or uint16, as they are in the file: of a palette the index, not
+    the colour."""
     with opened(path, "label") as image:
         format, mode, packing = image.format, image.mode, image.tile[0][3] if image.tile else None
         values = np.array(image)
     if format != "PNG" or mode not in LABEL_MODES:
-        raise ValueError(f"The label {str(path)!r} is a {format} of mode {mode}; expected a PNG with one channel: grey, or a palette.")
+        raise ValueError(
+            f"The label {str(path)!r} is a {format} of mode {mode}; expected a PNG with one channel: grey, or a "
+            "palette."
+        )
     if mode.startswith("I"):
         return values.astype(np.uint16)
     return values.astype(np.uint8) // np.uint8(GREY_STEPS.get(packing, 1))
@@ -183,7 +220,9 @@ def _in_order(classes: int, bits: int, where: str) -> Coding:
     label_of = np.full(2**bits, UNKNOWN, np.int64)
     label_of[: min(classes, none)] = np.arange(min(classes, none))
     label_of[none] = NO_CLASS
-    return Coding(label_of, f"0 to {min(classes, none) - 1}, the {classes} classes of {where}, or {none} where there is none")
+    return Coding(
+        label_of, f"0 to {min(classes, none) - 1}, the {classes} classes of {where}, or {none} where there is none"
+    )
 
 
 def _raw_coco_stuff() -> Coding:

@@ -17,7 +17,8 @@ class LabelledPicture:
 
     Args:
         rgb: The picture.
-        segments: Of each pixel, the number of its segment; 0 where there is none. Segment n is entry n − 1 of the next two.
+        segments: Of each pixel, the number of its segment; 0 where there is none. Segment n is entry n − 1 of the next
+            two.
         labels: The class of each segment, an index into the data set's vocabulary.
         crowd: Whether a segment is a crowd: several things that nobody told apart.
         source: Where it came from: a path, or a seed.
@@ -32,7 +33,8 @@ class LabelledPicture:
     def __post_init__(self):
         if self.rgb.shape[:2] != self.segments.shape:
             raise ValueError(
-                f"{self.source}: the picture is {_size(self.rgb)} pixels, its label {_size(self.segments)}; expected the same size."
+                f"{self.source}: the picture is {_size(self.rgb)} pixels, its label {_size(self.segments)}; "
+                "expected the same size."
             )
         assert len(self.labels) == len(self.crowd)
         assert self.segments.size == 0 or 0 <= self.segments.min() <= self.segments.max() <= len(self.labels)

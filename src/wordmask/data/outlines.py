@@ -21,20 +21,32 @@ def read_runs(segmentation: object, size: Size) -> Int[np.ndarray, " R"]:
     if isinstance(segmentation, dict):
         counts = segmentation.get("counts")
         if segmentation.get("size") != list(size):
-            raise ValueError(f"its run lengths are for [height, width] {segmentation.get('size')}; expected {list(size)}.")
+            raise ValueError(
+                f"its run lengths are for [height, width] {segmentation.get('size')}; expected {list(size)}."
+            )
     elif isinstance(segmentation, list) and segmentation:
         counts = _fill_polygons(segmentation, size)
     else:
-        raise ValueError(f"it has no outline ('segmentation' is {segmentation!r}); expected polygons or run lengths, not a box alone.")
+        raise ValueError(
+            f"it has no outline ('segmentation' is {segmentation!r}); "
+            "expected polygons or run lengths, not a box alone."
+        )
     if isinstance(counts, str | bytes):
         counts = _decompress(counts)
-    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts) or sum(counts) != math.prod(size):
-        raise ValueError(f"its run lengths are damaged; expected whole numbers that sum to {math.prod(size)}, height × width.")
+    if (
+        not isinstance(counts, list)
+        or not all(type(count) is int and count >= 0 for count in counts)
+        or sum(counts) != math.prod(size)
+    ):
+        raise ValueError(
+            f"its run lengths are damaged; expected whole numbers that sum to {math.prod(size)}, height × width."
+        )
     return np.array(counts, np.int64)
 
 
 def _decompress(text: str | bytes) -> list[int]:
-    """Undo COCO's compression: digits to the base 32, lowest first, 48 added, 32 for "goes on"; from the fourth, differences two back."""
+    """Undo COCO's compression: digits to the base 32, lowest first, 48 added, 32 for "goes on"; from the fourth,
+    differences two back."""
     counts, value, shift = [], 0, 0
     for character in text.encode("ascii", "replace") if isinstance(text, str) else text:
         digit = character - 48
@@ -52,11 +64,20 @@ def _fill_polygons(polygons: list, size: Size) -> bytes:
 
     height, width = size
     for polygon in polygons:
-        if not isinstance(polygon, list) or len(polygon) < POLYGON_NUMBERS or len(polygon) % 2 or not all(map(_is_number, polygon)):
-            raise ValueError(f"it has the polygon {str(polygon)[:80]}; expected [x, y, x, y, x, y, …], at least three corners.")
+        if (
+            not isinstance(polygon, list)
+            or len(polygon) < POLYGON_NUMBERS
+            or len(polygon) % 2
+            or not all(map(_is_number, polygon))
+        ):
+            raise ValueError(
+                f"it has the polygon {str(polygon)[:80]}; expected [x, y, x, y, x, y, …], at least three corners."
+            )
         corners = np.array(polygon).reshape(-1, 2)
         if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
-            raise ValueError(f"a polygon lies far outside the picture of {written(size)}; expected coordinates in its pixels.")
+            raise ValueError(
+                f"a polygon lies far outside the picture of {written(size)}; expected coordinates in its pixels."
+            )
     return mask.merge(mask.frPyObjects(polygons, height, width))["counts"]
 
 

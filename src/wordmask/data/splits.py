@@ -1,4 +1,5 @@
-"""The data sets that scores are measured on: one table, a row for each, read where users have them, as they are published."""
+"""The data sets that scores are measured on: one table, a row for each, read where users have them, as they are
+published."""
 
 import difflib
 import os
@@ -18,7 +19,10 @@ from wordmask.data.pascal import PascalContext59, PascalContext459, PascalVoc
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.writing import at_home
 
-ROOTS = ("WORDMASK_DATA", "DETECTRON2_DATASETS")  # environment variables that name the folder of data sets; the first that is set
+ROOTS = (
+    "WORDMASK_DATA",
+    "DETECTRON2_DATASETS",
+)  # environment variables that name the folder of data sets; the first that is set
 USUAL = "datasets"  # where they are if nobody says, as in detectron2
 ALL_TASKS = ("panoptic", "instance", "semantic")
 
@@ -27,7 +31,9 @@ ADE_INSTANCES = "and http://sceneparsing.csail.mit.edu/data/ChallengeData2017/an
 ADE_FULL = "the full ADE20K, 2021_17_01, for which one registers: https://ade20k.csail.mit.edu"
 VOC_2010 = "VOC 2010: http://host.robots.ox.ac.uk/pascal/VOC/voc2010/VOCtrainval_03-May-2010.tar"
 CONTEXT = "trainval_merged.json inside it: https://codalabuser.blob.core.windows.net/public/trainval_merged.json"
-CONTEXT_FULL = "the labels, unpacked to trainval inside it: https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
+CONTEXT_FULL = (
+    "the labels, unpacked to trainval inside it: https://www.cs.stanford.edu/~roozbeh/pascal-context/trainval.tar.gz"
+)
 VOC_2012 = "VOC 2012: http://host.robots.ox.ac.uk/pascal/VOC/voc2012/VOCtrainval_11-May-2012.tar"
 COCO_STUFF = (
     "COCO's pictures, http://images.cocodataset.org/zips/val2017.zip, and beside them "
@@ -35,7 +41,8 @@ COCO_STUFF = (
 )
 COCO_PANOPTIC = (
     "COCO's pictures, http://images.cocodataset.org/zips/val2017.zip, and beside them "
-    "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip, whose panoptic_val2017.zip is unpacked too"
+    "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip, whose panoptic_val2017.zip is "
+    "unpacked too"
 )
 CITYSCAPES = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, for which one registers: https://www.cityscapes-dataset.com"
 
@@ -83,20 +90,37 @@ def _shapeland(vocabulary: str, count: int) -> Split:
 
 SPLITS: Mapping[str, Split] = {
     "a-150": Split("A-150", 2000, Ade20k150, ADE_FOLDERS, ADE, named=_ade_names),
-    "a-847": Split("A-847", 2000, Ade20k847, ("ADE20K_2021_17_01", "ade20k_full/ADE20K_2021_17_01"), ADE_FULL, named=_ade_names),
+    "a-847": Split(
+        "A-847", 2000, Ade20k847, ("ADE20K_2021_17_01", "ade20k_full/ADE20K_2021_17_01"), ADE_FULL, named=_ade_names
+    ),
     "pc-59": Split("PC-59", 5104, PascalContext59, VOC_2010_FOLDERS, f"{VOC_2010}, and {CONTEXT}"),
     "pc-459": Split("PC-459", 5104, PascalContext459, VOC_2010_FOLDERS, f"{VOC_2010}, and {CONTEXT_FULL}"),
     "pas-20": Split("PAS-20", 1449, PascalVoc, VOC_2012_FOLDERS, VOC_2012),
-    "pas-20b": Split("PAS-20b", 1449, lambda root: PascalVoc(root, background=True), VOC_2012_FOLDERS, VOC_2012, folded=20),
+    "pas-20b": Split(
+        "PAS-20b", 1449, lambda root: PascalVoc(root, background=True), VOC_2012_FOLDERS, VOC_2012, folded=20
+    ),
     "coco-stuff-171": Split("COCO-Stuff-171", 5000, lambda root: CocoStuff(root, "val2017"), COCO_FOLDERS, COCO_STUFF),
     "coco-panoptic-133": Split(
-        "COCO Panoptic-133", 5000, lambda root: CocoPanoptic(root, "val2017"), COCO_FOLDERS, COCO_PANOPTIC, tasks=ALL_TASKS
+        "COCO Panoptic-133",
+        5000,
+        lambda root: CocoPanoptic(root, "val2017"),
+        COCO_FOLDERS,
+        COCO_PANOPTIC,
+        tasks=ALL_TASKS,
     ),
     "ade20k-panoptic": Split(
-        "ADE20K panoptic", 2000, Ade20kPanoptic, ADE_FOLDERS, f"{ADE}, {ADE_INSTANCES}", tasks=ALL_TASKS, named=_ade_names
+        "ADE20K panoptic",
+        2000,
+        Ade20kPanoptic,
+        ADE_FOLDERS,
+        f"{ADE}, {ADE_INSTANCES}",
+        tasks=ALL_TASKS,
+        named=_ade_names,
     ),
     "cityscapes-19": Split("Cityscapes", 500, Cityscapes, ("cityscapes", "Cityscapes"), CITYSCAPES),
-    "cityscapes-panoptic": Split("Cityscapes panoptic", 500, CityscapesPanoptic, ("cityscapes", "Cityscapes"), CITYSCAPES, tasks=ALL_TASKS),
+    "cityscapes-panoptic": Split(
+        "Cityscapes panoptic", 500, CityscapesPanoptic, ("cityscapes", "Cityscapes"), CITYSCAPES, tasks=ALL_TASKS
+    ),
     "shapeland-150": _shapeland("shapeland-150", 200),
     "shapeland-847": _shapeland("shapeland-847", 100),
 }
@@ -138,7 +162,8 @@ def folders_of_split(name: str, root: Path) -> list[Path]:
         return found
     looked = " and ".join(repr(str(path)) for path in candidates)
     raise ValueError(
-        f"{split.title} is not here: looked for {looked}. Get {split.get}. If it is elsewhere, name the folder of your data sets with "
+        f"{split.title} is not here: looked for {looked}. Get {split.get}. "
+        "If it is elsewhere, name the folder of your data sets with "
         f"--data, or in {ROOTS[0]} or {ROOTS[1]}."
     )
 
@@ -171,7 +196,8 @@ def open_split(name: str, root: Path, *, partial: bool = False) -> tuple[DataSet
 
 
 def _open_first(split: Split, folders: list[Path]) -> tuple[Path, DataSet]:
-    """Open a split in the first of some folders that has all of its parts; COCO's pictures may lie in one, its labels in another."""
+    """Open a split in the first of some folders that has all of its parts; COCO's pictures may lie in one, its labels
+    in another."""
     errors = []
     for folder in folders:
         try:
@@ -199,7 +225,10 @@ def _describe_missing(split: Split, folder: Path, missing: list[Path], *, data: 
             known = {data.files(place)[0].stem for place in range(len(data))}
             names = [name for name in split.named() if name not in known]
             lines += [f"  {name}" for name in names[:SHOWN]] + ["  …"] * (len(names) > SHOWN)
-    lines.append(f"It is {split.get}. Fetch what is missing; or add --partial, to measure what is there, which compares with no paper.")
+    lines.append(
+        f"It is {split.get}. Fetch what is missing; or add --partial, to measure what is there, which compares with "
+        "no paper."
+    )
     return "\n".join(lines)
 
 

@@ -11,10 +11,22 @@ from jaxtyping import Bool, Float, Integer
 
 from wordmask.evaluation.metrics import mean_of
 
-THRESHOLDS, AREAS, MOST = 10, 4, 100  # pycocotools' IoU 0.5 to 0.95; all, small, medium, large; instances per class and picture
+THRESHOLDS, AREAS, MOST = (
+    10,
+    4,
+    100,
+)  # pycocotools' IoU 0.5 to 0.95; all, small, medium, large; instances per class and picture
 TARGETS = -1  # as the order of a detection: the row counts targets instead
 ROW = np.dtype(
-    [("picture", "i8"), ("label", "i4"), ("order", "i4"), ("score", "f8"), ("matched", "u8"), ("ignored", "u8"), ("targets", "i4", AREAS)]
+    [
+        ("picture", "i8"),
+        ("label", "i4"),
+        ("order", "i4"),
+        ("score", "f8"),
+        ("matched", "u8"),
+        ("ignored", "u8"),
+        ("targets", "i4", AREAS),
+    ]
 )
 BITS = np.uint64(1) << np.arange(AREAS * THRESHOLDS, dtype=np.uint64)
 
@@ -33,7 +45,8 @@ class InstanceResult:
 
     Args:
         ap: Of each class, the mean over IoU 0.5 to 0.95.
-        mean_ap: COCO's AP; `ap50`, `ap75` at one IoU; `small`, `medium`, `large` by the area of targets, below 32² and 96² pixels.
+        mean_ap: COCO's AP; `ap50`, `ap75` at one IoU; `small`, `medium`, `large` by the area of targets, below 32² and
+            96² pixels.
     """
 
     ap: Float[np.ndarray, " T"]
@@ -46,7 +59,8 @@ class InstanceResult:
 
 
 class InstanceScore:
-    """COCO's AP of masks over T classes. What pycocotools matched in a picture is kept, 64 bytes an instance; not the masks."""
+    """COCO's AP of masks over T classes. What pycocotools matched in a picture is kept, 64 bytes an instance; not the
+    masks."""
 
     def __init__(self, classes: int):
         self.classes = classes
@@ -55,7 +69,8 @@ class InstanceScore:
 
     @property
     def plain(self) -> np.ndarray:
-        """All that was counted, a row of type `ROW` for each instance, and for the targets of each class and picture; it can be set."""
+        """All that was counted, a row of type `ROW` for each instance, and for the targets of each class and picture;
+        it can be set."""
         if len(self._chunks) > 1:
             self._chunks = [np.concatenate(self._chunks)]
         return self._chunks[0]
@@ -128,7 +143,9 @@ class InstanceScore:
         evaluation = COCOeval(iouType="segm")
         evaluation.params.imgIds, evaluation.params.catIds = list(range(len(pictures))), list(range(self.classes))
         evaluation.evalImgs = [None] * (self.classes * AREAS * len(pictures))
-        starts = np.flatnonzero(np.diff(rows["label"] * (len(pictures) + 1) + np.searchsorted(pictures, rows["picture"]), prepend=-1))
+        starts = np.flatnonzero(
+            np.diff(rows["label"] * (len(pictures) + 1) + np.searchsorted(pictures, rows["picture"]), prepend=-1)
+        )
         for group in np.split(rows, starts[1:]):
             place = np.searchsorted(pictures, group["picture"][0])
             for area in range(AREAS):
@@ -150,10 +167,17 @@ def _match(truth: list[dict], guesses: list[dict], size: tuple[int, int]) -> Ite
         sides = []
         for entries in (truth, guesses):
             for number, entry in enumerate(entries, 1):
-                entry |= {"id": number, "image_id": 1, "area": int(mask.area(entry["segmentation"])), "iscrowd": entry.get("iscrowd", 0)}
+                entry |= {
+                    "id": number,
+                    "image_id": 1,
+                    "area": int(mask.area(entry["segmentation"])),
+                    "iscrowd": entry.get("iscrowd", 0),
+                }
             sides.append(_dataset(entries, size))
         evaluation = COCOeval(*sides, "segm")
-        labels = evaluation.params.catIds = sorted({entry["category_id"] for entry in (*truth, *guesses)})  # left alone it sees the truth's
+        labels = evaluation.params.catIds = sorted(
+            {entry["category_id"] for entry in (*truth, *guesses)}
+        )  # left alone it sees the truth's
         evaluation.params.imgIds = [1]
         evaluation.evaluate()
     entries = evaluation.evalImgs
@@ -168,7 +192,11 @@ def _dataset(entries: list[dict], size: tuple[int, int]):
 
     dataset = COCO()
     image = {"id": 1, "height": size[0], "width": size[1]}
-    dataset.dataset = {"images": [image], "annotations": entries, "categories": [{"id": one["category_id"]} for one in entries]}
+    dataset.dataset = {
+        "images": [image],
+        "annotations": entries,
+        "categories": [{"id": one["category_id"]} for one in entries],
+    }
     dataset.createIndex()
     return dataset
 

@@ -14,7 +14,8 @@ WIDTH = 0.02  # of a boundary, as a part of the picture's diagonal; the paper's 
 
 @dataclass(frozen=True, eq=False)
 class BoundaryResult:
-    """What a `BoundaryScore` comes to, in percent; NaN of a class without a target pixel, which the mean doesn't count."""
+    """What a `BoundaryScore` comes to, in percent; NaN of a class without a target pixel, which the mean doesn't
+    count."""
 
     iou: Float[np.ndarray, " T"]
     mean_iou: float
@@ -23,14 +24,18 @@ class BoundaryResult:
 class BoundaryScore:
     """IoU of the inner boundaries of T classes, over all pictures.
 
-    A pixel belongs to the boundary of its class if another class, or the picture's edge, is at most d pixels away along both axes: what
-    the paper's d erosions by a square of 3×3 take away. d is 2 % of the diagonal, at least 1.
+    A pixel belongs to the boundary of its class if another class, or the picture's edge, is at most d pixels away along
+    both axes: what the paper's d erosions by a square of 3×3 take away. d is 2 % of the diagonal, at least 1.
     """
 
     def __init__(self, classes: int):
-        self.plain: Int[np.ndarray, "3 T"] = np.zeros((3, classes), np.int64)  # pixels in both boundaries, in the target's, in the other
+        self.plain: Int[np.ndarray, "3 T"] = np.zeros(
+            (3, classes), np.int64
+        )  # pixels in both boundaries, in the target's, in the other
 
-    def update(self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED) -> None:
+    def update(
+        self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED
+    ) -> None:
         """Count a picture.
 
         Args:
@@ -42,7 +47,9 @@ class BoundaryScore:
         """
         classes = self.plain.shape[1]
         if predicted.shape != target.shape:
-            raise ValueError(f"The prediction is {predicted.shape}, its target {target.shape}; expected the same (height, width).")
+            raise ValueError(
+                f"The prediction is {predicted.shape}, its target {target.shape}; expected the same (height, width)."
+            )
         counted = target != ignore
         if counted.any() and not 0 <= target[counted].min() <= target[counted].max() < classes:
             raise ValueError(f"The target holds labels beyond 0 to {classes - 1}, and {ignore}.")
@@ -57,7 +64,9 @@ class BoundaryScore:
     def merge(self, other: "BoundaryScore") -> None:
         """Add what another score, of as many classes, has counted."""
         if other.plain.shape != self.plain.shape:
-            raise ValueError(f"A score of {other.plain.shape[1]} classes came; expected {self.plain.shape[1]}, of the same data set.")
+            raise ValueError(
+                f"A score of {other.plain.shape[1]} classes came; expected {self.plain.shape[1]}, of the same data set."
+            )
         self.plain += other.plain
 
     def compute(self) -> BoundaryResult:

@@ -34,7 +34,10 @@ def run(
     report = evaluate(model, splits, choices=Choices(**choices), watch=bar, **asked)
     if report is None:
         return None
-    texts = {json_file: lambda: json.dumps(report.to_dict(), indent=1, ensure_ascii=False), markdown_file: lambda: markdown(report)}
+    texts = {
+        json_file: lambda: json.dumps(report.to_dict(), indent=1, ensure_ascii=False),
+        markdown_file: lambda: markdown(report),
+    }
     for path, text in texts.items():
         if path is not None:
             with atomic(at_home(path)) as temporary:

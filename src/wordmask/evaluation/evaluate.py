@@ -1,4 +1,5 @@
-"""Measure a model on splits: every picture once, on as many processes as there are, from where an earlier start was stopped."""
+"""Measure a model on splits: every picture once, on as many processes as there are, from where an earlier start was
+stopped."""
 
 import hashlib
 import time
@@ -24,7 +25,9 @@ from wordmask.writing import at_home, cache_folder, undisturbed
 SAVED_EVERY = 20.0  # seconds
 AHEAD = 2  # pictures that are read while the model looks at one
 
-Watch = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]  # title, pictures done, pictures in all → call for each
+Watch = Callable[
+    [str, int, int], AbstractContextManager[Callable[[], None]]
+]  # title, pictures done, pictures in all → call for each
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,13 @@ class Job:
         for place in self.places:
             digest.update("".join(f"{path} {path.stat().st_size}\n" for path in files(place)).encode())
         words = [entry.names for entry in self.vocabulary]
-        return {"split": self.name, "files": digest.hexdigest(), "words": words, "tasks": self.tasks, "settings": dict(self.settings)}
+        return {
+            "split": self.name,
+            "files": digest.hexdigest(),
+            "words": words,
+            "tasks": self.tasks,
+            "settings": dict(self.settings),
+        }
 
 
 def evaluate(
@@ -102,7 +111,8 @@ def evaluate(
 ) -> Report | None:
     """Measure a model on splits by its paper's protocol.
 
-    Under torchrun the processes share the pictures, and the figures are those of one, as long as all compute with as many threads.
+    Under torchrun the processes share the pictures, and the figures are those of one, as long as all compute with as
+    many threads.
 
     Args:
         model: What `wordmask.load` takes, or a loaded one, on whose device it runs.
@@ -118,13 +128,15 @@ def evaluate(
         The report, in the first process; None in the others.
 
     Raises:
-        ValueError: No such split or model; a split is not there or not whole, which is said before anything runs; settings that make no
-            sense; a picture that can't be read.
+        ValueError: No such split or model; a split is not there or not whole, which is said before anything runs;
+            settings that make no sense; a picture that can't be read.
     """
     names, root = list(dict.fromkeys(find_split(name) for name in splits)), data_root(data)
     opened = _open_all(names, root, partial=partial or pictures is not None)
     processes = Processes.join()
-    segmenter = model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
+    segmenter = (
+        model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
+    )
     if choices.size is not None:
         segmenter = copy(segmenter)  # the caller's stays as it is
         segmenter.image_input = _resized(segmenter.image_input, choices.size)
@@ -196,7 +208,10 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
     vocabulary = protocol.read_vocabulary()
     expected = len(data.vocabulary)
     if len(vocabulary) != expected and (split.folded is None or len(vocabulary) <= split.folded):
-        raise ValueError(f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. Name all.")
+        raise ValueError(
+            f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. "
+            "Name all."
+        )
     tasks = tuple(task for task in model.tasks if task in split.tasks)
     protocol = replace(protocol, synonyms=protocol.synonyms or model.synonyms)
     settings: dict[str, object] = {"synonyms": protocol.synonyms}
@@ -208,7 +223,9 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
     for setting, task in (("overlap", "panoptic"), ("most", "instance")):
         value = getattr(choices, setting)
         if value is not None and task not in tasks:
-            raise ValueError(f"{setting} says nothing to {segmenter.name or model.family} on {split.title}. Leave it out.")
+            raise ValueError(
+                f"{setting} says nothing to {segmenter.name or model.family} on {split.title}. Leave it out."
+            )
         settings |= {setting: value} if value is not None else {}
     for task in tasks:
         segmenter.check(vocabulary, task=task, keep=settings.get("keep"), synonyms=settings["synonyms"])

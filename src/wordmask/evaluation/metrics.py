@@ -1,7 +1,8 @@
 """How good predictions are, in percent: IoU of label maps, panoptic quality of segments.
 
-A score counts pictures one by one and merges with others that counted elsewhere. Everything it counted is in whole numbers, in one plain
-array (`plain`): whatever the order of the pictures, and however they were divided, it comes to the same figures, to the last bit.
+A score counts pictures one by one and merges with others that counted elsewhere. Everything it counted is in whole
+numbers, in one plain array (`plain`): whatever the order of the pictures, and however they were divided, it comes to
+the same figures, to the last bit.
 """
 
 import math
@@ -37,13 +38,18 @@ class SemanticResult:
 class SemanticScore:
     """Intersection over union of label maps, over one confusion matrix of all pictures.
 
-    As detectron2's SemSegEvaluator @ 027099d; older ones (@ 9bd60d3) count classes that are predicted but never a target as 0 in mIoU.
+    As detectron2's SemSegEvaluator @ 027099d; older ones (@ 9bd60d3) count classes that are predicted but never a
+    target as 0 in mIoU.
     """
 
     def __init__(self, classes: int):
-        self.confusion: Int[np.ndarray, "T T+1"] = np.zeros((classes, classes + 1), np.int64)  # target, prediction; last: no class
+        self.confusion: Int[np.ndarray, "T T+1"] = np.zeros(
+            (classes, classes + 1), np.int64
+        )  # target, prediction; last: no class
 
-    def update(self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED) -> None:
+    def update(
+        self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED
+    ) -> None:
         """Count a picture.
 
         Args:
@@ -56,17 +62,25 @@ class SemanticScore:
         classes, counted = len(self.confusion), target != ignore
         _check_sizes(predicted, target)
         if 0 <= ignore < classes:
-            raise ValueError(f"ignore={ignore} is one of the {classes} classes; expected a value that is none, such as -1 or 65535.")
+            raise ValueError(
+                f"ignore={ignore} is one of the {classes} classes; expected a value that is none, such as -1 or 65535."
+            )
         true, guess = target[counted].astype(np.int64), predicted[counted].astype(np.int64)
         if len(true) and not 0 <= true.min() <= true.max() < classes:
-            raise ValueError(f"The target's labels go from {true.min()} to {true.max()}; expected 0 to {classes - 1}, or {ignore}.")
+            raise ValueError(
+                f"The target's labels go from {true.min()} to {true.max()}; expected 0 to {classes - 1}, or {ignore}."
+            )
         guess[(guess < 0) | (guess >= classes)] = classes
-        self.confusion += np.bincount(true * (classes + 1) + guess, minlength=self.confusion.size).reshape(self.confusion.shape)
+        self.confusion += np.bincount(true * (classes + 1) + guess, minlength=self.confusion.size).reshape(
+            self.confusion.shape
+        )
 
     def merge(self, other: "SemanticScore") -> None:
         """Add what another score, of as many classes, has counted."""
         if len(other.confusion) != len(self.confusion):
-            raise ValueError(f"A score of {len(other.confusion)} classes came; expected {len(self.confusion)}, of the same data set.")
+            raise ValueError(
+                f"A score of {len(other.confusion)} classes came; expected {len(self.confusion)}, of the same data set."
+            )
         self.confusion += other.confusion
 
     @property
@@ -100,7 +114,8 @@ class Quality:
 
 @dataclass(frozen=True, eq=False)
 class PanopticResult:
-    """What a `PanopticScore` comes to: the qualities of each class in percent, NaN where it has no segment that counts."""
+    """What a `PanopticScore` comes to: the qualities of each class in percent, NaN where it has no segment that
+    counts."""
 
     pq: Float[np.ndarray, " T"]
     sq: Float[np.ndarray, " T"]
@@ -126,11 +141,14 @@ class PanopticResult:
 
 
 class PanopticScore:
-    """Panoptic quality (Kirillov et al., CVPR 2019) of T classes, things or stuff, as the COCO panoptic API @ 1ad5afa counts it."""
+    """Panoptic quality (Kirillov et al., CVPR 2019) of T classes, things or stuff, as the COCO panoptic API @ 1ad5afa
+    counts it."""
 
     def __init__(self, things: Bool[np.ndarray, " T"]):
         self.is_thing = np.array(things, dtype=bool)
-        self.plain: Int[np.ndarray, "5 T"] = np.zeros((5, len(things)), np.int64)  # matched, missed, spurious; sum of IoU: high, low digits
+        self.plain: Int[np.ndarray, "5 T"] = np.zeros(
+            (5, len(things)), np.int64
+        )  # matched, missed, spurious; sum of IoU: high, low digits
 
     @property
     def counts(self) -> Float[np.ndarray, "4 T"]:
@@ -153,7 +171,8 @@ class PanopticScore:
         If a class has several crowds in a picture, only the last excuses predictions: the API remembers one per class.
 
         Raises:
-            ValueError: Sizes differ, a map names a segment without label, a label is no class, or a predicted segment has no pixel.
+            ValueError: Sizes differ, a map names a segment without label, a label is no class, or a predicted segment
+                has no pixel.
         """
         guess, true = predicted_labels.astype(np.int64), target_labels.astype(np.int64)
         assert (target_crowd.dtype, len(target_crowd)) == (bool, len(true))
@@ -168,11 +187,21 @@ class PanopticScore:
         self._count(guess, true, target_crowd, overlap)
 
     def _count(
-        self, guess: Int[np.ndarray, " M"], true: Int[np.ndarray, " N"], crowd: Bool[np.ndarray, " N"], overlap: Int[np.ndarray, "M+1 N+1"]
+        self,
+        guess: Int[np.ndarray, " M"],
+        true: Int[np.ndarray, " N"],
+        crowd: Bool[np.ndarray, " N"],
+        overlap: Int[np.ndarray, "M+1 N+1"],
     ) -> None:
-        area, excused, shared = overlap[1:].sum(axis=1), overlap[1:, 0].copy(), overlap[1:, 1:]  # in pixels; void excuses
+        area, excused, shared = (
+            overlap[1:].sum(axis=1),
+            overlap[1:, 0].copy(),
+            overlap[1:, 1:],
+        )  # in pixels; void excuses
         union = (area - excused)[:, None] + overlap[:, 1:].sum(axis=0) - shared  # (M, N)
-        match = (guess[:, None] == true) & ~crowd & (2 * shared > union)  # IoU > 0.5, so at most one in a row and in a column
+        match = (
+            (guess[:, None] == true) & ~crowd & (2 * shared > union)
+        )  # IoU > 0.5, so at most one in a row and in a column
         last_crowd = {true[place]: place for place in np.flatnonzero(crowd)}
         for place, label in enumerate(guess):
             if label in last_crowd:
@@ -188,7 +217,9 @@ class PanopticScore:
     def merge(self, other: "PanopticScore") -> None:
         """Add what another score, of the same things, has counted."""
         if not np.array_equal(other.is_thing, self.is_thing):
-            raise ValueError("A score with other things or another number of classes came. Merge scores of one data set.")
+            raise ValueError(
+                "A score with other things or another number of classes came. Merge scores of one data set."
+            )
         self.plain += other.plain
 
     def compute(self) -> PanopticResult:
@@ -208,16 +239,25 @@ def percent(part: np.ndarray, whole: np.ndarray, counted: np.ndarray) -> np.ndar
 def mean_of(values: np.ndarray, weights: np.ndarray | None = None) -> float:
     """The mean of all that is not NaN; NaN if nothing is."""
     valid = ~np.isnan(values)
-    return float(np.average(values[valid], weights=None if weights is None else weights[valid])) if valid.any() else math.nan
+    return (
+        float(np.average(values[valid], weights=None if weights is None else weights[valid]))
+        if valid.any()
+        else math.nan
+    )
 
 
 def _check_sizes(predicted: np.ndarray, target: np.ndarray) -> None:
     if predicted.shape != target.shape:
-        raise ValueError(f"The prediction is {predicted.shape}, its target {target.shape}; expected the same (height, width).")
+        raise ValueError(
+            f"The prediction is {predicted.shape}, its target {target.shape}; expected the same (height, width)."
+        )
 
 
 def _check_segments(whose: str, segments: np.ndarray, labels: np.ndarray, classes: int) -> None:
     if segments.size and not 0 <= segments.min() <= segments.max() <= len(labels):
-        raise ValueError(f"The {whose} has segments {segments.min()} to {segments.max()}, but {len(labels)} labels; expected one for each.")
+        raise ValueError(
+            f"The {whose} has segments {segments.min()} to {segments.max()}, but {len(labels)} labels; "
+            "expected one for each."
+        )
     if len(labels) and not 0 <= labels.min() <= labels.max() < classes:
         raise ValueError(f"The {whose}'s labels go from {labels.min()} to {labels.max()}; expected 0 to {classes - 1}.")

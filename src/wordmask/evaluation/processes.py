@@ -17,7 +17,8 @@ class Processes:
 
     @classmethod
     def join(cls) -> "Processes":
-        """Meet the others that torchrun started. They exchange plain objects over gloo, on any device: figures don't depend on it."""
+        """Meet the others that torchrun started. They exchange plain objects over gloo, on any device: figures don't
+        depend on it."""
         count = int(os.environ.get("WORLD_SIZE", "1"))
         if count == 1:
             return cls()

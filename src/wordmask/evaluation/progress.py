@@ -1,4 +1,5 @@
-"""What an evaluation has counted so far, on disk: stopped at any moment, it goes on from there and comes to the same figures."""
+"""What an evaluation has counted so far, on disk: stopped at any moment, it goes on from there and comes to the same
+figures."""
 
 import hashlib
 import json
@@ -17,7 +18,8 @@ class Progress:
 
     Args:
         folder: For all evaluations; each has its own inside.
-        identity: Everything that the figures depend on, in plain values: what differs in any of it is another evaluation.
+        identity: Everything that the figures depend on, in plain values: what differs in any of it is another
+            evaluation.
         rank: Of this process.
     """
 
@@ -29,9 +31,12 @@ class Progress:
     def load(self, blank: Callable[[], Scores]) -> Scores:
         """What all processes of an earlier start had counted; from now on it is this process's own.
 
-        A stop at a bad moment leaves pictures in two files: then the smaller one is not used, and its other pictures are counted again.
+        A stop at a bad moment leaves pictures in two files: then the smaller one is not used, and its other pictures
+        are counted again.
         """
-        states = sorted(filter(None, map(_read, sorted(self.folder.glob("part-*.npz")))), key=lambda state: -len(state["pictures"]))
+        states = sorted(
+            filter(None, map(_read, sorted(self.folder.glob("part-*.npz")))), key=lambda state: -len(state["pictures"])
+        )
         scores = blank()
         for state in states:
             if not set(state["pictures"].tolist()) & set(scores.pictures):

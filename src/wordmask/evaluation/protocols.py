@@ -58,11 +58,17 @@ PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
         "pc-59": Protocol("err-seg/pascal-context-59", keep=24),
         "pc-459": Protocol("err-seg/pascal-context-459", keep=48),
         "pas-20": Protocol("err-seg/pascal-voc-20", keep=16),
-        "pas-20b": Protocol("err-seg/pascal-voc-20b", keep=24, note=f"{NOT_STATED}; K as for PC-59, which has as many names"),
+        "pas-20b": Protocol(
+            "err-seg/pascal-voc-20b", keep=24, note=f"{NOT_STATED}; K as for PC-59, which has as many names"
+        ),
         "coco-stuff-171": Protocol("err-seg/coco-stuff-171", keep=32, note=f"{NOT_STATED}; K as in training"),
-        "coco-panoptic-133": Protocol("eov-seg/coco-panoptic-133", keep=32, note=f"{NOT_STATED}; EOV-Seg's first names, K as for A-150"),
+        "coco-panoptic-133": Protocol(
+            "eov-seg/coco-panoptic-133", keep=32, note=f"{NOT_STATED}; EOV-Seg's first names, K as for A-150"
+        ),
         "ade20k-panoptic": Protocol("err-seg/ade20k-150", keep=32, note=f"{NOT_STATED}; as A-150"),
-        "cityscapes-19": Protocol("eov-seg/cityscapes-19", keep=16, note=f"{NOT_STATED}; EOV-Seg's first names, K as for PAS-20"),
+        "cityscapes-19": Protocol(
+            "eov-seg/cityscapes-19", keep=16, note=f"{NOT_STATED}; EOV-Seg's first names, K as for PAS-20"
+        ),
         "cityscapes-panoptic": Protocol("eov-seg/cityscapes-19", keep=16, note=f"{NOT_STATED}; as Cityscapes"),
         "shapeland-150": Protocol("shapeland/shapeland-150"),
         "shapeland-847": Protocol("shapeland/shapeland-847"),
@@ -100,13 +106,20 @@ PUBLISHED: Mapping[str, tuple[str, dict[str, Figures]]] = {
     "err-seg-base": (ERR_SEG, _semantic(13.9, 20.5, 35.8, 56.9, 95.4)),
     "err-seg-large": (ERR_SEG, _semantic(16.9, 23.9, 38.3, 60.7, 96.6)),
     "eov-seg-small": (EOV_SEG, _semantic(6.6, 11.5, 21.9, 46.0, 87.2) | _panoptic(15.1, 57.0, 18.9, ap=7.2, miou=21.9)),
-    "eov-seg-medium": (EOV_SEG, _semantic(7.8, 12.2, 25.5, 51.8, 91.2) | _panoptic(18.7, 63.5, 23.2, ap=8.5, miou=25.5)),
-    "eov-seg-large": (EOV_SEG, _semantic(12.8, 16.8, 32.1, 56.9, 94.8) | _panoptic(24.5, 70.2, 30.1, ap=13.7, miou=32.1)),
+    "eov-seg-medium": (
+        EOV_SEG,
+        _semantic(7.8, 12.2, 25.5, 51.8, 91.2) | _panoptic(18.7, 63.5, 23.2, ap=8.5, miou=25.5),
+    ),
+    "eov-seg-large": (
+        EOV_SEG,
+        _semantic(12.8, 16.8, 32.1, 56.9, 94.8) | _panoptic(24.5, 70.2, 30.1, ap=13.7, miou=32.1),
+    ),
 }
 
 
 def published(model: str, split: str) -> tuple[str, Figures]:
-    """What was published of a model on a split: where, and the figures; none if nothing was. Of a bundled model it is its card."""
+    """What was published of a model on a split: where, and the figures; none if nothing was. Of a bundled model it is
+    its card."""
     if model in PUBLISHED:
         source, rows = PUBLISHED[model]
         return source, rows.get(split, {})
@@ -115,10 +128,11 @@ def published(model: str, split: str) -> tuple[str, Figures]:
 
 
 def shrink(labelled: LabelledPicture, side: int) -> LabelledPicture:
-    """Resize a picture whose shorter side is longer than `side` to it, keeping its shape; segments that lose all pixels stay listed.
+    """Resize a picture whose shorter side is longer than `side` to it, keeping its shape; segments that lose all pixels
+    stay listed.
 
-    As the reference's preparation does (prepare_ade20k_full.py): bilinear without antialiasing, labels by the nearest; it then stores a
-    JPEG, and we don't.
+    As the reference's preparation does (prepare_ade20k_full.py): bilinear without antialiasing, labels by the nearest;
+    it then stores a JPEG, and we don't.
     """
     height, width = labelled.segments.shape
     if min(height, width) <= side:
@@ -126,10 +140,14 @@ def shrink(labelled: LabelledPicture, side: int) -> LabelledPicture:
     size = (side, round(width / height * side)) if width >= height else (round(height / width * side), side)
     rgb = torch.from_numpy(labelled.rgb).permute(2, 0, 1)[None].float()
     rgb = F.interpolate(rgb, size=size, mode="bilinear", align_corners=False).round().clamp(0, 255)
-    maps = {name: _nearest(getattr(labelled, name), size) for name in ("segments", "classes") if hasattr(labelled, name)}
+    maps = {
+        name: _nearest(getattr(labelled, name), size) for name in ("segments", "classes") if hasattr(labelled, name)
+    }
     return replace(labelled, rgb=rgb[0].permute(1, 2, 0).byte().numpy(), **maps)
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    values = torch.from_numpy(labels.astype(np.float64))[None, None]  # interpolation takes no whole numbers; these are exact
+    values = torch.from_numpy(labels.astype(np.float64))[
+        None, None
+    ]  # interpolation takes no whole numbers; these are exact
     return F.interpolate(values, size=size, mode="nearest")[0, 0].numpy().astype(labels.dtype)

@@ -37,7 +37,11 @@ def markdown(report: Report) -> str:
     """All of a report, every class too."""
     parts = []
     for split in report.splits:
-        parts += [f"## {heading(report, split)}", _markdown_table(*figure_table(split)), "\n".join(f"* {note}" for note in notes(split))]
+        parts += [
+            f"## {heading(report, split)}",
+            _markdown_table(*figure_table(split)),
+            "\n".join(f"* {note}" for note in notes(split)),
+        ]
         parts += ["### The worst classes", _markdown_table(*confusion_table(split))]
         parts += ["### Every class", _markdown_table(*class_table(split))]
     parts += ["## Conditions", "\n".join(f"* {line}" for line in condition_lines(report))]
@@ -65,7 +69,9 @@ def notes(split: Mapping) -> list[str]:
         lines.append(f"protocol: {split['protocol']['note']}")
     if split["changed"]:
         lines.append(
-            "not the paper's protocol: " + ", ".join(f"{name} {value}" for name, value in split["changed"].items()) + " was chosen"
+            "not the paper's protocol: "
+            + ", ".join(f"{name} {value}" for name, value in split["changed"].items())
+            + " was chosen"
         )
     if split["pictures"] != split["of"]:
         lines.append(f"only {split['pictures']} of {split['of']} pictures: these figures compare with no others")
@@ -76,7 +82,9 @@ def notes(split: Mapping) -> list[str]:
         lines.append(f"speed: {times}, {tasks}, one at a time, from RGB in memory to results")
     if memory:
         kinds = {"machine_mib": "of memory", "gpu_mib": "on the GPU"}
-        lines.append("memory: " + ", ".join(f"{value:.0f} MiB {kinds[name]}" for name, value in memory.items()) + " at most")
+        lines.append(
+            "memory: " + ", ".join(f"{value:.0f} MiB {kinds[name]}" for name, value in memory.items()) + " at most"
+        )
     return lines
 
 
@@ -93,7 +101,13 @@ def class_table(split: Mapping) -> tuple[Row, list[Row]]:
     """All classes that are in the truth, by label."""
     columns = [name for name in split["classes"][0] if name not in ("label", "name", "kind", "share")]
     rows = [
-        [str(row["label"]), row["name"], row["kind"], f"{100 * row['share']:.2f}", *(number(row[column]) for column in columns)]
+        [
+            str(row["label"]),
+            row["name"],
+            row["kind"],
+            f"{100 * row['share']:.2f}",
+            *(number(row[column]) for column in columns),
+        ]
         for row in split["classes"]
         if row["share"] or any(not math.isnan(row[column]) for column in columns)
     ]
@@ -104,7 +118,8 @@ def condition_lines(report: Report) -> list[str]:
     """How it was measured."""
     conditions = report.conditions
     versions = ", ".join(f"{name} {version}" for name, version in conditions["versions"].items())
-    machine = f"{conditions['device']}, {conditions['precision']}, {conditions['processes']} × {conditions['threads']} threads"
+    threads = f"{conditions['processes']} × {conditions['threads']} threads"
+    machine = f"{conditions['device']}, {conditions['precision']}, {threads}"
     where = f", commit {conditions['commit']}" if conditions["commit"] else ""
     return [f"{machine}; {conditions['date']}", f"{versions}{where}; weights {conditions['weights']}"]
 

@@ -1,4 +1,5 @@
-"""What an evaluation comes to: figures beside the published ones, every class, what the worst are taken for, and the conditions."""
+"""What an evaluation comes to: figures beside the published ones, every class, what the worst are taken for, and the
+conditions."""
 
 import math
 import platform
@@ -46,7 +47,11 @@ def outcome_of(segmenter: Segmenter, job: "Job", scores: Scores, changed: Mappin
     source, theirs = published(segmenter.name, job.name)
     is_whole = len(scores.pictures) == split.pictures
     wanted = segmenter.image_input
-    size = f"square of {wanted.square}" if wanted.square else f"shortest edge {wanted.shortest_edge}, longest {wanted.longest_edge}"
+    size = (
+        f"square of {wanted.square}"
+        if wanted.square
+        else f"shortest edge {wanted.shortest_edge}, longest {wanted.longest_edge}"
+    )
     names = [entry.name for entry in job.vocabulary][: split.folded] + ([] if split.folded is None else ["background"])
     return {
         "split": job.name,
@@ -101,11 +106,16 @@ def figures_of(scores: Scores, by_class: Mapping[str, np.ndarray], unseen: np.nd
     if unseen is not None:
         for name, part in {"PQ": "PQ", "mIoU": "IoU"}.items():
             if part in by_class:
-                figures |= {f"{name} seen": mean_of(by_class[part][~unseen]), f"{name} unseen": mean_of(by_class[part][unseen])}
+                figures |= {
+                    f"{name} seen": mean_of(by_class[part][~unseen]),
+                    f"{name} unseen": mean_of(by_class[part][unseen]),
+                }
     return figures
 
 
-def _class_rows(names: list[str], job: "Job", by_class: Mapping[str, np.ndarray], scores: Scores) -> list[dict[str, object]]:
+def _class_rows(
+    names: list[str], job: "Job", by_class: Mapping[str, np.ndarray], scores: Scores
+) -> list[dict[str, object]]:
     """One row a class, in the order of labels; those that are nowhere in the truth have no number."""
     confusion = scores.parts["semantic"].confusion
     share = confusion.sum(axis=1) / max(1, confusion.sum())
@@ -118,7 +128,8 @@ def _class_rows(names: list[str], job: "Job", by_class: Mapping[str, np.ndarray]
 
 
 def confusion_of(scores: Scores, names: list[str]) -> list[dict[str, object]]:
-    """The classes that are found worst, and what their pixels are taken for: of equal IoU, those with most pixels first."""
+    """The classes that are found worst, and what their pixels are taken for: of equal IoU, those with most pixels
+    first."""
     score = scores.parts["semantic"]
     iou, pixels = score.compute().iou, score.confusion.sum(axis=1)
     labels = [label for label in np.lexsort([-pixels, iou]).tolist() if pixels[label]][:WORST]
@@ -127,17 +138,32 @@ def confusion_of(scores: Scores, names: list[str]) -> list[dict[str, object]]:
         others = score.confusion[label].copy()
         others[label] = 0
         taken = [place for place in np.argsort(-others, kind="stable").tolist()[:TAKEN_FOR] if others[place]]
-        shares = [{"name": [*names, "nothing"][place], "share": float(others[place] / pixels[label])} for place in taken]
-        rows.append({"label": label, "name": names[label], "IoU": float(iou[label]), "pixels": int(pixels[label]), "taken_for": shares})
+        shares = [
+            {"name": [*names, "nothing"][place], "share": float(others[place] / pixels[label])} for place in taken
+        ]
+        rows.append(
+            {
+                "label": label,
+                "name": names[label],
+                "IoU": float(iou[label]),
+                "pixels": int(pixels[label]),
+                "taken_for": shares,
+            }
+        )
     return rows
 
 
 def speed_of(scores: Scores) -> dict[str, float]:
-    """How long a picture took, from RGB in memory to the results of all tasks; words, reading files and scoring don't count."""
+    """How long a picture took, from RGB in memory to the results of all tasks; words, reading files and scoring don't
+    count."""
     times = 1000 * np.array(scores.seconds)
     if not len(times):
         return {}
-    return {"median_ms": float(np.median(times)), "p95_ms": float(np.quantile(times, 0.95)), "mean_ms": float(times.mean())}
+    return {
+        "median_ms": float(np.median(times)),
+        "p95_ms": float(np.quantile(times, 0.95)),
+        "mean_ms": float(times.mean()),
+    }
 
 
 def memory_of(segmenter: Segmenter) -> dict[str, float]:
@@ -166,7 +192,12 @@ def conditions_of(segmenter: Segmenter, processes: int) -> dict[str, object]:
         "precision": segmenter.precision,
         "threads": torch.get_num_threads(),
         "processes": processes,
-        "versions": {"wordmask": __version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version()},
+        "versions": {
+            "wordmask": __version__,
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "python": platform.python_version(),
+        },
         "commit": commit(),
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
     }
@@ -177,7 +208,9 @@ def commit() -> str | None:
     here = Path(__file__).parent
 
     def ask(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=here, capture_output=True, text=True, check=True, timeout=20
+        ).stdout.strip()
 
     try:
         if not (Path(ask("rev-parse", "--show-toplevel")) / "src" / "wordmask").is_dir():

@@ -15,7 +15,8 @@ Score = SemanticScore | BoundaryScore | PanopticScore | InstanceScore
 
 
 class Scores:
-    """All scores that some tasks allow, over the pictures counted so far, which it remembers, with the time that each took.
+    """All scores that some tasks allow, over the pictures counted so far, which it remembers, with the time that each
+    took.
 
     Args:
         tasks: `semantic`, `panoptic`, `instance`.
@@ -35,7 +36,9 @@ class Scores:
         self.pictures: list[int] = []
         self.seconds: list[float] = []
 
-    def update(self, place: int, found: Mapping[str, Segmentation], labelled: LabelledPicture, *, seconds: float) -> None:
+    def update(
+        self, place: int, found: Mapping[str, Segmentation], labelled: LabelledPicture, *, seconds: float
+    ) -> None:
         """Count a picture.
 
         Args:
@@ -91,7 +94,8 @@ class Scores:
 
 
 def present(labelled: LabelledPicture) -> dict[str, np.ndarray]:
-    """The segments of a picture that have pixels, numbered anew, as scores take them: what is wholly covered can't be found."""
+    """The segments of a picture that have pixels, numbered anew, as scores take them: what is wholly covered can't be
+    found."""
     there = np.bincount(labelled.segments.ravel(), minlength=len(labelled.labels) + 1)[1:] > 0
     whole = {"target_segments": labelled.segments, "target_labels": labelled.labels, "target_crowd": labelled.crowd}
     return only(whole, there)
@@ -111,4 +115,6 @@ def only(target: Mapping[str, np.ndarray], kept: Classes) -> dict[str, np.ndarra
 
 def segments_of(found: Segmentation) -> tuple[np.ndarray, np.ndarray]:
     """The ids of a panoptic result, which count from 1 without a gap, and the class of each."""
-    return found.segments, np.array([region.label for region in sorted(found.regions, key=lambda region: region.id)], np.int64)
+    return found.segments, np.array(
+        [region.label for region in sorted(found.regions, key=lambda region: region.id)], np.int64
+    )

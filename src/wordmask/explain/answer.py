@@ -12,11 +12,13 @@ from wordmask.vocabulary import Vocabulary
 Explanation = ErrSegExplanation | EovSegExplanation
 
 
-def explain(segmenter: Segmenter, picture: Picture, words: Vocabulary | str | Path | Iterable[str], **settings) -> Explanation:
+def explain(
+    segmenter: Segmenter, picture: Picture, words: Vocabulary | str | Path | Iterable[str], **settings
+) -> Explanation:
     """Segment a picture, and keep what the model went by.
 
-    The segmenter does what it always does; its model's methods are watched meanwhile, so that no other thread may use it. Of EOV-Seg it is
-    the panoptic reading that is explained.
+    The segmenter does what it always does; its model's methods are watched meanwhile, so that no other thread may use
+    it. Of EOV-Seg it is the panoptic reading that is explained.
 
     Args:
         picture: See `wordmask.image.read_picture`.
@@ -37,6 +39,10 @@ def check_explainable(segmenter: Segmenter, settings: dict[str, object]) -> None
         raise ValueError("The model came compiled: its parts can't be told apart. Load it without compile.")
     task, offered = settings.get("task"), segmenter.model.tasks[0]
     if task not in (None, offered):
-        raise ValueError(f"task came as {task!r}; of {segmenter.model.family} what is explained is {offered}. Leave it out.")
+        raise ValueError(
+            f"task came as {task!r}; of {segmenter.model.family} what is explained is {offered}. Leave it out."
+        )
     if settings.get("tile") is not None:
-        raise ValueError(f"tile came as {settings['tile']!r}; what is explained is one look at the whole picture. Leave it out.")
+        raise ValueError(
+            f"tile came as {settings['tile']!r}; what is explained is one look at the whole picture. Leave it out."
+        )

@@ -18,7 +18,16 @@ HEAT = 0.65  # opacity of a map over its picture
 LIFTED = (76, 242)  # what black and white of a picture become under a map, so that its colours stay those of the scale
 COLOURS = np.array(  # viridis: as readable in grey, and for the colour-blind
     [
-        *((68, 1, 84), (71, 44, 122), (59, 81, 139), (44, 113, 142), (33, 144, 141), (39, 173, 129), (92, 200, 99), (170, 220, 50)),
+        *(
+            (68, 1, 84),
+            (71, 44, 122),
+            (59, 81, 139),
+            (44, 113, 142),
+            (33, 144, 141),
+            (39, 173, 129),
+            (92, 200, 99),
+            (170, 220, 50),
+        ),
         (253, 231, 37),
     ]
 )
@@ -56,7 +65,9 @@ def fitted(rgb: np.ndarray) -> Image.Image:
     return Image.fromarray(rgb).resize(size, Image.Resampling.BICUBIC if scale > 1 else Image.Resampling.BOX)
 
 
-def heat(picture: Image.Image, values: np.ndarray, limits: tuple[float, float], edge: np.ndarray | None = None) -> Image.Image:
+def heat(
+    picture: Image.Image, values: np.ndarray, limits: tuple[float, float], edge: np.ndarray | None = None
+) -> Image.Image:
     """Lay a map over a picture in grey.
 
     Args:
@@ -97,7 +108,13 @@ def captioned(picture: Image.Image, lines: list[str], font: Font) -> Image.Image
     page.paste(picture)
     pen = ImageDraw.Draw(page)
     for number, line in enumerate(lines):
-        write_text(pen, (0, picture.height + (number + 0.6) * LINE), shortened(line, font, WIDTH), font, FAINT if number else INK)
+        write_text(
+            pen,
+            (0, picture.height + (number + 0.6) * LINE),
+            shortened(line, font, WIDTH),
+            font,
+            FAINT if number else INK,
+        )
     return page
 
 

@@ -18,7 +18,10 @@ from wordmask.sources import EXPLAINED, Source
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
-LISTED, NEAR = 12, 3  # rows of a table: the first, and those on either side of the border between what is kept and what is not
+LISTED, NEAR = (
+    12,
+    3,
+)  # rows of a table: the first, and those on either side of the border between what is kept and what is not
 
 
 def run(
@@ -46,7 +49,8 @@ def run(
     """
     found = explain(segmenter, source.path, words, **settings)
     files: dict[Path, Callable[[Path], object]] = {
-        output / f"{source.path.stem}.{question}{EXPLAINED}": sheet.save for question, sheet in draw(found, most=most).items()
+        output / f"{source.path.stem}.{question}{EXPLAINED}": sheet.save
+        for question, sheet in draw(found, most=most).items()
     }
     if json_file is not None:
         text = json.dumps(found.to_dict(), indent=1, ensure_ascii=False) + "\n"
@@ -72,7 +76,9 @@ def in_terminal(found: Explanation) -> Iterator[Table | Text]:
         yield Text(f"weights of the pixels: {weights.min():.3f} to {weights.max():.3f}, mean {weights.mean():.3f}")
     yield query_table(found)
     counts = {fate: found.fates.count(fate) for fate in FATES}
-    yield Text(" · ".join(f"{count} {fate}" for fate, count in counts.items() if count) + f", of {len(found.fates)} queries")
+    yield Text(
+        " · ".join(f"{count} {fate}" for fate, count in counts.items() if count) + f", of {len(found.fates)} queries"
+    )
 
 
 def vote_table(found: ErrSegExplanation) -> Table:
@@ -99,12 +105,25 @@ def query_table(found: EovSegExplanation) -> Table:
     for query in (inside or found.order.tolist())[:LISTED]:
         best = found.named(query)[0]
         opinions = [f"{probs[best]:.2f}" for probs in found.opinions(query).values()]
-        gates = [f"{found.gates[-1].semantic_strength[query]:.2f}", f"{found.gates[-1].spatial_strength[query]:.2f}"] if found.gates else []
+        gates = (
+            [f"{found.gates[-1].semantic_strength[query]:.2f}", f"{found.gates[-1].spatial_strength[query]:.2f}"]
+            if found.gates
+            else []
+        )
         fate = f"segment {found.regions[query]}" if found.regions[query] else found.fates[query]
         rows.append([str(query), found.names[best], *opinions, f"{found.final[query, -1]:.2f}", *gates, fate])
     if len(inside) > LISTED:
         rows.append(["…"])
-    head = ["query", "class", "decoder", "CLIP", "both", "void", *(["semantic", "spatial"] if found.gates else []), "fate"]
+    head = [
+        "query",
+        "class",
+        "decoder",
+        "CLIP",
+        "both",
+        "void",
+        *(["semantic", "spatial"] if found.gates else []),
+        "fate",
+    ]
     return table(f"{len(inside)} queries in {len(found.result.regions)} segments", head, rows)
 
 

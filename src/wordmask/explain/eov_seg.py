@@ -22,7 +22,12 @@ FATES = {  # of a query in the panoptic reading
     "unsure": "its class probability is not above the threshold",
     "void": "its most probable class is none of the words",
 }
-GATED = ("semantic_gate_norm", "semantic_norm", "spatial_gate_norm", "spatial_norm")  # parts of TDEE: a gate's logits, what it is for
+GATED = (
+    "semantic_gate_norm",
+    "semantic_norm",
+    "spatial_gate_norm",
+    "spatial_norm",
+)  # parts of TDEE: a gate's logits, what it is for
 NAMED = 3  # the best classes of a query, in the opinion of each: so many are told
 
 
@@ -31,7 +36,8 @@ class Selection:
     """Vocabulary-aware selection: the map of features is multiplied by clarity · scale + offset. It has one head.
 
     Args:
-        clarity: (h4, w4) float32 in (0, 1], the largest probability that a softmax over the names and void gives at a pixel.
+        clarity: (h4, w4) float32 in (0, 1], the largest probability that a softmax over the names and void gives at a
+            pixel.
         scale: Learned.
         offset: Learned.
         phrases: How many names of classes the softmax goes over, beside void.
@@ -71,13 +77,15 @@ class Gates:
 class EovSegExplanation:
     """What EOV-Seg went by in a picture: Q queries, T classes.
 
-    Maps lie on the grid of the model's input; `wordmask.explain.maps.on_picture(maps, frame)` brings them to the picture.
+    Maps lie on the grid of the model's input; `wordmask.explain.maps.on_picture(maps, frame)` brings them to the
+    picture.
 
     Args:
         result: The panoptic segmentation, as the segmenter gives it.
         frame: How maps get back to the picture.
         names: T, of the words, and of the background's classes after them, if they competed.
-        mask_logits: (Q, h4, w4) float32; the sigmoid is the probability. A mask is where it is above 0.5 on the picture.
+        mask_logits: (Q, h4, w4) float32; the sigmoid is the probability. A mask is where it is above 0.5 on the
+            picture.
         own: (Q, T + 1) float32, class probabilities of the decoder, void last.
         clip: (Q, T), those that CLIP itself gives to the region.
         final: (Q, T + 1), the ensemble of both, by which the result is read.
@@ -85,7 +93,8 @@ class EovSegExplanation:
         regions: (Q,), the id of the segment that a query belongs to, 0 if none.
         fates: Q keys of `FATES`.
         selection: None if the model has none of this kind.
-        gates: Of the layers whose class vectors are there: `wordmask.load` keeps the last, which alone counts for a result.
+        gates: Of the layers whose class vectors are there: `wordmask.load` keeps the last, which alone counts for a
+            result.
     """
 
     result: Segmentation
@@ -103,7 +112,8 @@ class EovSegExplanation:
 
     @cached_property
     def order(self) -> np.ndarray:
-        """(Q,), queries: those of segments first, the largest segment first; then by the probability of their best word."""
+        """(Q,), queries: those of segments first, the largest segment first; then by the probability of their best
+        word."""
         areas = {0: 0} | {region.id: region.area for region in self.result.regions}
         area = np.array([areas[region] for region in self.regions.tolist()])
         return np.lexsort((-self.final[:, :-1].max(axis=1), self.regions, -area))
@@ -117,7 +127,11 @@ class EovSegExplanation:
         def among_words(probs: np.ndarray) -> np.ndarray:
             return probs[:-1] / max(probs[:-1].sum(), np.finfo(np.float32).tiny)
 
-        return {"own": among_words(self.own[query]), "clip": self.clip[query], "ensemble": among_words(self.final[query])}
+        return {
+            "own": among_words(self.own[query]),
+            "clip": self.clip[query],
+            "ensemble": among_words(self.final[query]),
+        }
 
     def named(self, query: int) -> list[int]:
         """The classes worth telling of a query: the ensemble's best, then what else the decoder or CLIP puts first."""
@@ -139,7 +153,8 @@ class EovSegExplanation:
         opinions, named = self.opinions(query), self.named(query)
         columns = {name: rounded(probs[named]) for name, probs in opinions.items()}
         classes = [
-            {"class": label, "name": self.names[label], "seen": bool(self.seen[label])} | {name: columns[name][i] for name in columns}
+            {"class": label, "name": self.names[label], "seen": bool(self.seen[label])}
+            | {name: columns[name][i] for name in columns}
             for i, label in enumerate(named)
         ]
         score = next((region.score for region in self.result.regions if region.id == self.regions[query]), None)
@@ -155,7 +170,9 @@ class EovSegExplanation:
         }
 
 
-def explain_eov_seg(segmenter: Segmenter, picture: Picture, words: object, settings: dict[str, object]) -> EovSegExplanation:
+def explain_eov_seg(
+    segmenter: Segmenter, picture: Picture, words: object, settings: dict[str, object]
+) -> EovSegExplanation:
     """See `wordmask.explain.answer.explain`."""
     model = segmenter.model
     with recorded(watched_methods(segmenter)) as calls:
@@ -168,7 +185,9 @@ def explain_eov_seg(segmenter: Segmenter, picture: Picture, words: object, setti
     limits = {name: result.settings[name] for name in ("threshold", "overlap")}
     segments = read_panoptic(classes, masks, things=read.settings["things"], frame=frame, **limits)
     final, words_asked = classes.float().softmax(dim=-1), len(result.vocabulary)
-    regions, fates = tell_fates(final, segments.queries, segments.classes, words=words_asked, threshold=result.settings["threshold"])
+    regions, fates = tell_fates(
+        final, segments.queries, segments.classes, words=words_asked, threshold=result.settings["threshold"]
+    )
     return EovSegExplanation(
         result=result,
         frame=frame,
@@ -200,7 +219,8 @@ def watched_methods(segmenter: Segmenter) -> dict[str, tuple[object, str]]:
 
 
 def classify_earlier(model: EovSeg, calls: dict[str, list[Call]]) -> None:
-    """Make the class vectors of the layers before the last, where these have what it takes: a result doesn't need them, their gates do."""
+    """Make the class vectors of the layers before the last, where these have what it takes: a result doesn't need them,
+    their gates do."""
     _, _, features, spatial = calls[f"classify {len(model.layers)}"][0].arguments
     for number, layer in enumerate(model.layers[:-1], 1):
         if isinstance(layer.fusion, TwoWayExperts):
@@ -222,9 +242,13 @@ def read_gates(model: EovSeg, calls: dict[str, list[Call]], number: int) -> list
     """Take the gates of one picture of a batch, from every layer that has some."""
 
     def gates(layer: int) -> Gates:
-        semantic, semantic_value, spatial, spatial_value = (calls[f"{part} {layer}"][0].result[number].float() for part in GATED)
+        semantic, semantic_value, spatial, spatial_value = (
+            calls[f"{part} {layer}"][0].result[number].float() for part in GATED
+        )
         semantic, spatial = semantic.sigmoid(), spatial.sigmoid()
-        strengths = ((gate * value).abs().mean(dim=-1) for gate, value in ((semantic, semantic_value), (spatial, spatial_value)))
+        strengths = (
+            (gate * value).abs().mean(dim=-1) for gate, value in ((semantic, semantic_value), (spatial, spatial_value))
+        )
         return Gates(layer, *map(as_array, (semantic, spatial, *strengths)))
 
     return [gates(layer) for layer in range(1, len(model.layers) + 1) if f"{GATED[0]} {layer}" in calls]

@@ -17,7 +17,8 @@ from wordmask.watching import recorded
 class ErrSegExplanation:
     """What ERR-Seg went by in a picture, T classes of which it kept K.
 
-    Maps lie on the grid of the model's input; `wordmask.explain.maps.on_picture(maps, frame)` brings them to the picture.
+    Maps lie on the grid of the model's input; `wordmask.explain.maps.on_picture(maps, frame)` brings them to the
+    picture.
 
     Args:
         result: The segmentation, as the segmenter gives it.
@@ -53,7 +54,8 @@ class ErrSegExplanation:
 
     @cached_property
     def shares(self) -> np.ndarray:
-        """The share of the picture that each word has in the result; what the background's classes win is unlabelled there."""
+        """The share of the picture that each word has in the result; what the background's classes win is unlabelled
+        there."""
         areas = np.zeros(len(self.result.vocabulary))
         for region in self.result.regions:
             areas[region.label] = region.area
@@ -77,7 +79,9 @@ class ErrSegExplanation:
         return about | {"voters": self.voters, "votes_of_a_pixel": list(RANK_VOTES), "classes": classes}
 
 
-def explain_err_seg(segmenter: Segmenter, picture: Picture, words: object, settings: dict[str, object]) -> ErrSegExplanation:
+def explain_err_seg(
+    segmenter: Segmenter, picture: Picture, words: object, settings: dict[str, object]
+) -> ErrSegExplanation:
     """See `wordmask.explain.answer.explain`."""
     model = segmenter.model
     with recorded({"read": (segmenter, "_read"), "vote": (model, "vote"), "cost": (model, "cost")}) as calls:

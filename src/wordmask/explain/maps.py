@@ -18,7 +18,8 @@ def as_array(tensor: Tensor) -> np.ndarray:
 
 
 def on_picture(maps: np.ndarray, frame: Frame, size: tuple[int, int] | None = None) -> np.ndarray:
-    """Bring maps on a model's grid, (N, h, w), to the picture as a result is brought there, (N, H, W): without padding, stretched back.
+    """Bring maps on a model's grid, (N, h, w), to the picture as a result is brought there, (N, H, W): without padding,
+    stretched back.
 
     Args:
         size: (height, width) in which the picture is shown; its own if None.

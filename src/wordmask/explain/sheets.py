@@ -9,7 +9,21 @@ from PIL import Image
 
 from wordmask.drawing import GAP, TITLE_SIZE, choose_colours, choose_font, lay_out, tint
 from wordmask.explain.answer import Explanation
-from wordmask.explain.charts import Bar, Font, Row, blank, captioned, chart, colour_scale, fitted, heat, key, outlined, sheet, widest
+from wordmask.explain.charts import (
+    Bar,
+    Font,
+    Row,
+    blank,
+    captioned,
+    chart,
+    colour_scale,
+    fitted,
+    heat,
+    key,
+    outlined,
+    sheet,
+    widest,
+)
 from wordmask.explain.eov_seg import FATES, EovSegExplanation
 from wordmask.explain.err_seg import ErrSegExplanation
 from wordmask.explain.maps import on_picture
@@ -40,13 +54,15 @@ def draw(explanation: Explanation, *, most: int = MOST) -> dict[str, Image.Image
     return {question: function(explanation, *fonts) for question, function in drawn.items()}
 
 
-# ERR-Seg ----------------------------------------------------------------------------------------------------------------------------
+# ERR-Seg --------------------------------------------------------------------------------------------------------------
 
 
 def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image.Image:
     """Which classes were kept, and why."""
     kept, classes = len(explanation.kept), explanation.order.tolist()
-    shown = classes[:kept] if kept <= KEPT_ROWS + LAST_ROWS else [*classes[:KEPT_ROWS], *classes[kept - LAST_ROWS : kept]]
+    shown = (
+        classes[:kept] if kept <= KEPT_ROWS + LAST_ROWS else [*classes[:KEPT_ROWS], *classes[kept - LAST_ROWS : kept]]
+    )
     missed, competed = classes[kept : kept + MISSED_ROWS], len(classes) > len(explanation.result.vocabulary)
     lost = [label for label in explanation.lost_words() if label not in missed][:MISSED_ROWS] if competed else []
     most = max(float(explanation.votes.max()), 2 * RANK_VOTES[-1])
@@ -80,18 +96,28 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
         "share of the picture, in the result",
     ]
     chosen = (
-        f"The {kept} with the most votes are kept and refined; of equal votes the higher cosine decides." if missed else "All are kept."
+        f"The {kept} with the most votes are kept and refined; of equal votes the higher cosine decides."
+        if missed
+        else "All are kept."
     )
-    notes = [f"Each of the {explanation.voters} pixels of the x16 map gives 1, 0.1 and 0.01 votes to its three best classes. {chosen}"]
+    notes = [
+        f"Each of the {explanation.voters} pixels of the x16 map gives 1, 0.1 and 0.01 votes to its three best "
+        f"classes. {chosen}"
+    ]
     if competed:
         others = len(classes) - len(explanation.result.vocabulary)
-        notes.append(f"Beside the words asked for, {others} classes of the background competed. What these win is unlabelled.")
+        notes.append(
+            f"Beside the words asked for, {others} classes of the background competed. What these win is unlabelled."
+        )
     return sheet(f"Which classes were kept: {kept} of {len(classes)}", notes, [chart(titles, rows, font)], font, large)
 
 
 def draw_costs(explanation: ErrSegExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """The maps of the kept classes with most votes, before and after aggregation."""
-    picture, places = fitted(explanation.result.picture), {label: place for place, label in enumerate(explanation.kept.tolist())}
+    picture, places = (
+        fitted(explanation.result.picture),
+        {label: place for place, label in enumerate(explanation.kept.tolist())},
+    )
     classes = [label for label in explanation.order.tolist() if label in places][:most]
     taken = [places[label] for label in classes]
     stages = (explanation.cost_x16, explanation.cost_x32, explanation.probability)
@@ -110,16 +136,20 @@ def draw_costs(explanation: ErrSegExplanation, font: Font, large: Font, *, most:
             panels.append(captioned(heat(picture, values, ends, region), [line], font))
         rows.append(panels)
     scales = [colour_scale(ends, font, digits) for ends, digits in zip(limits, (3, 3, 2), strict=True)]
-    page = columns([*rows, [blank(), *scales]], ["class", "before: cosine at x16", "before: cosine at x32", "after: probability"])
+    page = columns(
+        [*rows, [blank(), *scales]], ["class", "before: cosine at x16", "before: cosine at x32", "after: probability"]
+    )
     notes = [
-        "Of the kept classes those with the most votes. Cosines of pixel and word go into the aggregator, probabilities come out of the "
-        "decoder; each pixel takes the class with the highest. Outlined: where the result has the class. The colours of a column mean the "
+        "Of the kept classes those with the most votes. Cosines of pixel and word go into the aggregator, "
+        "probabilities come out of the "
+        "decoder; each pixel takes the class with the highest. Outlined: where the result has the class. "
+        "The colours of a column mean the "
         "same in all rows."
     ]
     return sheet("What aggregation does", notes, [page], font, large)
 
 
-# EOV-Seg ----------------------------------------------------------------------------------------------------------------------------
+# EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
 def draw_selection(explanation: EovSegExplanation, font: Font, large: Font) -> Image.Image:
@@ -135,8 +165,10 @@ def draw_selection(explanation: EovSegExplanation, font: Font, large: Font) -> I
         ["the picture", "weight of each pixel", "the result"],
     )
     notes = [
-        f"Vocabulary-aware selection multiplies the map of features by clarity times {selection.scale:.3f} plus {selection.offset:.3f}. "
-        f"Clarity is the largest probability that a softmax over void and {selection.phrases} names of classes gives at a pixel: here "
+        f"Vocabulary-aware selection multiplies the map of features by clarity times {selection.scale:.3f} plus "
+        f"{selection.offset:.3f}. "
+        f"Clarity is the largest probability that a softmax over void and {selection.phrases} names of classes gives "
+        "at a pixel: here "
         f"{selection.clarity.min():.4f} to {selection.clarity.max():.4f}."
     ]
     return sheet("Where it looks", notes, [page], font, large)
@@ -156,12 +188,15 @@ def draw_queries(explanation: EovSegExplanation, font: Font, large: Font, *, mos
         lines = [f"query {query}: {name}", fate, f"void {explanation.final[query, -1]:.2f}"]
         panel = captioned(heat(picture, 0.5 + 0.5 * np.tanh(mask / 2), SURE, mask > 0), lines, font)
         rows.append([panel, draw_opinions(explanation, query, font, label_width=label_width)])
-    page = columns([*rows, [colour_scale(SURE, font, 0), blank()]], ["probability of the mask", "probability of the words"])
+    page = columns(
+        [*rows, [colour_scale(SURE, font, 0), blank()]], ["probability of the mask", "probability of the words"]
+    )
     counts = {fate: explanation.fates.count(fate) for fate in FATES}
     lost = "; ".join(f"{count} {fate} ({FATES[fate]})" for fate, count in counts.items() if count and fate != "segment")
     notes = [
         f"{counts['segment']} of {len(explanation.fates)} queries are in segments{lost and f'; {lost}'}.",
-        "Outlined: the mask, where its probability is above 0.5; pixels that another query is surer of go to that one. The three opinions "
+        "Outlined: the mask, where its probability is above 0.5; pixels that another query is surer of go to that "
+        "one. The three opinions "
         "are of the words alone; the probability of void is the decoder's. CLIP counts "
         f"{SEEN_WEIGHT} for words that training saw, and {UNSEEN_WEIGHT} for others.",
     ]
@@ -187,7 +222,9 @@ def class_label(explanation: EovSegExplanation, label: int) -> str:
 
 def draw_gates(explanation: EovSegExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """How the queries' embeddings were mixed."""
-    strongest = max(float(max(gates.semantic_strength.max(), gates.spatial_strength.max())) for gates in explanation.gates)
+    strongest = max(
+        float(max(gates.semantic_strength.max(), gates.spatial_strength.max())) for gates in explanation.gates
+    )
 
     def row(label: str, queries: slice | list[int]) -> Row:
         cells = []
@@ -196,8 +233,12 @@ def draw_gates(explanation: EovSegExplanation, font: Font, large: Font, *, most:
                 (gates.semantic[queries], gates.semantic_strength[queries], BLUE),
                 (gates.spatial[queries], gates.spatial_strength[queries], GREEN),
             )
-            cells.append([Bar(float(gate.mean()), f"{gate.mean():.2f}", colour, spread_of(gate)) for gate, _, colour in ways])
-            cells.append([Bar(float(size.mean()) / strongest, f"{size.mean():.2f}", colour) for _, size, colour in ways])
+            cells.append(
+                [Bar(float(gate.mean()), f"{gate.mean():.2f}", colour, spread_of(gate)) for gate, _, colour in ways]
+            )
+            cells.append(
+                [Bar(float(size.mean()) / strongest, f"{size.mean():.2f}", colour) for _, size, colour in ways]
+            )
         return Row(label, cells)
 
     rows = []
@@ -209,13 +250,18 @@ def draw_gates(explanation: EovSegExplanation, font: Font, large: Font, *, most:
     for gates in explanation.gates:
         titles += [f"layer {gates.layer}: gate, 0 to 1", f"let through, 0 to {strongest:.2f}"]
     notes = [
-        "TDEE multiplies what the CNN knows of a region, and what the spatial extractor knows, by a gate for every channel, and adds both. "
-        "A bar is the mean over the channels, the line in it spans four fifths of them. Gates are normalised over the channels "
-        "so that their mean is near 0.5: what differs is the range, and how much they let through (the mean size of gate times embedding). "
+        "TDEE multiplies what the CNN knows of a region, and what the spatial extractor knows, by a gate for every "
+        "channel, and adds both. "
+        "A bar is the mean over the channels, the line in it spans four fifths of them. "
+        "Gates are normalised over the channels "
+        "so that their mean is near 0.5: what differs is the range, and how much they let through (the mean size of "
+        "gate times embedding). "
         "Only the last layer's embeddings name the masks of a result."
     ]
     colours = key([(BLUE, "semantic (CNN)"), (GREEN, "spatial (first block of the ViT)")], font)
-    return sheet("How semantic and spatial knowledge are mixed", notes, [colours, chart(titles, rows, font)], font, large)
+    return sheet(
+        "How semantic and spatial knowledge are mixed", notes, [colours, chart(titles, rows, font)], font, large
+    )
 
 
 def spread_of(values: np.ndarray) -> tuple[float, float]:

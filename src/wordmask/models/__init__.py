@@ -12,8 +12,8 @@ A model is an `nn.Module` with
     is_trained        parameter name → whether the recipe trains it
     for_inference     leaves out, for good, what only training needs
     forward           pixels, words → raw tensors
-and, in its file, `PRESETS`. `postprocess` reads the raw tensors. ERR-Seg's loss stands in its file, that of EOV-Seg's sets of masks in
-`training.set_loss`.
+and, in its file, `PRESETS`. `postprocess` reads the raw tensors. ERR-Seg's loss stands in its file, that of EOV-Seg's
+sets of masks in `training.set_loss`.
 """
 
 import difflib
@@ -47,7 +47,9 @@ class ModelKind:
         with torch.device("meta"), without_compiler():
             return self.model(configuration)
 
-    def fill(self, model: nn.Module, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None) -> nn.Module:
+    def fill(
+        self, model: nn.Module, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None
+    ) -> nn.Module:
         """Give a skeleton its weights; return it in evaluation mode.
 
         Args:
@@ -104,21 +106,30 @@ def kind_of(preset: str) -> ModelKind:
             return kind
     near = difflib.get_close_matches(preset, preset_names(), n=3, cutoff=0.3) or preset_names()
     raise ValueError(
-        f"There is no model {preset!r}. Did you mean {' or '.join(near)}? A checkpoint file or a hub id, owner/name, works too."
+        f"There is no model {preset!r}. Did you mean {' or '.join(near)}? A checkpoint file or a hub id, owner/name, "
+        "works too."
     )
 
 
 def _check_weights(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], in_file: Mapping[str, str]) -> None:
     shapes = {name: (tuple(expected[name].shape), tuple(state[name].shape)) for name in expected.keys() & state.keys()}
     found = {
-        "missing": [f"{in_file.get(name, name)} {tuple(tensor.shape)}" for name, tensor in expected.items() if name not in state],
+        "missing": [
+            f"{in_file.get(name, name)} {tuple(tensor.shape)}" for name, tensor in expected.items() if name not in state
+        ],
         "of another shape": [
-            f"{in_file.get(name, name)} is {came}, expected {wanted}" for name, (wanted, came) in sorted(shapes.items()) if wanted != came
+            f"{in_file.get(name, name)} is {came}, expected {wanted}"
+            for name, (wanted, came) in sorted(shapes.items())
+            if wanted != came
         ],
         "unknown": [name for name in state if name not in expected],
     }
     problems = [
-        f"{len(names)} {what}: {'; '.join(names[:LISTED])}{' …' if len(names) > LISTED else ''}" for what, names in found.items() if names
+        f"{len(names)} {what}: {'; '.join(names[:LISTED])}{' …' if len(names) > LISTED else ''}"
+        for what, names in found.items()
+        if names
     ]
     if problems:
-        raise ValueError(f"The weights do not fit the model. {'. '.join(problems)}. Is it a checkpoint of another model?")
+        raise ValueError(
+            f"The weights do not fit the model. {'. '.join(problems)}. Is it a checkpoint of another model?"
+        )

@@ -9,7 +9,8 @@ from torch import Tensor, nn
 
 from wordmask.models import MODELS, kind_of
 
-ERR_SEG_NAMES = [  # our name → the reference's (lchen1019/ERR-Seg @ 6e79c0d); every rule is tried in this order, the rest of a name stays
+# our name → the reference's (lchen1019/ERR-Seg @ 6e79c0d); every rule is tried in this order, the rest of a name stays
+ERR_SEG_NAMES = [
     (r"^middle_downsample\.norm\.", "sem_seg_head.clip_model.visual.modify_downsample.0."),
     (r"^middle_downsample\.conv\.", "sem_seg_head.clip_model.visual.modify_downsample.2."),
     (r"^clip\.", "sem_seg_head.clip_model."),
@@ -107,12 +108,23 @@ EOV_SEG_DROPPED = {
     "pixel_std": "a constant, see EovSeg.image_input",
     "cnn_backbone.clip_model.attn_mask": "computed, see clip.causal_mask",
     "light_weight_decoder.criterion.": "weights of the loss, see training.set_loss",
-    **{f"vit_backbone.clip_model.visual.transformer.resblocks.{block}.": "only the first block runs" for block in range(1, 12)},
+    **{
+        f"vit_backbone.clip_model.visual.transformer.resblocks.{block}.": "only the first block runs"
+        for block in range(1, 12)
+    },
     "vit_backbone.clip_model.visual.ln_post.": "comes after the last block",
     "vit_backbone.clip_model.visual.proj": "comes after the last block",
     **{
         f"vit_backbone.clip_model.{name}": "the text tower of the ViT's CLIP, never run"
-        for name in ("transformer.", "token_embedding.", "positional_embedding", "ln_final.", "text_projection", "attn_mask", "logit_scale")
+        for name in (
+            "transformer.",
+            "token_embedding.",
+            "positional_embedding",
+            "ln_final.",
+            "text_projection",
+            "attn_mask",
+            "logit_scale",
+        )
     },
 }
 NAMES = {"err-seg": ERR_SEG_NAMES, "eov-seg": EOV_SEG_NAMES}
@@ -135,7 +147,9 @@ def drop_reasons(family: str, names: list[str]) -> dict[str, list[str]]:
     """Group dropped names by the reason for it."""
     groups: dict[str, list[str]] = {}
     for name in names:
-        reason = next(reason for start, reason in DROPPED[family].items() if name.removeprefix("module.").startswith(start))
+        reason = next(
+            reason for start, reason in DROPPED[family].items() if name.removeprefix("module.").startswith(start)
+        )
         groups.setdefault(reason, []).append(name)
     return groups
 
@@ -145,8 +159,8 @@ def from_reference(preset: str, state: Mapping[str, Tensor | np.ndarray]) -> nn.
 
     Args:
         preset: Such as `err-seg-large`.
-        state: Reference name → tensor (or array); float16 and bfloat16 become float32. A leading `module.` is ignored, and so are the keys
-            that `dropped_names` lists.
+        state: Reference name → tensor (or array); float16 and bfloat16 become float32. A leading `module.` is ignored,
+            and so are the keys that `dropped_names` lists.
 
     Raises:
         ValueError: A key is missing, unknown or of another shape; the message names it.
@@ -181,7 +195,9 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
     best = max(shares, key=shares.__getitem__)
     if shares[best] < 0.5:
         raise ValueError(
-            f"This is a checkpoint of another model: its {len(state)} weights (the first is {next(iter(state))!r}) do not fit "
-            f"{', '.join(shares)}. Expected the state dict of a reference implementation, or a file written by `wordmask convert`."
+            f"This is a checkpoint of another model: its {len(state)} weights (the first is {next(iter(state))!r}) do "
+            "not fit "
+            f"{', '.join(shares)}. Expected the state dict of a reference implementation, or a file written by "
+            "`wordmask convert`."
         )
     return best

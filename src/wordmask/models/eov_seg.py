@@ -5,10 +5,12 @@ Reference: github.com/nhw649/EOV-Seg @ 6f5e93e (Apache-2.0).
 
 A hundred *object kernels* become masks and class vectors, on one map that a frozen CNN CLIP fills. Read downwards:
     CNN stages → lite aggregator → vocabulary-aware selection ─┐
-    first block of a ViT → upscaled spatial map ───────────────┴→ 3 × (interaction, mask, class vector) → ensemble with CLIP's own opinion
+    first block of a ViT → upscaled spatial map ───────────────┴→ 3 × (interaction, mask, class vector) → ensemble with
+    CLIP's own opinion
 
 Where we differ from the reference, with equal results:
-* The largest probability of a softmax over S words is 1 / Σ exp(logit − max): `select` never holds the map of all words and pixels.
+* The largest probability of a softmax over S words is 1 / Σ exp(logit − max): `select` never holds the map of all words
+  and pixels.
 * Class vectors of all but the last layer only matter to the loss: elsewhere they are not made.
 * Of the spatial ViT only what is run exists. The ensemble is computed from logarithms, which can't underflow.
 * ResNets run: the reference's attention pooling asks an int for its device.
@@ -25,7 +27,17 @@ from torch.nn import functional as F
 from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, folded, mean_inside, sum_inside, widened
+from wordmask.clip import (
+    CONVNEXT_LARGE,
+    CONVNEXT_MINI,
+    VIT_MINI,
+    ClipConfig,
+    VitConfig,
+    folded,
+    mean_inside,
+    sum_inside,
+    widened,
+)
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.in_parts import in_parts
 from wordmask.text import Words, encode_phrases
@@ -47,7 +59,10 @@ TEMPLATES = (
     "There is a large {} in the scene.",
 )
 COCO_PANOPTIC = "eov-seg/coco-panoptic-133"  # what the released weights were trained on
-SEEN_WEIGHT, UNSEEN_WEIGHT = 0.4, 0.8  # of CLIP's own opinion of a region, by whether training saw the class; reference config.py
+SEEN_WEIGHT, UNSEEN_WEIGHT = (
+    0.4,
+    0.8,
+)  # of CLIP's own opinion of a region, by whether training saw the class; reference config.py
 SMALLEST = 1e-8  # added to probabilities before their logarithm; reference segmentator.py
 LARGEST_SCALE = 100.0  # limit of learned logit scales; reference head.py
 DEFORMED = 9  # taps of a 3×3 kernel
@@ -97,9 +112,11 @@ class Features(NamedTuple):
 
 
 class MaskLogits(NamedTuple):
-    """The raw output: of every query the logarithms of its class probabilities, void last, and its mask; and what each layer said.
+    """The raw output: of every query the logarithms of its class probabilities, void last, and its mask; and what each
+    layer said.
 
-    The layers' class logits come before the ensemble. In evaluation only the last layer is there; in training there is no ensemble.
+    The layers' class logits come before the ensemble. In evaluation only the last layer is there; in training there is
+    no ensemble.
     """
 
     class_logits: Float[Tensor, "B Q T1"]
@@ -108,7 +125,7 @@ class MaskLogits(NamedTuple):
     layer_mask_logits: Float[Tensor, "L B Q h4 w4"]
 
 
-# Lite aggregator --------------------------------------------------------------------------------------------------------------------
+# Lite aggregator ------------------------------------------------------------------------------------------------------
 
 
 def deformable_conv2d(
@@ -119,8 +136,9 @@ def deformable_conv2d(
 ) -> Float[Tensor, "B O h w"]:
     """Convolve with a 3×3 kernel whose taps move by `offsets` (y and x of each tap in turn) and count by `strengths`.
 
-    The one place that chooses how: torchvision's operator on CUDA; elsewhere, and where a graph is recorded, `grid_sample`, which is
-    1.2–3.9 times faster on two CPU cores at the models' sizes, runs on every device and exports. They agree to 1e-4.
+    The one place that chooses how: torchvision's operator on CUDA; elsewhere, and where a graph is recorded,
+    `grid_sample`, which is 1.2–3.9 times faster on two CPU cores at the models' sizes, runs on every device and
+    exports. They agree to 1e-4.
     """
     if x.is_cuda and not torch.compiler.is_compiling():
         return deform_conv2d(x, offsets, weight, padding=1, mask=strengths)
@@ -139,7 +157,9 @@ def deformable_by_grid(
     """
     (height, width), offsets = x.shape[-2:], widened(offsets)
     steps = torch.arange(-1, 2, device=x.device, dtype=offsets.dtype)
-    rows = torch.arange(height, device=x.device, dtype=offsets.dtype)[:, None] + steps.repeat_interleave(3)[:, None, None]  # (9, h, 1)
+    rows = (
+        torch.arange(height, device=x.device, dtype=offsets.dtype)[:, None] + steps.repeat_interleave(3)[:, None, None]
+    )  # (9, h, 1)
     columns = torch.arange(width, device=x.device, dtype=offsets.dtype) + steps.repeat(3)[:, None, None]  # (9, 1, w)
     moved = offsets.unflatten(1, (DEFORMED, 2))  # (B, 9, 2, h, w)
     padded = F.pad(x, (0, int(width == 1), 0, int(height == 1)))  # sampling has no scale along an axis of one pixel
@@ -159,7 +179,9 @@ class DeformableUpsample(nn.Module):
         super().__init__()
         self.offsets = nn.Conv2d(width, 3 * DEFORMED, kernel_size=3, padding=1)
         nn.init.zeros_(self.offsets.bias)
-        self.deformable = nn.Conv2d(width, out_width, kernel_size=3, bias=False)  # holds the kernel; `deformable_conv2d` applies it
+        self.deformable = nn.Conv2d(
+            width, out_width, kernel_size=3, bias=False
+        )  # holds the kernel; `deformable_conv2d` applies it
         self.norm1 = nn.BatchNorm2d(out_width)
         self.up = nn.ConvTranspose2d(out_width, out_width, kernel_size=4, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_width)
@@ -178,7 +200,8 @@ class DeformableUpsample(nn.Module):
 
 
 class LiteAggregator(nn.Module):
-    """Fuse the four stages at stride 4: top-down with half their channels, then one sum of all scales, with coordinates."""
+    """Fuse the four stages at stride 4: top-down with half their channels, then one sum of all scales, with
+    coordinates."""
 
     def __init__(self, config: EovSegConfig):
         super().__init__()
@@ -208,15 +231,18 @@ class LiteAggregator(nn.Module):
 
 
 def coordinates(x: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B 2 h w"]:
-    """The x and the y of every pixel, from -1 at the first to 1 at the last, of at least two. `linspace` would fix the size of a graph."""
+    """The x and the y of every pixel, from -1 at the first to 1 at the last, of at least two. `linspace` would fix the
+    size of a graph."""
     dtype = torch.promote_types(x.dtype, torch.float32)
     places = (torch.arange(side, device=x.device, dtype=dtype) for side in x.shape[-2:])
-    rows, columns = ((place * (2 / (side - 1)) - 1).to(x.dtype) for place, side in zip(places, x.shape[-2:], strict=True))
+    rows, columns = (
+        (place * (2 / (side - 1)) - 1).to(x.dtype) for place, side in zip(places, x.shape[-2:], strict=True)
+    )
     y, x_ = torch.meshgrid(rows, columns, indexing="ij")
     return torch.stack([x_, y]).expand(len(x), -1, -1, -1)
 
 
-# Vocabulary-aware selection ---------------------------------------------------------------------------------------------------------
+# Vocabulary-aware selection -------------------------------------------------------------------------------------------
 
 
 class VocabularyAwareSelection(nn.Module):
@@ -225,7 +251,9 @@ class VocabularyAwareSelection(nn.Module):
     def __init__(self, config: EovSegConfig):
         super().__init__()
         width = config.clip.width
-        self.depthwise = nn.Conv2d(config.width, config.width, kernel_size=3, padding=1, groups=config.width, bias=False)
+        self.depthwise = nn.Conv2d(
+            config.width, config.width, kernel_size=3, padding=1, groups=config.width, bias=False
+        )
         self.norm1 = nn.BatchNorm2d(config.width)
         self.pointwise = nn.Conv2d(config.width, width, kernel_size=1, bias=False)
         self.norm2 = nn.BatchNorm2d(width)
@@ -242,16 +270,21 @@ class VocabularyAwareSelection(nn.Module):
         self.pointwise, self.norm2 = folded(self.pointwise, self.norm2)
 
     def clarity(self, x: Float[Tensor, "B C h w"], *text: Float[Tensor, "_ D"]) -> Float[Tensor, "B h w"]:
-        """The largest probability that a softmax over the words, in one tensor or several, gives at each pixel, in (0, 1]."""
+        """The largest probability that a softmax over the words, in one tensor or several, gives at each pixel, in (0,
+        1]."""
         seen = F.gelu(self.norm1(self.depthwise(x)))
         guides = [self.guide(part) for part in text]
 
         def of_rows(seen: Tensor) -> Tensor:
             pixels = F.gelu(self.norm2(self.pointwise(seen))).flatten(2)  # (B, D, N)
             with torch.autocast(x.device.type, enabled=False):
-                return largest_probability(widened(pixels) / pixels.shape[1] ** 0.5, guides).unflatten(1, seen.shape[-2:])[:, None]
+                return largest_probability(widened(pixels) / pixels.shape[1] ** 0.5, guides).unflatten(
+                    1, seen.shape[-2:]
+                )[:, None]
 
-        rows = seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()  # in training the norms see all of them
+        rows = (
+            seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()
+        )  # in training the norms see all of them
         return in_parts(of_rows, seen, size=rows, dim=2)[:, 0]
 
 
@@ -265,7 +298,9 @@ def largest_probability(pixels: Float[Tensor, "B D N"], words: Sequence[Float[Te
         at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
         words = [part for some in words for part in some.split(at_once)]
     for part in words:
-        logits = widened(part).expand(len(pixels), -1, -1).bmm(pixels)  # (B, some of S, N); `@` would turn the pixels round, and back
+        logits = (
+            widened(part).expand(len(pixels), -1, -1).bmm(pixels)
+        )  # (B, some of S, N); `@` would turn the pixels round, and back
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)
         total = added if total is None else total * (top - highest).exp() + added
@@ -273,7 +308,7 @@ def largest_probability(pixels: Float[Tensor, "B D N"], words: Sequence[Float[Te
     return total.reciprocal()
 
 
-# Decoder ----------------------------------------------------------------------------------------------------------------------------
+# Decoder --------------------------------------------------------------------------------------------------------------
 
 
 class DynamicDepthwiseAttention(nn.Module):
@@ -286,7 +321,9 @@ class DynamicDepthwiseAttention(nn.Module):
 
     def forward(self, kernels: Float[Tensor, "B Q C"], values: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         windows = F.pad(values, (1, 1)).unfold(-1, TAPS, 1)  # (B, Q, C, 3)
-        return self.norm((windows * self.taps(kernels)[:, :, None]).sum(dim=-1))  # no matrix product: it would leave full precision
+        return self.norm(
+            (windows * self.taps(kernels)[:, :, None]).sum(dim=-1)
+        )  # no matrix product: it would leave full precision
 
 
 class DynamicInteraction(nn.Module):
@@ -346,7 +383,9 @@ class SpatialUpscale(nn.Module):
 class DecoderLayer(nn.Module):
     """Kernels in, better kernels and masks out; and, where asked for, one class vector per query."""
 
-    def __init__(self, config: EovSegConfig, interaction: nn.Module, fusion: nn.Module | None, spatial_channels: int | None):
+    def __init__(
+        self, config: EovSegConfig, interaction: nn.Module, fusion: nn.Module | None, spatial_channels: int | None
+    ):
         super().__init__()
         width = config.width
         self.interaction = interaction
@@ -354,9 +393,13 @@ class DecoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.mask_kernel = nn.Sequential(nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width))
+        self.mask_kernel = nn.Sequential(
+            nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width)
+        )
         self.semantic = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.spatial = spatial_channels and nn.Sequential(nn.LayerNorm(spatial_channels), nn.Linear(spatial_channels, width))
+        self.spatial = spatial_channels and nn.Sequential(
+            nn.LayerNorm(spatial_channels), nn.Linear(spatial_channels, width)
+        )
         self.fusion = fusion
         hidden = (nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_vector = nn.Sequential(*hidden, nn.Linear(width, config.clip.width))
@@ -402,7 +445,7 @@ def _start(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-# From vectors to probabilities ------------------------------------------------------------------------------------------------------
+# From vectors to probabilities ----------------------------------------------------------------------------------------
 
 
 def class_logits(
@@ -422,12 +465,16 @@ def class_logits(
 
 
 def geometric_ensemble(
-    own: Float[Tensor, "B Q T1"], clips: Float[Tensor, "B Q T1"], seen: Bool[Tensor, " T"], has_region: Bool[Tensor, "B Q"]
+    own: Float[Tensor, "B Q T1"],
+    clips: Float[Tensor, "B Q T1"],
+    seen: Bool[Tensor, " T"],
+    has_region: Bool[Tensor, "B Q"],
 ) -> Float[Tensor, "B Q T1"]:
-    """Blend the decoder's class logits with CLIP's own opinion of each region; return the logarithms of the probabilities.
+    """Blend the decoder's class logits with CLIP's own opinion of each region; return the logarithms of the
+    probabilities.
 
-    log p = (1 − a) log p_own + a log p_clip, with a larger for classes that training never saw, and 0 where there is no region. The
-    probability of void is the decoder's alone.
+    log p = (1 − a) log p_own + a log p_clip, with a larger for classes that training never saw, and 0 where there is no
+    region. The probability of void is the decoder's alone.
     """
     own_logs, clip_logs = own[..., :-1].log_softmax(dim=-1), clips[..., :-1].log_softmax(dim=-1)
     weight = torch.where(seen, SEEN_WEIGHT, UNSEEN_WEIGHT).to(own) * has_region[..., None]
@@ -436,7 +483,7 @@ def geometric_ensemble(
     return (torch.cat([classes * (1 - void), void], dim=-1) + SMALLEST).log()
 
 
-# The model --------------------------------------------------------------------------------------------------------------------------
+# The model ------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -448,7 +495,8 @@ class Parts:
         join: (aggregated map at stride 4, spatial map) → aggregated map. None: nothing is joined early.
         selection: (aggregated map, vectors of phrases, that of void) → map of the same shape. None: none is made.
         interaction: (kernels, features, mask logits) → kernels; one is built per layer.
-        fusion: (semantic, spatial) embeddings of regions → one embedding; one is built per layer. None: the semantic one alone.
+        fusion: (semantic, spatial) embeddings of regions → one embedding; one is built per layer. None: the semantic
+            one alone.
         ensemble: See `geometric_ensemble`.
     """
 
@@ -463,7 +511,8 @@ class Parts:
 class EovSeg(nn.Module):
     """EOV-Seg: `forward(pixels, words)` gives a mask and class probabilities for each of Q queries.
 
-    Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `EovSeg(PRESETS["eov-seg-small"])` for random weights.
+    Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `EovSeg(PRESETS["eov-seg-small"])`
+    for random weights.
     """
 
     family = "eov-seg"
@@ -484,7 +533,8 @@ class EovSeg(nn.Module):
         channels = self.spatial.channels if self.spatial and parts.fusion else None
         self.spatial_upscale = channels and SpatialUpscale(channels)
         self.layers = nn.ModuleList(
-            DecoderLayer(config, parts.interaction(config), channels and parts.fusion(config), channels) for _ in range(config.layers)
+            DecoderLayer(config, parts.interaction(config), channels and parts.fusion(config), channels)
+            for _ in range(config.layers)
         )
         self.void = nn.Embedding(1, config.clip.width)
         self.ensemble = parts.ensemble
@@ -511,7 +561,8 @@ class EovSeg(nn.Module):
         return not name.startswith(("clip.", "spatial."))
 
     def for_inference(self) -> "EovSeg":
-        """Fold batch norms, and leave out the class vectors of all layers but the last, which nothing but their losses reads."""
+        """Fold batch norms, and leave out the class vectors of all layers but the last, which nothing but their losses
+        reads."""
         clip.fold_batch_norms(self.clip)
         for module in self.modules():
             if isinstance(module, DeformableUpsample | VocabularyAwareSelection):
@@ -538,7 +589,9 @@ class EovSeg(nn.Module):
         """
         features = self.encode_image(pixels)
         selected = self.select(self.aggregate(features), words)
-        layer_class_logits, layer_mask_logits = self.decode(selected, features.spatial, words, every_layer=self.training)
+        layer_class_logits, layer_mask_logits = self.decode(
+            selected, features.spatial, words, every_layer=self.training
+        )
         class_logits, mask_logits = layer_class_logits[-1], layer_mask_logits[-1]
         if not self.training:
             class_logits = self.opinion(class_logits, mask_logits, features.x32, words)
@@ -620,7 +673,9 @@ SMALL = EovSegConfig(
 PRESETS = {
     "eov-seg-small": SMALL,  # CLIP RN50, openai
     "eov-seg-medium": replace(SMALL, clip=RESNET_50X4),  # CLIP RN50x4, openai
-    "eov-seg-large": replace(SMALL, clip=CONVNEXT_LARGE, aggregator_width=96),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "eov-seg-large": replace(
+        SMALL, clip=CONVNEXT_LARGE, aggregator_width=96
+    ),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
     "eov-seg-tiny": EovSegConfig(  # trained on Shapeland by recipes/, bundled
         clip=CONVNEXT_MINI,
         spatial=VIT_MINI,

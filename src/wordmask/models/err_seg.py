@@ -4,15 +4,19 @@
 Reference: github.com/lchen1019/ERR-Seg @ 6e79c0d (MIT).
 
 A *cost map* holds the cosine of every pixel with every class name, in CLIP's space. Read downwards:
-    hierarchical cost maps (x16, x32) → class choice: K of T → embedding → 4 × (spatial block, class block) → decoder → K logit maps
+    hierarchical cost maps (x16, x32) → class choice: K of T → embedding → 4 × (spatial block, class block) → decoder →
+    K logit maps
 
 Where we differ from the reference, with equal results:
-* Guidance is shared by all classes (image) or all pixels (text). Wherever the reference concatenates it to every class's map, we split
-  the projection, W[x; g] = Wx·x + Wg·g, and compute the second part once (`GuidedLinear`, `GuidedConv2d`).
+* Guidance is shared by all classes (image) or all pixels (text). Wherever the reference concatenates it to every
+  class's map, we split the projection, W[x; g] = Wx·x + Wg·g, and compute the second part once (`GuidedLinear`,
+  `GuidedConv2d`).
 * Embedding a cost map and fusing both are linear: their kernels are multiplied first (`CostEmbedding`).
 * The cost of T classes is seen in chunks, and only K classes leave the model: nothing has T × pixels entries.
-* What sees each class alone, or each pixel, gets some of them at a time (`in_parts`): they fit a CPU's cache, and memory is flat in K.
-* K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the reference takes any.
+* What sees each class alone, or each pixel, gets some of them at a time (`in_parts`): they fit a CPU's cache, and
+  memory is flat in K.
+* K is min(K, T), where the reference crashes; ties in the vote go to the class with the highest cost, where the
+  reference takes any.
 """
 
 from dataclasses import dataclass, replace
@@ -34,7 +38,8 @@ TEMPLATES = ("A photo of a {} in the scene",)
 GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:138
 RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:101
 CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
-ENTRIES_AT_ONCE = 8192  # pixels of class maps, through what sees each class or each pixel alone: five classes at 640×640
+# pixels of class maps, through what sees each class or each pixel alone: five classes at 640×640
+ENTRIES_AT_ONCE = 8192
 DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:66
 LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
 
@@ -81,18 +86,20 @@ class Features(NamedTuple):
 
 
 class SemanticLogits(NamedTuple):
-    """The raw output: logit maps of the K kept classes (their probability is the sigmoid), which ones, and every class's votes."""
+    """The raw output: logit maps of the K kept classes (their probability is the sigmoid), which ones, and every
+    class's votes."""
 
     logits: Float[Tensor, "B K h4 w4"]
     kept: Int[Tensor, "B K"]
     votes: Float[Tensor, "B T"]
 
 
-# Redundancy-reduced hierarchical cost maps ------------------------------------------------------------------------------------------
+# Redundancy-reduced hierarchical cost maps ----------------------------------------------------------------------------
 
 
 class MiddleDownsample(nn.Module):
-    """Give stage 3 the channels that the blocks of stage 4 expect, but keep its grid (reference `modify_downsample`)."""
+    """Give stage 3 the channels that the blocks of stage 4 expect, but keep its grid (reference
+    `modify_downsample`)."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -105,7 +112,9 @@ class MiddleDownsample(nn.Module):
         return F.interpolate(x, size=x16.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+def count_votes(
+    pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
     """Let every pixel vote for its three best classes with weights 1, 0.1 and 0.01.
 
     Classes are seen `CLASSES_AT_ONCE` at a time, but in a graph: that can't count parts.
@@ -133,8 +142,11 @@ def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -
     return sum_votes(best_class, pixels.new_zeros(len(pixels), len(words))), torch.cat(peaks, dim=1)
 
 
-def count_votes_at_once(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """`count_votes` for a graph that is recorded once for any T: it can't count chunks, nor tell whether there are three classes."""
+def count_votes_at_once(
+    pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]
+) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    """`count_votes` for a graph that is recorded once for any T: it can't count chunks, nor tell whether there are
+    three classes."""
     cost = torch.einsum("bdhw,td->bthw", pixels, words)
     missing = len(RANK_VOTES) - 1  # at most: classes that lose everywhere stand for them
     best_class = F.pad(cost, (0, 0, 0, 0, 0, missing), value=-torch.inf).topk(len(RANK_VOTES), dim=1).indices
@@ -143,11 +155,14 @@ def count_votes_at_once(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "
 
 
 def sum_votes(best_class: Int[Tensor, "B R h w"], none: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Add up what pixels give their R best classes, to zeros, in the reference's order: its rounding decides some near ties."""
+    """Add up what pixels give their R best classes, to zeros, in the reference's order: its rounding decides some near
+    ties."""
     votes = none
     for rank, weight in enumerate(RANK_VOTES[: best_class.shape[1]]):
         voted = best_class[:, rank].flatten(1)
-        votes = votes + weight * torch.zeros_like(votes).scatter_add(1, voted, torch.ones_like(voted, dtype=votes.dtype))
+        votes = votes + weight * torch.zeros_like(votes).scatter_add(
+            1, voted, torch.ones_like(voted, dtype=votes.dtype)
+        )
     return votes
 
 
@@ -177,9 +192,11 @@ Fused = tuple[Float[Tensor, "C 1 7 7"], Float[Tensor, " C"]]  # kernel and bias
 
 
 class CostEmbedding(nn.Module):
-    """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to the result.
+    """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to
+    the result.
 
-    Nothing bends the values in between, so that embedding and fusion are one convolution each, whose kernel is their product.
+    Nothing bends the values in between, so that embedding and fusion are one convolution each, whose kernel is their
+    product.
     """
 
     def __init__(self, config: ErrSegConfig):
@@ -188,10 +205,17 @@ class CostEmbedding(nn.Module):
         self.x32 = nn.Conv2d(1, config.cost_width, kernel_size=7, padding=3)
         self.fuse = nn.Conv2d(config.cost_width, config.width, kernel_size=1)
 
-    def forward(self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]) -> Float[Tensor, "B K h w C"]:
+    def forward(
+        self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]
+    ) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
             fused = self.fused(self.x16), self.fused(self.x32)
-            return in_parts(lambda *costs: self.embed(*costs, *fused), cost_x16, cost_x32, size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel())
+            return in_parts(
+                lambda *costs: self.embed(*costs, *fused),
+                cost_x16,
+                cost_x32,
+                size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel(),
+            )
 
     def fused(self, embed: nn.Conv2d) -> Fused:
         """What `fuse` makes of an embedded cost map, as one convolution; half of both is their fusion."""
@@ -200,11 +224,17 @@ class CostEmbedding(nn.Module):
         return kernel.view(-1, 1, *embed.kernel_size), bias
 
     def embed(
-        self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"], fused_x16: Fused, fused_x32: Fused
+        self,
+        cost_x16: Float[Tensor, "B K h w"],
+        cost_x32: Float[Tensor, "B K h32 w32"],
+        fused_x16: Fused,
+        fused_x32: Fused,
     ) -> Float[Tensor, "B K h w C"]:
         """Embed the cost maps of some classes."""
         fine, coarse = self.convolve(cost_x16, fused_x16), self.convolve(cost_x32, fused_x32)
-        x = (fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)) / 2  # (B·K, C, h, w)
+        x = (
+            fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        ) / 2  # (B·K, C, h, w)
         return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
 
     @staticmethod
@@ -230,11 +260,12 @@ class ImageGuidance(nn.Module):
         return self.fuse((fine + coarse) / 2).permute(0, 2, 3, 1)
 
 
-# Redundancy-reduced cost aggregation ------------------------------------------------------------------------------------------------
+# Redundancy-reduced cost aggregation ----------------------------------------------------------------------------------
 
 
 class GuidedLinear(nn.Linear):
-    """A linear layer on [x; guidance] that never concatenates: `share` projects guidance once for all that are guided by it."""
+    """A linear layer on [x; guidance] that never concatenates: `share` projects guidance once for all that are guided
+    by it."""
 
     def __init__(self, width: int, guidance_width: int, out_width: int):
         super().__init__(width + guidance_width, out_width)
@@ -249,7 +280,8 @@ class GuidedLinear(nn.Linear):
 
 
 class GuidedConv2d(nn.Conv2d):
-    """A convolution on [x; guidance] that never concatenates: `share` convolves guidance once for the K class maps of its picture."""
+    """A convolution on [x; guidance] that never concatenates: `share` convolves guidance once for the K class maps of
+    its picture."""
 
     def __init__(self, width: int, guidance_width: int, out_width: int, **settings):
         super().__init__(width + guidance_width, out_width, **settings)
@@ -280,7 +312,9 @@ def attend(
     query: Float[Tensor, "... N C"], key: Float[Tensor, "... M C"], value: Float[Tensor, "... M C"], heads: int
 ) -> Float[Tensor, "... N C"]:
     """Scaled dot-product attention with `heads` heads, over the last axis but one."""
-    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (query, key, value))  # (…, heads, N, C / heads)
+    query, key, value = (
+        x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (query, key, value)
+    )  # (…, heads, N, C / heads)
     return F.scaled_dot_product_attention(query, key, value).transpose(-2, -3).flatten(-2)
 
 
@@ -299,7 +333,8 @@ class SharedByPixels(NamedTuple):
 
 
 class SpatialAttention(nn.Module):
-    """Attention among the pixels of one class. Keys and values are reduced to half the resolution by a 2×2 convolution each."""
+    """Attention among the pixels of one class. Keys and values are reduced to half the resolution by a 2×2 convolution
+    each."""
 
     def __init__(self, width: int, heads: int, reduction: int = 2):
         super().__init__()
@@ -398,7 +433,11 @@ class DecoderStep(nn.Module):
     def __init__(self, width: int, out_width: int, *, stage_channels: int, guidance_width: int, upscale: bool):
         super().__init__()
         self.guide = nn.Conv2d(stage_channels, guidance_width, kernel_size=3, padding=1)
-        self.up = nn.ConvTranspose2d(width, out_width, kernel_size=2, stride=2) if upscale else nn.Conv2d(width, out_width, kernel_size=1)
+        self.up = (
+            nn.ConvTranspose2d(width, out_width, kernel_size=2, stride=2)
+            if upscale
+            else nn.Conv2d(width, out_width, kernel_size=1)
+        )
         self.conv1 = GuidedConv2d(out_width, guidance_width, out_width, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(out_width // 8, out_width)
         self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
@@ -413,13 +452,14 @@ class DecoderStep(nn.Module):
         return F.relu(self.norm2(self.conv2(x)))
 
 
-# The model --------------------------------------------------------------------------------------------------------------------------
+# The model ------------------------------------------------------------------------------------------------------------
 
 
 class ErrSeg(nn.Module):
     """ERR-Seg: `forward(pixels, words)` gives logit maps of the classes worth looking at.
 
-    Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `ErrSeg(PRESETS["err-seg-base"])` for random weights.
+    Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `ErrSeg(PRESETS["err-seg-base"])` for
+    random weights.
     """
 
     family = "err-seg"
@@ -442,30 +482,37 @@ class ErrSeg(nn.Module):
         self.class_blocks = nn.ModuleList(ClassBlock(config.width, config.heads, depth) for depth in depths)
         widths, guidance_widths = (config.width, *config.decoder_widths), config.decoder_guidance_widths
         self.decoder = nn.ModuleList(
-            DecoderStep(widths[i], widths[i + 1], stage_channels=channels, guidance_width=guidance_widths[i], upscale=i > 0)
+            DecoderStep(
+                widths[i], widths[i + 1], stage_channels=channels, guidance_width=guidance_widths[i], upscale=i > 0
+            )
             for i, channels in enumerate((x16, x8, x4))
         )
         self.head = nn.Conv2d(widths[-1], 1, kernel_size=1)
         self.start_from_clip()
 
     def start_from_clip(self) -> None:
-        """Start `middle_downsample`, which is never trained, as CLIP's own last downsampling. Call again once CLIP has its weights."""
+        """Start `middle_downsample`, which is never trained, as CLIP's own last downsampling. Call again once CLIP has
+        its weights."""
         norm, conv = clip.last_downsampling(self.clip)
         self.middle_downsample.norm.load_state_dict(norm.state_dict())
         self.middle_downsample.conv.load_state_dict(conv.state_dict())
 
     @property
     def image_input(self) -> ImageInput:
-        return ImageInput(self.config.shortest_edge, self.config.longest_edge, self.config.resolution, mean=MEAN, std=STD)
+        return ImageInput(
+            self.config.shortest_edge, self.config.longest_edge, self.config.resolution, mean=MEAN, std=STD
+        )
 
     @staticmethod
     def default_keep(classes: int) -> int:
-        """K where the user names none: the paper's for A-150, A-847 and PC-459 (it takes fewer for PC-59 and PAS-20), at most all."""
+        """K where the user names none: the paper's for A-150, A-847 and PC-459 (it takes fewer for PC-59 and PAS-20),
+        at most all."""
         return min(classes, 48 if classes >= LARGE_VOCABULARY else 32)
 
     @staticmethod
     def is_trained(name: str) -> bool:
-        """Tell whether the recipe trains this parameter: all but most of CLIP, and the copied downsampling that belongs to it."""
+        """Tell whether the recipe trains this parameter: all but most of CLIP, and the copied downsampling that belongs
+        to it."""
         if name.startswith("clip."):
             return clip.is_finetuned(name.removeprefix("clip."))
         return not name.startswith("middle_downsample.")
@@ -485,7 +532,12 @@ class ErrSeg(nn.Module):
         return Features(x4.detach(), x8.detach(), x16, x32, dense_x16, clip.project_pixels(self.clip, x32))
 
     def forward(
-        self, pixels: Float[Tensor, "B 3 H W"], words: Words, *, keep: int | None = None, present: Bool[Tensor, "B T"] | None = None
+        self,
+        pixels: Float[Tensor, "B 3 H W"],
+        words: Words,
+        *,
+        keep: int | None = None,
+        present: Bool[Tensor, "B T"] | None = None,
     ) -> SemanticLogits:
         """Compute logit maps at stride 4 for the K classes that each picture needs.
 
@@ -496,7 +548,9 @@ class ErrSeg(nn.Module):
             present: Classes in the target, when training; see `choose_classes`.
         """
         features = self.encode_image(pixels)
-        kept, votes = self.choose(features, words, keep=keep or self.default_keep(len(words.embeddings)), present=present)
+        kept, votes = self.choose(
+            features, words, keep=keep or self.default_keep(len(words.embeddings)), present=present
+        )
         x = self.aggregate(features, words.embeddings[kept])
         return SemanticLogits(self.decode(x, features), kept, votes)
 
@@ -509,7 +563,9 @@ class ErrSeg(nn.Module):
         return choose_classes(votes, peaks, keep=keep, present=present), votes
 
     @staticmethod
-    def vote(dense_x16: Float[Tensor, "B D h w"], text: Float[Tensor, "T D"]) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+    def vote(
+        dense_x16: Float[Tensor, "B D h w"], text: Float[Tensor, "T D"]
+    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
         """Count every class's votes, and find the highest cosine that it reaches.
 
         A vote counts or doesn't: it is cast in full precision.
@@ -520,7 +576,9 @@ class ErrSeg(nn.Module):
     def aggregate(self, features: Features, text: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w C"]:
         """Refine the cost maps of the kept classes, each beside its picture and its word."""
         cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
-        image_guidance = self.image_guidance(*(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32)))
+        image_guidance = self.image_guidance(
+            *(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))
+        )
         text_guidance = F.gelu(self.text_guidance(text))
         x = self.cost_embedding(cost_x16, cost_x32)
         size = ENTRIES_AT_ONCE // x[:, 0, ..., 0].numel()
@@ -552,10 +610,11 @@ class ErrSeg(nn.Module):
 
 
 def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
-    """Binary cross-entropy of all T logit maps against one-hot targets, at full resolution, mean over every pixel and class.
+    """Binary cross-entropy of all T logit maps against one-hot targets, at full resolution, mean over every pixel and
+    class.
 
-    Ignored pixels have all-zero targets and still count. A class not kept has the constant logit -100 in the reference: it costs 100 where
-    it is the target and nothing elsewhere, so its map is never made.
+    Ignored pixels have all-zero targets and still count. A class not kept has the constant logit -100 in the reference:
+    it costs 100 where it is the target and nothing elsewhere, so its map is never made.
 
     Args:
         target: Labels in [0, T), or `ignore`.
@@ -582,7 +641,9 @@ BASE = ErrSegConfig(
 )
 PRESETS = {
     "err-seg-base": BASE,  # CLIP convnext_base_w_320, laion_aesthetic_s13b_b82k
-    "err-seg-large": replace(BASE, clip=CONVNEXT_LARGE, resolution=768),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "err-seg-large": replace(
+        BASE, clip=CONVNEXT_LARGE, resolution=768
+    ),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
     "err-seg-tiny": ErrSegConfig(  # trained on Shapeland by recipes/, bundled
         clip=CONVNEXT_MINI,
         resolution=192,

@@ -51,13 +51,16 @@ def load_model(name: str | Path) -> LoadedModel:
         except ValueError as error:
             raise ValueError(f"There is no file {name!r} here. {error}") from None
     if isinstance(name, Path) or name.endswith(weights.CHECKPOINT_FILES) or "/" in name:
-        raise ValueError(f"The checkpoint {str(name)!r} does not exist. Check the spelling, or give the name of a model or a hub id.")
+        raise ValueError(
+            f"The checkpoint {str(name)!r} does not exist. Check the spelling, or give the name of a model or a hub id."
+        )
     kind_of(name)  # raises, with the near matches
     raise AssertionError(name)
 
 
 def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = None) -> tuple[str, list[str]]:
-    """Write a reference checkpoint in our format, at `target`; return the preset it belongs to and the keys dropped on purpose.
+    """Write a reference checkpoint in our format, at `target`; return the preset it belongs to and the keys dropped on
+    purpose.
 
     Args:
         preset: Found by the shapes of the weights if None.
@@ -66,7 +69,9 @@ def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = N
         ValueError: Not a reference checkpoint, or its keys don't fit.
     """
     if checkpoint.family:
-        raise ValueError(f"The checkpoint is in our format already (family {checkpoint.family}): there is nothing to convert.")
+        raise ValueError(
+            f"The checkpoint is in our format already (family {checkpoint.family}): there is nothing to convert."
+        )
     preset = preset or guess_preset(checkpoint.state)
     kind = kind_of(preset)
     state = from_reference(preset, checkpoint.state).state_dict()
@@ -80,7 +85,9 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
     if not checkpoint.family:
         return LoadedModel(from_reference(guess_preset(checkpoint.state), checkpoint.state), name)
     if checkpoint.family not in MODELS:
-        raise ValueError(f"{name!r} is of the family {checkpoint.family!r}; this version knows {', '.join(MODELS)}. Update wordmask.")
+        raise ValueError(
+            f"{name!r} is of the family {checkpoint.family!r}; this version knows {', '.join(MODELS)}. Update wordmask."
+        )
     kind = MODELS[checkpoint.family]
     model = kind.skeleton(weights.configure(kind.configuration, checkpoint.configuration))
     return LoadedModel(kind.fill(model, checkpoint.state), name, checkpoint.text_tower or None)
@@ -91,7 +98,8 @@ def _from_hub(name: str, repository: str, *, file: str | None = None, size: str 
 
 
 def _fetched_once(name: str, fetch: Callable[[], tuple[Path, str]], origin: dict[str, str]) -> LoadedModel:
-    """Load what a name was converted to before; or fetch a checkpoint, convert it if it is a reference's, and note it for the next time.
+    """Load what a name was converted to before; or fetch a checkpoint, convert it if it is a reference's, and note it
+    for the next time.
 
     Args:
         fetch: Gives the file and its SHA-256.

@@ -55,7 +55,8 @@ class FoundRegion(Closed):
     colour: str | None = Field(description="In the overlay, #rrggbb; null for instances too faint to be drawn.")
     segmentation: Runs | None = Field(None, description="With masks=rle.")
     polygons: list[list[list[list[int]]]] | None = Field(
-        None, description="With masks=polygons: per connected part its rings of [x, y], the outer one first, then holes."
+        None,
+        description="With masks=polygons: per connected part its rings of [x, y], the outer one first, then holes.",
     )
 
 
@@ -70,7 +71,9 @@ class Answer(Closed):
     unlabelled: int = Field(description="The label of pixels that no word took.")
     unlabelled_area: int = Field(description="Their number.")
     regions: list[FoundRegion] | None = Field(None, description="Largest first; instances best first.")
-    labels: str | None = Field(None, description="PNG in base64, 8 or 16 bits: each pixel's position among the words, from 0.")
+    labels: str | None = Field(
+        None, description="PNG in base64, 8 or 16 bits: each pixel's position among the words, from 0."
+    )
     overlay: str | None = Field(None, description="PNG in base64: the regions over the picture, with a legend.")
     coco: dict[str, object] | None = Field(None, description="A COCO detection data set of one image.")
 
@@ -88,7 +91,8 @@ def describe(result: Segmentation, question: Question, file_name: str) -> dict[s
     if "regions" in question.wanted:
         colours = choose_colours(result.shown)
         answer["regions"] = [
-            region.to_dict() | {"colour": _hex(colours.get(region.id))} | _pixels(region, question.masks) for region in result.regions
+            region.to_dict() | {"colour": _hex(colours.get(region.id))} | _pixels(region, question.masks)
+            for region in result.regions
         ]
     if "labels" in question.wanted:
         answer["labels"] = base64.b64encode(as_png(result.label_image())).decode("ascii")
@@ -107,7 +111,11 @@ def as_png(picture: "Image", **settings: int) -> bytes:
 
 
 def _pixels(region, masks: str) -> dict[str, object]:
-    ways = {"rle": lambda: {"segmentation": region.to_rle()}, "polygons": lambda: {"polygons": to_polygons(region.mask)}, "none": dict}
+    ways = {
+        "rle": lambda: {"segmentation": region.to_rle()},
+        "polygons": lambda: {"polygons": to_polygons(region.mask)},
+        "none": dict,
+    }
     return ways[masks]()
 
 

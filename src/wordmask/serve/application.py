@@ -40,8 +40,10 @@ PAGE = {  # path → file and content type
     "/icon.svg": ("icon.svg", "image/svg+xml"),
 }
 SAFE = {
-    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
-    "base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
+    "Content-Security-Policy": (
+        "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; connect-src 'self'; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    ),
     "X-Content-Type-Options": "nosniff",
     "Referrer-Policy": "no-referrer",
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -50,7 +52,9 @@ SAFE = {
 }
 ENCODED_SAFE = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
 LEFT = 499  # counted for a client that did not wait for its answer; never sent
-DRAINED = 64 * 10**6  # bytes of a refused request that are still read, so that its client sees the answer and not a broken connection
+DRAINED = (
+    64 * 10**6
+)  # bytes of a refused request that are still read, so that its client sees the answer and not a broken connection
 DRAIN_SECONDS = 10.0
 SAMPLES = 10_000
 
@@ -79,7 +83,9 @@ class Service:
         if name not in self.segmenters:
             raise Refused(422, f"The model came as {name!r}; here are {', '.join(self.segmenters)}.")
         segmenter = self.segmenters[name]
-        settings = question.model_dump(include={"task", "threshold", "background", "synonyms", "keep", "overlap", "most"})
+        settings = question.model_dump(
+            include={"task", "threshold", "background", "synonyms", "keep", "overlap", "most"}
+        )
         try:
             words = Vocabulary.of(asked.words, segmenter.model.family)
             segmenter.check(words, **settings)
@@ -97,9 +103,8 @@ class Service:
                     async with asyncio.timeout(self.limits.seconds):
                         return await self._answer(request)
                 except TimeoutError:
-                    detail = (
-                        f"The answer was not ready within {self.limits.seconds:g} s. Come again when there is less to do, or shrink it."
-                    )
+                    late = f"The answer was not ready within {self.limits.seconds:g} s."
+                    detail = f"{late} Come again when there is less to do, or shrink it."
                     raise Refused(503, detail, self.limits.seconds) from None
         except ClientDisconnect:
             return Response(status_code=LEFT)
@@ -114,7 +119,9 @@ class Service:
             return Response(status_code=LEFT)
         if asked.question.wanted == ["overlay"] and "image/png" in request.headers.get("accept", ""):
             return Response(await run_in_threadpool(lambda: as_png(result.draw())), media_type="image/png")
-        encoded = await run_in_threadpool(lambda: json.dumps(describe(result, asked.question, asked.file_name)).encode())
+        encoded = await run_in_threadpool(
+            lambda: json.dumps(describe(result, asked.question, asked.file_name)).encode()
+        )
         return Response(encoded, media_type=JSON)
 
     async def _result(self, job: Job, request: Request) -> Segmentation | None:
@@ -127,7 +134,9 @@ class Service:
         except ValueError as error:
             raise Refused(422, str(error)) from None
         except (MemoryError, torch.OutOfMemoryError):
-            raise Refused(503, "There is not enough memory for this picture now. Shrink it, or come again later.", 5) from None
+            raise Refused(
+                503, "There is not enough memory for this picture now. Shrink it, or come again later.", 5
+            ) from None
         finally:
             left.cancel()
             future.cancel()
@@ -160,9 +169,15 @@ def create_app(segmenters: Mapping[str, Segmenter], limits: Limits, *, hosts: li
     for path, (file, kind) in PAGE.items():
         app.add_api_route(path, _page(file, kind), include_in_schema=False)
     app.add_exception_handler(Refused, lambda _, error: _problem(error.status, error.detail, error.headers))
-    app.add_exception_handler(HTTPException, lambda _, error: _problem(error.status_code, str(error.detail), error.headers))
-    app.add_exception_handler(RequestValidationError, lambda _, error: _problem(422, "; ".join(one["msg"] for one in error.errors())))
-    app.add_exception_handler(Exception, lambda _, error: _problem(500, "The server failed at this request; its log says how."))
+    app.add_exception_handler(
+        HTTPException, lambda _, error: _problem(error.status_code, str(error.detail), error.headers)
+    )
+    app.add_exception_handler(
+        RequestValidationError, lambda _, error: _problem(422, "; ".join(one["msg"] for one in error.errors()))
+    )
+    app.add_exception_handler(
+        Exception, lambda _, error: _problem(500, "The server failed at this request; its log says how.")
+    )
     app.add_middleware(Watched, service=service, hosts=hosts)
     return app
 
@@ -184,18 +199,25 @@ def _add_api(app: FastAPI, service: Service) -> None:
         415: {"model": Problem, "description": "Another content type."},
         422: {"model": Problem, "description": "Words, picture or settings that make no sense, or too many words."},
         429: {"model": Problem, "description": "Too many requests from this client; see Retry-After."},
-        503: {"model": Problem, "description": "All places taken, out of time or memory, or about to stop; see Retry-After."},
+        503: {
+            "model": Problem,
+            "description": "All places taken, out of time or memory, or about to stop; see Retry-After.",
+        },
     }
 
     @app.post("/v1/segment", responses=responses, openapi_extra={"requestBody": {"required": True, "content": body}})
     async def segment(request: Request) -> Response:
-        """Find what words name in a picture. With `return=overlay` and `Accept: image/png`, the answer is the picture itself."""
+        """Find what words name in a picture. With `return=overlay` and `Accept: image/png`, the answer is the picture
+        itself."""
         return await service.segment(request)
 
     @app.get("/v1/models")
     async def models() -> dict[str, object]:
         """What is served, and the limits."""
-        return {"models": [_model(name, segmenter) for name, segmenter in service.segmenters.items()], "limits": vars(service.limits)}
+        return {
+            "models": [_model(name, segmenter) for name, segmenter in service.segmenters.items()],
+            "limits": vars(service.limits),
+        }
 
     @app.get("/v1/samples/{number}", responses={code: responses[code] for code in (422, 429)})
     async def sample(number: Annotated[int, Path(ge=0, lt=SAMPLES)], request: Request) -> dict[str, object]:
@@ -245,7 +267,9 @@ class Watched:
             await answer(scope, receive, send_safely)
         finally:
             path = getattr(scope.get("route"), "path", "other")
-            self.service.metrics.answered(path, status, time.perf_counter() - begin, timed=path == "/v1/segment" and status == 200)
+            self.service.metrics.answered(
+                path, status, time.perf_counter() - begin, timed=path == "/v1/segment" and status == 200
+            )
 
     def _turned_away(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
@@ -299,7 +323,9 @@ async def _drain(request: Request) -> None:
     """Read what is left of a refused request, unless it is too much, or its client waits for leave to send it."""
     if "expect" in request.headers:
         return
-    with suppress(Refused, ClientDisconnect, RuntimeError, TimeoutError):  # the third says that it was read to its end before
+    with suppress(
+        Refused, ClientDisconnect, RuntimeError, TimeoutError
+    ):  # the third says that it was read to its end before
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in limited(request, DRAINED, Limits()):
                 pass

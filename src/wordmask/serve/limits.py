@@ -57,7 +57,8 @@ class Gate:
         self._due: dict[str, float] = {}  # client → when all it has asked for would have been evenly spread
 
     def admit(self, client: str, now: float) -> None:
-        """Count a request against its client's rate: a minute's worth may come at once, then one every 1/rate of a minute.
+        """Count a request against its client's rate: a minute's worth may come at once, then one every 1/rate of a
+        minute.
 
         Raises:
             Refused: 429, with the seconds until the next one is admitted.
@@ -68,7 +69,11 @@ class Gate:
         due = max(self._due.get(client, now), now) + step
         if due - now > MINUTE + step / 2:  # half a step, against rounding
             wait = due - now - MINUTE
-            raise Refused(429, f"More than {self.limits.rate} requests a minute came from {client}. Come again in {wait:.1f} s.", wait)
+            raise Refused(
+                429,
+                f"More than {self.limits.rate} requests a minute came from {client}. Come again in {wait:.1f} s.",
+                wait,
+            )
         if len(self._due) >= MOST_CLIENTS:
             self._due = {name: time for name, time in self._due.items() if time > now}
         if len(self._due) >= MOST_CLIENTS:
@@ -83,7 +88,11 @@ class Gate:
             Refused: 503, as all are taken, or the server is about to stop.
         """
         if self.stopping:
-            raise Refused(503, "The server is about to stop: it finishes what it has begun and takes nothing new.", self.limits.seconds)
+            raise Refused(
+                503,
+                "The server is about to stop: it finishes what it has begun and takes nothing new.",
+                self.limits.seconds,
+            )
         if self.inside >= self.limits.queue:
             raise Refused(503, f"All {self.limits.queue} places are taken. Come again in a second.", 1)
         self.inside += 1

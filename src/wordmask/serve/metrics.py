@@ -65,8 +65,14 @@ class Metrics:
             inside: Requests under way, now.
         """
         with self._lock:
-            requests = [f'wordmask_requests_total{{path="{p}",status="{s}"}} {n}' for (p, s), n in sorted(self._requests.items())]
-            seconds = [f'wordmask_model_seconds_total{{model="{_escape(m)}"}} {s:.6f}' for m, s in sorted(self._model_seconds.items())]
+            requests = [
+                f'wordmask_requests_total{{path="{p}",status="{s}"}} {n}'
+                for (p, s), n in sorted(self._requests.items())
+            ]
+            seconds = [
+                f'wordmask_model_seconds_total{{model="{_escape(m)}"}} {s:.6f}'
+                for m, s in sorted(self._model_seconds.items())
+            ]
             latency = list(self._latency.lines("wordmask_segment_seconds"))
             batches = list(self._batches.lines("wordmask_batch_pictures"))
         tables = (
@@ -75,7 +81,12 @@ class Metrics:
             ("batch_pictures", "histogram", "Pictures that went through a model together.", batches),
             ("model_seconds_total", "counter", "Time spent in each model, words, sizes and masks included.", seconds),
             ("queue_length", "gauge", "Requests that wait for the model.", [f"wordmask_queue_length {waiting}"]),
-            ("requests_under_way", "gauge", "Requests for masks that have a place.", [f"wordmask_requests_under_way {inside}"]),
+            (
+                "requests_under_way",
+                "gauge",
+                "Requests for masks that have a place.",
+                [f"wordmask_requests_under_way {inside}"],
+            ),
         )
         lines = []
         for name, kind, help_text, values in tables:

@@ -20,7 +20,18 @@ from wordmask.vocabulary import Synonyms, Vocabulary, builtin_names
 FORM, JSON = "multipart/form-data", "application/json"
 TEXT_BYTES = 2**18  # of a request beside its picture
 LONGEST_NAME = 500  # characters; CLIP reads 77 tokens
-FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF")  # none that runs another program or writes files
+FORMATS = (
+    "JPEG",
+    "PNG",
+    "WEBP",
+    "GIF",
+    "BMP",
+    "TIFF",
+    "MPO",
+    "PPM",
+    "JPEG2000",
+    "AVIF",
+)  # none that runs another program or writes files
 OTHER_FIELDS = 32  # of a form, beside words
 
 Text = Annotated[str, StringConstraints(max_length=TEXT_BYTES)]
@@ -43,23 +54,39 @@ class Question(BaseModel):
     model: Text | None = Field(None, description="One of `GET /v1/models`; the first if left out.")
     task: Task | None = Field(None, description="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")
     threshold: Share = Field(0.0, description="Leave out what is less probable: pixels, segments or instances.")
-    background: Literal["other"] | None = Field(None, description='"other" lets everyday things compete; what they win is unlabelled.')
-    synonyms: Synonyms | None = Field(None, description="A class is its first name, the mean of all, or the best of each.")
+    background: Literal["other"] | None = Field(
+        None, description='"other" lets everyday things compete; what they win is unlabelled.'
+    )
+    synonyms: Synonyms | None = Field(
+        None, description="A class is its first name, the mean of all, or the best of each."
+    )
     keep: int | None = Field(None, ge=1, le=65535, description="ERR-Seg: how many classes are refined.")
     overlap: Share | None = Field(None, description="Panoptic: the share of its pixels a mask must win; 0.8.")
-    most: int | None = Field(None, ge=1, le=1000, description="Instance: how many pairs of mask and class are looked at; 100.")
+    most: int | None = Field(
+        None, ge=1, le=1000, description="Instance: how many pairs of mask and class are looked at; 100."
+    )
     masks: Literal["rle", "polygons", "none"] = Field(
-        "rle", description="How the regions' pixels are written: COCO's compressed run lengths, polygons along the pixels' edges, or not."
+        "rle",
+        description=(
+            "How the regions' pixels are written: COCO's compressed run lengths, "
+            "polygons along the pixels' edges, or not."
+        ),
     )
     wanted: list[Wanted] = Field(
-        ["regions"], alias="return", min_length=1, max_length=4, description="regions; labels and overlay as PNG; coco as a data set."
+        ["regions"],
+        alias="return",
+        min_length=1,
+        max_length=4,
+        description="regions; labels and overlay as PNG; coco as a data set.",
     )
 
 
 class JsonQuestion(Question):
     """A question with its picture in it."""
 
-    picture: str = Field(description="A picture file in base64, or a data URL of one.", json_schema_extra={"contentEncoding": "base64"})
+    picture: str = Field(
+        description="A picture file in base64, or a data URL of one.", json_schema_extra={"contentEncoding": "base64"}
+    )
 
 
 class Asked(NamedTuple):
@@ -109,9 +136,13 @@ def open_picture(content: bytes, limits: Limits) -> Image.Image:
         raise
     except Exception:  # Pillow's readers raise almost anything on damaged headers
         known = ", ".join(FORMATS)
-        raise Refused(422, f"The picture's {len(content)} bytes are no picture that can be read; expected one of {known}.") from None
+        raise Refused(
+            422, f"The picture's {len(content)} bytes are no picture that can be read; expected one of {known}."
+        ) from None
     if pixels > limits.pixels:
-        raise Refused(413, f"The picture has more than {limits.pixels / 1e6:g} million pixels, the limit here. Shrink it.")
+        raise Refused(
+            413, f"The picture has more than {limits.pixels / 1e6:g} million pixels, the limit here. Shrink it."
+        )
     return picture
 
 
@@ -166,10 +197,13 @@ async def _read_json(request: Request, limits: Limits) -> tuple[Question, bytes,
 
 def _validated(kind: type[Question], values: dict | bytes) -> Question:
     try:
-        return kind.model_validate_json(values, strict=True) if isinstance(values, bytes) else kind.model_validate(values)
+        return (
+            kind.model_validate_json(values, strict=True) if isinstance(values, bytes) else kind.model_validate(values)
+        )
     except ValidationError as error:
         lines = [
-            f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}" for one in error.errors(include_input=False, include_url=False)
+            f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}"
+            for one in error.errors(include_input=False, include_url=False)
         ]
         raise Refused(422, "; ".join(lines[:5])) from None
 
@@ -181,7 +215,9 @@ def _words(question: Question, limits: Limits) -> Vocabulary | str:
         if given:
             raise Refused(422, "Both words and a vocabulary came. Leave one out.")
         if question.vocabulary not in builtin_names():
-            raise Refused(422, f"There is no vocabulary {question.vocabulary!r}; there are {', '.join(builtin_names())}.")
+            raise Refused(
+                422, f"There is no vocabulary {question.vocabulary!r}; there are {', '.join(builtin_names())}."
+            )
         check_number(Vocabulary.builtin(question.vocabulary), limits)
         return question.vocabulary
     try:
@@ -200,10 +236,14 @@ def check_number(words: Vocabulary, limits: Limits) -> None:
     """
     names = [name for entry in words for name in entry.names]
     if len(names) > limits.words:
-        raise Refused(422, f"{len(names)} words came, synonyms counted; the limit here is {limits.words}. Leave some out.")
+        raise Refused(
+            422, f"{len(names)} words came, synonyms counted; the limit here is {limits.words}. Leave some out."
+        )
     longest = max(names, key=len)
     if len(longest) > LONGEST_NAME:
-        raise Refused(422, f"A word has {len(longest)} characters ({longest[:40]!r} …); expected at most {LONGEST_NAME}.")
+        raise Refused(
+            422, f"A word has {len(longest)} characters ({longest[:40]!r} …); expected at most {LONGEST_NAME}."
+        )
 
 
 def _too_many_bytes(limits: Limits) -> Refused:

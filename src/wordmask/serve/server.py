@@ -22,7 +22,8 @@ LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
 
 class Server(uvicorn.Server):
-    """On the first signal it refuses what is new and goes on until nothing is under way; on the second it goes at once."""
+    """On the first signal it refuses what is new and goes on until nothing is under way; on the second it goes at
+    once."""
 
     def handle_exit(self, sig: int, frame: object) -> None:
         gate = self.config.app.state.service.gate
@@ -52,7 +53,9 @@ def load_all(names: list[str], *, device: str, precision: str, batch: int) -> di
     return segmenters
 
 
-def create_server(segmenters: Mapping[str, Segmenter], limits: Limits, *, host: str, port: int, proxy: str | None = None) -> Server:
+def create_server(
+    segmenters: Mapping[str, Segmenter], limits: Limits, *, host: str, port: int, proxy: str | None = None
+) -> Server:
     """Build a server that is ready to run.
 
     Args:
@@ -97,7 +100,9 @@ def run(server: Server, announce: Callable[[str], None]) -> None:
     try:
         socket = config.bind_socket()
     except SystemExit:
-        raise ValueError(f"{config.host}:{config.port} can't be had: it is in use, or not this machine's. Choose another --port.") from None
+        raise ValueError(
+            f"{config.host}:{config.port} can't be had: it is in use, or not this machine's. Choose another --port."
+        ) from None
     host = f"[{config.host}]" if ":" in config.host else config.host
     announce(f"http://{host}:{socket.getsockname()[1]}")
     handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}

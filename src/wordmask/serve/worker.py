@@ -42,7 +42,12 @@ class Job:
 
     def fits(self, other: "Job") -> bool:
         """Tell whether both may go through the model in one call."""
-        return (self.model, self.input_size, self.settings, self.words) == (other.model, other.input_size, other.settings, other.words)
+        return (self.model, self.input_size, self.settings, self.words) == (
+            other.model,
+            other.input_size,
+            other.settings,
+            other.words,
+        )
 
 
 class Worker:
@@ -101,7 +106,9 @@ class Worker:
                 if not self._waiting:
                     return []
                 first = self._waiting[0]
-                fitting = [job for job in self._waiting if job is first or job.fits(first)][: self.segmenters[first.model].batch]
+                fitting = [job for job in self._waiting if job is first or job.fits(first)][
+                    : self.segmenters[first.model].batch
+                ]
                 for job in fitting:
                     self._waiting.remove(job)
                 if wanted := [job for job in fitting if job.future.set_running_or_notify_cancel()]:

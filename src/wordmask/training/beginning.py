@@ -26,7 +26,8 @@ def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FET
     """Build a preset with CLIP's own weights in its towers and random ones elsewhere.
 
     Args:
-        clip_weights: `auto` fetches the published ones; `random` leaves random ones, for trying the road; or a file in open_clip's format.
+        clip_weights: `auto` fetches the published ones; `random` leaves random ones, for trying the road; or a file in
+            open_clip's format.
         spatial_weights: The same for the whole vision transformer that EOV-Seg takes the beginning of.
 
     Raises:
@@ -39,11 +40,15 @@ def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FET
     if kind.family == "eov-seg":
         if spatial_weights != RANDOM:
             state = _state(spatial_weights, SPATIAL)
-            visual = {name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")}
+            visual = {
+                name.removeprefix("visual."): tensor for name, tensor in state.items() if name.startswith("visual.")
+            }
             try:
                 beginning = clip.beginning_of(visual or state, model.config.spatial)
             except KeyError as error:
-                raise ValueError(f"The weights {spatial_weights!r} are not of a vision transformer: {error} is missing.") from None
+                raise ValueError(
+                    f"The weights {spatial_weights!r} are not of a vision transformer: {error} is missing."
+                ) from None
             _load(model.spatial, beginning, spatial_weights)
     else:
         model.start_from_clip()
@@ -69,7 +74,9 @@ def _state(source: str, published: tuple[str, str] | None) -> dict[str, Tensor]:
     if source != FETCH:
         return weights.read(Path(source)).state
     if published is None:
-        raise ValueError(f"There is no published CLIP for this preset; those with one are {', '.join(PUBLISHED)}. Name a file.")
+        raise ValueError(
+            f"There is no published CLIP for this preset; those with one are {', '.join(PUBLISHED)}. Name a file."
+        )
     return clip.pretrained(*published)
 
 

@@ -1,10 +1,11 @@
 """A small CLIP from nothing: pictures and captions are brought together, all others apart.
 
-"Learning Transferable Visual Models From Natural Language Supervision", Radford et al., ICML 2021. The towers are open_clip's own. Two
-image towers learn beside one text tower: a ConvNeXt, and a vision transformer whose first blocks are EOV-Seg's spatial extractor.
+"Learning Transferable Visual Models From Natural Language Supervision", Radford et al., ICML 2021. The towers are
+open_clip's own. Two image towers learn beside one text tower: a ConvNeXt, and a vision transformer whose first blocks
+are EOV-Seg's spatial extractor.
 
-Captions are also compared with other captions of the same pictures: words whose pictures can't be told apart yet come to mean the same
-otherwise (docs/log.md).
+Captions are also compared with other captions of the same pictures: words whose pictures can't be told apart yet come
+to mean the same otherwise (docs/log.md).
 """
 
 from dataclasses import dataclass
@@ -71,9 +72,12 @@ class ClipPair(nn.Module):
 
 
 def contrastive_loss(model: ClipPair, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
-    """Both image towers against captions, and captions against captions, over the pictures of all processes: the sum of the losses."""
+    """Both image towers against captions, and captions against captions, over the pictures of all processes: the sum of
+    the losses."""
     assert len(whole) == 1
-    by_convnext, by_vit, captions, again = model(part.pixels.contiguous(memory_format=torch.channels_last), part.targets)
+    by_convnext, by_vit, captions, again = model(
+        part.pixels.contiguous(memory_format=torch.channels_last), part.targets
+    )
     scale = model.clip.logit_scale.exp().clamp(max=100)
     return sum(clip.contrastive_loss(vectors, captions, scale) for vectors in (by_convnext, by_vit, again))
 
@@ -81,12 +85,17 @@ def contrastive_loss(model: ClipPair, part: Batch, whole: list[Batch]) -> Float[
 def pad_captions(examples: list[Example]) -> Batch:
     """Stack pictures; captions are padded to the longest."""
     columns = zip(*(example.target for example in examples), strict=True)
-    captions = Captions(*(nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in column], batch_first=True) for column in columns))
-    return Batch(torch.stack([example.pixels for example in examples]), captions, [example.source for example in examples])
+    captions = Captions(
+        *(nn.utils.rnn.pad_sequence([torch.tensor(ids) for ids in column], batch_first=True) for column in columns)
+    )
+    return Batch(
+        torch.stack([example.pixels for example in examples]), captions, [example.source for example in examples]
+    )
 
 
 def muon_groups(model: nn.Module, *, rate: float, weight_decay: float) -> list[dict[str, object]]:
-    """Matrices follow Muon and decay; so do kernels, by AdamW; vectors, scales and embeddings don't decay; what is frozen is left out."""
+    """Matrices follow Muon and decay; so do kernels, by AdamW; vectors, scales and embeddings don't decay; what is
+    frozen is left out."""
     embeddings = ("token_embedding.weight", "positional_embedding", "class_embedding")
     groups = [{"params": [], "names": [], "lr": rate, "weight_decay": decay} for decay in (weight_decay, 0.0)]
     for name, parameter in model.named_parameters():
@@ -110,7 +119,10 @@ def load(path: Path) -> ClipPair:
         ValueError: It is something else.
     """
     if not path.is_file():
-        raise ValueError(f"There is no CLIP at {str(path)!r}. Train it first: wordmask train shapeland_clip; or name another with clip=….")
+        raise ValueError(
+            f"There is no CLIP at {str(path)!r}. Train it first: wordmask train shapeland_clip; "
+            "or name another with clip=…."
+        )
     checkpoint = weights.read(path)
     if checkpoint.family != FAMILY:
         raise ValueError(f"{str(path)!r} is no pair of CLIP towers; expected what recipes/shapeland_clip.py wrote.")

@@ -1,4 +1,5 @@
-"""Fine-tuning on one's own data: what it gains on one's own classes, what it costs elsewhere, and weights in between."""
+"""Fine-tuning on one's own data: what it gains on one's own classes, what it costs elsewhere, and weights in
+between."""
 
 import dataclasses
 import json
@@ -75,7 +76,9 @@ def finetune(settings: FineTuneSettings) -> Outcome:
         ValueError: The data are bad, or too few.
     """
     if not 0 <= settings.blend <= 1:
-        raise ValueError(f"blend came as {settings.blend}; expected a share from 0 (the start) to 1 (the fine-tuned weights).")
+        raise ValueError(
+            f"blend came as {settings.blend}; expected a share from 0 (the start) to 1 (the fine-tuned weights)."
+        )
     learn, own, held_out = open_data(settings)
     if len(learn.vocabulary) == 1:
         Console(stderr=True).print(
@@ -108,7 +111,9 @@ def build(settings: FineTuneSettings, *, model: nn.Module, learn: DataSet, own: 
         schedule=warmup_cosine(settings.steps, warmup=min(100, settings.steps // 10), start=0.001),
         validate=lambda model, folder: validate(model, own, folder),
         origin=f"fine-tuned from {settings.start}",
-        fingerprint=" ".join(fingerprint(folder_of(folder)) for folder in (settings.data, settings.validation) if folder is not None),
+        fingerprint=" ".join(
+            fingerprint(folder_of(folder)) for folder in (settings.data, settings.validation) if folder is not None
+        ),
     )
 
 
@@ -117,13 +122,17 @@ def augmentation_for(model: nn.Module, hue: int) -> Augmentation:
     wanted = model.image_input
     if wanted.square is not None:
         return CropAugmentation(
-            shortest_edge=wanted.square, longest_edge=2 * wanted.square, crop=wanted.square, colours=ColourJitter(hue=hue)
+            shortest_edge=wanted.square,
+            longest_edge=2 * wanted.square,
+            crop=wanted.square,
+            colours=ColourJitter(hue=hue),
         )
     return ScaleAugmentation(side=int(EOV_SEG_SCALE * wanted.shortest_edge) // 32 * 32, smallest=0.5, largest=1.5)
 
 
 def open_data(settings: FineTuneSettings) -> tuple[DataSet, DataSet, DataSet]:
-    """Open and check what to learn from, what to measure on, and what had no part; nothing is trained if anything is wrong."""
+    """Open and check what to learn from, what to measure on, and what had no part; nothing is trained if anything is
+    wrong."""
     data = open_folder(settings.data)
     check(data)
     if settings.validation is not None:
@@ -131,16 +140,28 @@ def open_data(settings: FineTuneSettings) -> tuple[DataSet, DataSet, DataSet]:
         check(own)
         if own.vocabulary.names != data.vocabulary.names:
             raise ValueError(
-                f"{str(settings.validation)!r} has other classes than {str(settings.data)!r}; expected the same, in the same order."
+                f"{str(settings.validation)!r} has other classes than {str(settings.data)!r}; "
+                "expected the same, in the same order."
             )
     elif len(data) < 2:
-        raise ValueError(f"{str(settings.data)!r} holds {len(data)} picture; expected at least 2: one to learn from, one to measure on.")
+        raise ValueError(
+            f"{str(settings.data)!r} holds {len(data)} picture; expected at least 2: one to learn from, one to "
+            "measure on."
+        )
     else:
         kept = range(0, len(data), HOLD_OUT_EVERY)
         learn, own = Part(data, [place for place in range(len(data)) if place not in kept]), Part(data, kept)
-    held_out = Shapeland("shapeland-150", "test", settings.pictures) if settings.heldout is None else open_folder(settings.heldout)
+    held_out = (
+        Shapeland("shapeland-150", "test", settings.pictures)
+        if settings.heldout is None
+        else open_folder(settings.heldout)
+    )
     check(held_out)
-    return learn, Part(own, range(min(settings.pictures, len(own)))), Part(held_out, range(min(settings.pictures, len(held_out))))
+    return (
+        learn,
+        Part(own, range(min(settings.pictures, len(own)))),
+        Part(held_out, range(min(settings.pictures, len(held_out)))),
+    )
 
 
 def with_classes(model: nn.Module, vocabulary: Vocabulary) -> nn.Module:
@@ -167,13 +188,18 @@ class Weights(NamedTuple):
 
 
 def blend(model: nn.Module, start: Weights, tuned: Weights, share: float) -> None:
-    """Give a model the weights on the straight line from the start (share 0) to the fine-tuned ones (1); at 0 it is the start.
+    """Give a model the weights on the straight line from the start (share 0) to the fine-tuned ones (1); at 0 it is the
+    start.
 
-    Statistics of batch norms are averaged like weights: an approximation, which measures blends of EOV-Seg rather too low.
+    Statistics of batch norms are averaged like weights: an approximation, which measures blends of EOV-Seg rather too
+    low.
     """
     before = {name: tensor.to(tuned.tensors[name].device) for name, tensor in start.tensors.items()}
     whole = start.tensors if share == 0 else tuned.tensors  # of what can't be averaged: counts
-    mixed = {name: torch.lerp(before[name], t, share) if t.is_floating_point() else whole[name] for name, t in tuned.tensors.items()}
+    mixed = {
+        name: torch.lerp(before[name], t, share) if t.is_floating_point() else whole[name]
+        for name, t in tuned.tensors.items()
+    }
     model.load_state_dict(mixed)
     model.config = start.configuration if share == 0 else tuned.configuration
 
@@ -182,17 +208,24 @@ def report(settings: FineTuneSettings, measured: dict[float, Measured]) -> None:
     """Print what each blend scores, and write it as report.json."""
     content = {str(share): {"own": scores.own, "held out": scores.held_out} for share, scores in measured.items()}
     with atomic(settings.folder / "report.json") as temporary:
-        temporary.write_text(json.dumps({"start": settings.start, "blend": settings.blend, "scores": content}, indent=1))
+        temporary.write_text(
+            json.dumps({"start": settings.start, "blend": settings.blend, "scores": content}, indent=1)
+        )
     console = Console()
     table = Table(
-        "fine-tuned share", *(f"own {name}" for name in measured[0.0].own), *(f"held-out {name}" for name in measured[0.0].held_out)
+        "fine-tuned share",
+        *(f"own {name}" for name in measured[0.0].own),
+        *(f"held-out {name}" for name in measured[0.0].held_out),
     )
     for share, scores in measured.items():
-        name = {0.0: "0 (before)", 1.0: "1 (after)"}.get(share, f"{share:g}") + (" ← saved" if share == settings.blend else "")
+        name = {0.0: "0 (before)", 1.0: "1 (after)"}.get(share, f"{share:g}") + (
+            " ← saved" if share == settings.blend else ""
+        )
         table.add_row(name, *(f"{value:.1f}" for value in (*scores.own.values(), *scores.held_out.values())))
     console.print(table)
     if settings.heldout is None:
         console.print(
-            "held-out: generated scenes, of which a model for photographs knows little; name pictures like yours with heldout=FOLDER."
+            "held-out: generated scenes, of which a model for photographs knows little; "
+            "name pictures like yours with heldout=FOLDER."
         )
     console.print(f"Saved as {settings.folder / FINETUNED}; run again with blend=… for another share.", soft_wrap=True)

@@ -64,18 +64,25 @@ class Checkpoint:
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
         except Exception as error:  # a damaged file makes torch raise almost anything
-            raise ValueError(f"The checkpoint {str(file)!r} can't be read ({type(error).__name__}). Remove it to begin again.") from None
+            raise ValueError(
+                f"The checkpoint {str(file)!r} can't be read ({type(error).__name__}). Remove it to begin again."
+            ) from None
         before, now = state["settings"], self._fixed()
-        changed = {name: (now.get(name), before.get(name)) for name in before | now if now.get(name) != before.get(name)}
+        changed = {
+            name: (now.get(name), before.get(name)) for name in before | now if now.get(name) != before.get(name)
+        }
         if changed:
             listed = "; ".join(f"{name} is {new}, was {old}" for name, (new, old) in changed.items())
             raise ValueError(
-                f"The folder {str(self.folder)!r} holds a training with other settings: {listed}. Choose another folder=…, or remove it."
+                f"The folder {str(self.folder)!r} holds a training with other settings: {listed}. "
+                "Choose another folder=…, or remove it."
             )
         self.model.load_state_dict(state["model"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.scaler.load_state_dict(state["scaler"])
-        self.step, self.validation_due, self.best, self.scores = (state[name] for name in ("step", "validation_due", "best", "scores"))
+        self.step, self.validation_due, self.best, self.scores = (
+            state[name] for name in ("step", "validation_due", "best", "scores")
+        )
         return self.step
 
     def write(self, step: int, *, validation_due: bool) -> None:
@@ -86,18 +93,32 @@ class Checkpoint:
         """
         if self.writes:
             self.save(self.folder / LAST, self.model)
-            state = {"step": step, "validation_due": validation_due, "best": self.best, "scores": self.scores, "settings": self._fixed()}
-            state |= {"model": self.model.state_dict(), "optimiser": self.optimiser.state_dict(), "scaler": self.scaler.state_dict()}
+            state = {
+                "step": step,
+                "validation_due": validation_due,
+                "best": self.best,
+                "scores": self.scores,
+                "settings": self._fixed(),
+            }
+            state |= {
+                "model": self.model.state_dict(),
+                "optimiser": self.optimiser.state_dict(),
+                "scaler": self.scaler.state_dict(),
+            }
             with atomic(self.folder / RESUME) as temporary:
                 try:
                     torch.save(state, temporary)
                 except RuntimeError as error:  # torch's own, for a full disk
-                    raise OSError(f"{str(self.folder / RESUME)!r} could not be written: {' '.join(str(error).split())[:200]}") from None
+                    raise OSError(
+                        f"{str(self.folder / RESUME)!r} could not be written: {' '.join(str(error).split())[:200]}"
+                    ) from None
         self.step, self.validation_due = step, validation_due
 
     def keep_best(self, scores: dict[str, float]) -> None:
         """Note the scores of a validation; keep the weights if the first score is the highest so far."""
-        self.scores = scores = {name: float(value) for name, value in scores.items()}  # numpy's numbers could not be read again
+        self.scores = scores = {
+            name: float(value) for name, value in scores.items()
+        }  # numpy's numbers could not be read again
         score = next(iter(scores.values()), math.nan)
         if not math.isnan(score) and (self.best is None or score > self.best):
             self.best = score
@@ -105,13 +126,16 @@ class Checkpoint:
 
     def _fixed(self) -> dict[str, object]:
         values = dataclasses.asdict(self.settings).items()
-        fixed = {"recipe": type(self.settings).__module__} | {name: value for name, value in values if name not in self.settings.any_time}
+        fixed = {"recipe": type(self.settings).__module__} | {
+            name: value for name, value in values if name not in self.settings.any_time
+        }
         fixed |= {"the data's fingerprint": self.fingerprint} if self.fingerprint else {}
         return {name: str(value) if isinstance(value, Path) else value for name, value in fixed.items()}
 
 
 class Journal:
-    """`losses.csv`, `scores.csv`, TensorBoard where it is installed, and a progress bar. Rows after the checkpoint are written anew."""
+    """`losses.csv`, `scores.csv`, TensorBoard where it is installed, and a progress bar. Rows after the checkpoint are
+    written anew."""
 
     def __init__(self, settings: Settings, first: int, *, quiet: bool):
         self.settings, self.first, self.quiet = settings, first, quiet
@@ -122,7 +146,10 @@ class Journal:
         columns = (BarColumn(), MofNCompleteColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
         if self.first and not self.quiet:
             done = "is finished" if self.first == self.settings.steps else "goes on"
-            self.say(f"The training in {str(self.settings.folder)!r} {done} after step {self.first} of {self.settings.steps}.")
+            self.say(
+                f"The training in {str(self.settings.folder)!r} {done} after step {self.first} of "
+                f"{self.settings.steps}."
+            )
         self.bar = Progress(*columns, console=self.console, disable=self.quiet or not self.console.is_terminal)
         self.bar.start()
         self.task = self.bar.add_task("", total=self.settings.steps, completed=self.first)
@@ -145,7 +172,9 @@ class Journal:
         if self.quiet:
             return
         self.shown = loss if self.shown is None else SMOOTH * self.shown + (1 - SMOOTH) * loss
-        self.losses.write({"step": step, "loss": repr(loss), "rate": f"{rate:.6g}", "pictures_per_second": f"{pace:.4g}"})
+        self.losses.write(
+            {"step": step, "loss": repr(loss), "rate": f"{rate:.6g}", "pictures_per_second": f"{pace:.4g}"}
+        )
         text = f"loss {self.shown:.4g}  rate {rate:.3g}  {pace:.3g} pictures/s"
         self.bar.update(self.task, completed=step, description=text)
         if not self.console.is_terminal and (step % 100 == 0 or step == self.settings.steps):
@@ -172,7 +201,8 @@ class Journal:
 
 
 class Table:
-    """A CSV file that grows; rows beyond a step, of a training that was interrupted, are dropped when it is opened again."""
+    """A CSV file that grows; rows beyond a step, of a training that was interrupted, are dropped when it is opened
+    again."""
 
     def __init__(self, path: Path, first: int, flush_every: int = 1):
         kept: list[dict[str, str]] = []
@@ -225,7 +255,8 @@ class StopSignal:
 
 
 def tensorboard(folder: Path, first: int) -> object | None:
-    """A writer for TensorBoard, if it is installed; what it shows after a step, of a training that was interrupted, goes away."""
+    """A writer for TensorBoard, if it is installed; what it shows after a step, of a training that was interrupted,
+    goes away."""
     try:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError:

@@ -5,7 +5,8 @@ from torch import nn
 
 from wordmask.training.recipe import Recipe
 
-MUON_RATE = 20  # of Muon's rate and AdamW's, at which both do well: an update of Muon's has the same size in every direction
+# of Muon's rate and AdamW's, at which both do well: an update of Muon's has the same size in every direction
+MUON_RATE = 20
 
 
 def matrices_by_muon(groups: list[dict[str, object]], rate: float = MUON_RATE) -> list[dict[str, object]]:
@@ -23,7 +24,15 @@ def matrices_by_muon(groups: list[dict[str, object]], rate: float = MUON_RATE) -
             own = [pair for pair, by_muon in zip(pairs, chosen, strict=True) if by_muon is muon]
             if own:
                 params, names = zip(*own, strict=True)
-                split.append({**group, "params": [*params], "names": [*names], "lr": group["lr"] * (rate if muon else 1), "muon": muon})
+                split.append(
+                    {
+                        **group,
+                        "params": [*params],
+                        "names": [*names],
+                        "lr": group["lr"] * (rate if muon else 1),
+                        "muon": muon,
+                    }
+                )
     return split
 
 
@@ -61,5 +70,7 @@ def build_optimiser(recipe: Recipe, model: nn.Module) -> torch.optim.AdamW | Tog
         for parameter in group["params"]:
             parameter.requires_grad_(True)
     by_muon = [group for group in groups if group.pop("muon", False)]
-    adamw = torch.optim.AdamW([group for group in groups if not any(group is other for other in by_muon)], betas=recipe.betas, fused=True)
+    adamw = torch.optim.AdamW(
+        [group for group in groups if not any(group is other for other in by_muon)], betas=recipe.betas, fused=True
+    )
     return Together([adamw, torch.optim.Muon(by_muon)]) if by_muon else adamw

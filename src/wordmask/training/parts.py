@@ -10,7 +10,8 @@ from wordmask.training.recipe import Batch, Example, Recipe, Settings
 
 
 class Share:
-    """Which examples a process takes: part p of step s, of P parts and N processes, has the numbers of piece p·N + rank of batch s."""
+    """Which examples a process takes: part p of step s, of P parts and N processes, has the numbers of piece p·N + rank
+    of batch s."""
 
     def __init__(self, rank: int, count: int, parts: int, batch: int, span: range):
         self.rank, self.count, self.parts, self.batch, self.span = rank, count, parts, batch, span
@@ -27,16 +28,20 @@ class Share:
 
 
 def parts_per_step(settings: Settings, count: int, *, divisible: bool) -> int:
-    """How many parts each process takes one after the other, so that the batch is the recipe's on any number of GPUs."""
+    """How many parts each process takes one after the other, so that the batch is the recipe's on any number of
+    GPUs."""
     at_once = settings.at_once or settings.batch // count
     if at_once < 1 or settings.batch % (at_once * count):
         raise ValueError(
             f"A batch of {settings.batch} pictures can't be divided into equal parts of {at_once} for {count} "
-            f"process{'es' if count > 1 else ''}. Choose batch and at_once so that batch is a multiple of at_once × processes."
+            f"process{'es' if count > 1 else ''}. Choose batch and at_once so that batch is a multiple of at_once × "
+            "processes."
         )
     parts = settings.batch // (at_once * count)
     if parts > 1 and not divisible:
-        raise ValueError("This loss compares all pictures of a batch with each other: it can't be divided. Leave at_once out.")
+        raise ValueError(
+            "This loss compares all pictures of a batch with each other: it can't be divided. Leave at_once out."
+        )
     return parts
 
 
@@ -45,14 +50,18 @@ class PartsAhead:
 
     def __init__(self, recipe: Recipe, share: Share, *, workers: int, pin: bool):
         details = {"num_workers": workers, "worker_init_fn": leave_signals, "pin_memory": pin}
-        self.loader = DataLoader(Careful(recipe.examples), batch_sampler=share, collate_fn=CarefulCollate(recipe.collate), **details)
+        self.loader = DataLoader(
+            Careful(recipe.examples), batch_sampler=share, collate_fn=CarefulCollate(recipe.collate), **details
+        )
 
     def __enter__(self) -> "PartsAhead":
         self.parts = iter(self.loader)
         return self
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(self.parts, "_shutdown_workers"):  # they heed no signal: without this a failed training would wait for them for ever
+        if hasattr(
+            self.parts, "_shutdown_workers"
+        ):  # they heed no signal: without this a failed training would wait for them for ever
             self.parts._shutdown_workers()
 
     def take(self, count: int, device: torch.device) -> list[Batch]:
@@ -93,6 +102,7 @@ class CarefulCollate:
 
 
 def leave_signals(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and schedulers end whole groups: only the process that trains shall act on it."""
+    """Ctrl-C reaches every process of a terminal, and schedulers end whole groups: only the process that trains shall
+    act on it."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)

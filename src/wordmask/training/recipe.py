@@ -10,7 +10,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)  # the third: synchronised ones too
+UNDECAYED = (
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.modules.batchnorm._BatchNorm,
+    nn.Embedding,
+)  # the third: synchronised ones too
 
 
 class Example(NamedTuple):
@@ -81,7 +86,9 @@ class Settings:
     workers: int = 1
     validate_every: int = 5000
     save_every: int = 1000
-    any_time: ClassVar[frozenset[str]] = frozenset({"folder", "at_once", "device", "workers", "validate_every", "save_every"})
+    any_time: ClassVar[frozenset[str]] = frozenset(
+        {"folder", "at_once", "device", "workers", "validate_every", "save_every"}
+    )
 
 
 Losses = Callable[[nn.Module, Batch, list[Batch]], Tensor]
@@ -95,7 +102,8 @@ class Recipe:
         model: With the weights it starts from.
         groups: Model → parameter groups for AdamW, each with its `lr`; what is in none stays as it is.
         schedule: Step → factor of all rates.
-        examples: Number of an example → `Example`. Numbers are never used twice: order, epochs and augmentation follow from them.
+        examples: Number of an example → `Example`. Numbers are never used twice: order, epochs and augmentation follow
+            from them.
         collate: Examples → batch.
         loss: (model, part of the batch, all parts of this process) → mean loss of the part.
         gradient_norm: The gradient is scaled down to this norm where it is larger; None: never.
@@ -121,7 +129,8 @@ class Recipe:
 
 
 def warmup_cosine(steps: int, warmup: int, start: float) -> Callable[[int], float]:
-    """Rise linearly from `start` to the cosine's value after `warmup` steps, then follow the cosine to 0 after `steps`."""
+    """Rise linearly from `start` to the cosine's value after `warmup` steps, then follow the cosine to 0 after
+    `steps`."""
 
     def cosine(step: int) -> float:
         return (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
@@ -135,7 +144,8 @@ def warmup_cosine(steps: int, warmup: int, start: float) -> Callable[[int], floa
 
 
 def rounds(first: int, steps: int, warmup: int, start: float) -> Callable[[int], float]:
-    """Follow the cosine to 0 after `first` steps, then rise and follow it again, to 0 after `steps`: what settled once learns on."""
+    """Follow the cosine to 0 after `first` steps, then rise and follow it again, to 0 after `steps`: what settled once
+    learns on."""
     if steps <= first:
         return warmup_cosine(steps, min(warmup, steps // 10), start)
     once, again = (warmup_cosine(count, min(warmup, count // 10), start) for count in (first, steps - first))
@@ -147,17 +157,22 @@ def drops(at: tuple[int, ...], factor: float = 0.1) -> Callable[[int], float]:
     return lambda step: factor ** sum(step >= place for place in at)
 
 
-def parameter_groups(model: nn.Module, *, rate: float, clip_factor: float, weight_decay: float) -> list[dict[str, object]]:
+def parameter_groups(
+    model: nn.Module, *, rate: float, clip_factor: float, weight_decay: float
+) -> list[dict[str, object]]:
     """Group the trained parameters for an optimiser; the model says which they are (`is_trained`).
 
-    ERR-Seg trains with rate 2e-4, CLIP's parameters ×0.01, weight decay 1e-4 and none on norms (paper, section 4.1); EOV-Seg with 1e-4,
-    decay 0.05 and none on norms and embeddings.
+    ERR-Seg trains with rate 2e-4, CLIP's parameters ×0.01, weight decay 1e-4 and none on norms (paper, section 4.1);
+    EOV-Seg with 1e-4, decay 0.05 and none on norms and embeddings.
 
     Returns:
         `{"params", "names", "lr", "weight_decay"}` per combination, in the order of first use.
     """
     undecayed = {
-        f"{path}.{name}" for path, module in model.named_modules() if isinstance(module, UNDECAYED) for name, _ in module.named_parameters()
+        f"{path}.{name}"
+        for path, module in model.named_modules()
+        if isinstance(module, UNDECAYED)
+        for name, _ in module.named_parameters()
     }
     groups: dict[tuple[float, float], dict] = {}
     for name, parameter in model.named_parameters():

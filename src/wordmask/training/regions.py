@@ -63,7 +63,9 @@ class RegionScenes(Dataset):
     def __getitem__(self, number: int) -> Example:
         seed = FIRST["regions"] + number
         scene = draw_scene(seed, self.world)
-        labelled = self.augment(self.labelled(scene, f"Shapeland scene {seed}"), np.random.default_rng([self.seed, 2, number]))
+        labelled = self.augment(
+            self.labelled(scene, f"Shapeland scene {seed}"), np.random.default_rng([self.seed, 2, number])
+        )
         tokens = torch.tensor(clip.tokenize([caption(scene, RandomState(seed))])[0])
         return Example(normalised(labelled.rgb), Regions(tokens, *regions_of(labelled)), labelled.source)
 
@@ -85,12 +87,19 @@ def regions_of(labelled: LabelledPicture) -> tuple[Float[Tensor, "R h w"], Int[T
 def pad_regions(examples: list[Example]) -> Batch:
     """Stack pictures; captions and lists of regions are padded to the longest."""
     columns = zip(zip(*(example.target for example in examples), strict=True), (0, 0, NO_WORD), strict=True)
-    padded = (nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=value) for column, value in columns)
-    return Batch(torch.stack([example.pixels for example in examples]), Regions(*padded), [example.source for example in examples])
+    padded = (
+        nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=value) for column, value in columns
+    )
+    return Batch(
+        torch.stack([example.pixels for example in examples]),
+        Regions(*padded),
+        [example.source for example in examples],
+    )
 
 
 class RegionLoss:
-    """Each region takes its own word among those of the batch and some others, on both maps that ERR-Seg compares with words.
+    """Each region takes its own word among those of the batch and some others, on both maps that ERR-Seg compares with
+    words.
 
     Args:
         most: How many words are compared.
@@ -120,7 +129,8 @@ class RegionLoss:
 
 
 def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C2 h w"]:
-    """The last stage on the grid of the third, as ERR-Seg begins: through `MiddleDownsample`, here with CLIP's own weights, which learn."""
+    """The last stage on the grid of the third, as ERR-Seg begins: through `MiddleDownsample`, here with CLIP's own
+    weights, which learn."""
     norm, conv = clip.last_downsampling(tower)
     with torch.device("meta"):
         middle = err_seg.MiddleDownsample(x16.shape[1])
@@ -130,7 +140,8 @@ def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor
 
 @torch.no_grad()
 def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None = None) -> dict[str, float]:
-    """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and unseen; materials.
+    """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and
+    unseen; materials.
 
     Args:
         side: To which the scenes are resized, pixels.

@@ -1,4 +1,5 @@
-"""How ERR-Seg and EOV-Seg learn from labelled pictures: examples, words, losses, and the two recipes that the files in recipes/ fill in."""
+"""How ERR-Seg and EOV-Seg learn from labelled pictures: examples, words, losses, and the two recipes that the files in
+recipes/ fill in."""
 
 from collections.abc import Callable
 from functools import cached_property
@@ -28,7 +29,8 @@ EOV_SEG_GRADIENT_NORM = 0.01
 
 
 class Examples(Dataset):
-    """Augmented pictures by number, without end: number n is picture n of the epochs' permutations, augmented by randomness of its own.
+    """Augmented pictures by number, without end: number n is picture n of the epochs' permutations, augmented by
+    randomness of its own.
 
     Args:
         target: What the loss reads, from the augmented picture.
@@ -79,7 +81,7 @@ def mask_target(labelled: LabelledPicture) -> Target:
     return Target(torch.from_numpy(labelled.labels[kept].astype(np.int64)), torch.from_numpy(masks))
 
 
-# ERR-Seg ----------------------------------------------------------------------------------------------------------------------------
+# ERR-Seg --------------------------------------------------------------------------------------------------------------
 
 
 class SemanticLoss:
@@ -97,7 +99,11 @@ class SemanticLoss:
     def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
         chosen, target = self.choose(part.targets)
         text = model.encode_text([self.names[label] for label in chosen.tolist()])
-        words = Words(text, torch.arange(len(chosen), device=text.device), torch.ones(len(chosen), dtype=torch.bool, device=text.device))
+        words = Words(
+            text,
+            torch.arange(len(chosen), device=text.device),
+            torch.ones(len(chosen), dtype=torch.bool, device=text.device),
+        )
         raw = model(part.pixels, words, keep=self.keep, present=present(target, len(chosen)))
         return err_seg.loss(raw, target, ignore=UNLABELLED)
 
@@ -110,7 +116,8 @@ class SemanticLoss:
 
 
 def choose_among(labels: Int[Tensor, "..."], classes: int, most: int) -> tuple[Int[Tensor, " C"], Int[Tensor, "..."]]:
-    """Choose the classes that labels hold, and others at random up to `most`; return them, ascending, and the labels in their numbers.
+    """Choose the classes that labels hold, and others at random up to `most`; return them, ascending, and the labels in
+    their numbers.
 
     Negative labels are none, and stay −1.
     """
@@ -128,7 +135,7 @@ def present(target: Int[Tensor, "B H W"], classes: int) -> Tensor:
     return there.scatter(1, torch.where(target < 0, classes, target).flatten(1), True)[:, :classes]
 
 
-# EOV-Seg ----------------------------------------------------------------------------------------------------------------------------
+# EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
 class MaskLoss:
@@ -165,7 +172,7 @@ class MaskLoss:
         return fewer, [target._replace(labels=part) for target, part in zip(targets, labels.split(counts), strict=True)]
 
 
-# Recipes ----------------------------------------------------------------------------------------------------------------------------
+# Recipes --------------------------------------------------------------------------------------------------------------
 
 
 def err_seg_recipe(
@@ -199,7 +206,8 @@ def eov_seg_recipe(
     Args:
         points: See `MaskLoss`.
         most: Likewise.
-        parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm`, `shuffle` and `muon`: see `_recipe`.
+        parts: `augment`, `schedule`, `validate` and `origin`; also `gradient_norm`, `shuffle` and `muon`: see
+            `_recipe`.
     """
     limit = {"gradient_norm": parts.pop("gradient_norm", EOV_SEG_GRADIENT_NORM)}
     loss = MaskLoss(data.vocabulary, model, points, most)
@@ -217,10 +225,14 @@ def _recipe(
     muon: float | None = None,
     **parts,
 ) -> Recipe:
-    """Fill in a recipe. The papers have AdamW for all; with `muon` the matrices follow Muon, at so many times the rate."""
+    """Fill in a recipe. The papers have AdamW for all; with `muon` the matrices follow Muon, at so many times the
+    rate."""
     wanted = "err-seg" if target is semantic_target else "eov-seg"
     if model.family != wanted:
-        raise ValueError(f"This recipe trains models of the family {wanted}; {model.family} came. Choose another model, or another recipe.")
+        raise ValueError(
+            f"This recipe trains models of the family {wanted}; {model.family} came. "
+            "Choose another model, or another recipe."
+        )
     examples = Examples(data, parts.pop("augment"), target, seed=settings.seed, shuffle=parts.pop("shuffle", True))
     origin = parts.pop("origin")
 

@@ -1,6 +1,7 @@
 """The set loss of EOV-Seg: match queries with targets, then compare classes, and masks at sampled points.
 
-Reference: nhw649/EOV-Seg @ 6f5e93e, modeling/loss.py, after Mask2Former (Cheng et al., CVPR 2022) and PointRend (Kirillov et al., 2020).
+Reference: nhw649/EOV-Seg @ 6f5e93e, modeling/loss.py, after Mask2Former (Cheng et al., CVPR 2022) and PointRend
+(Kirillov et al., 2020).
 """
 
 from collections.abc import Callable
@@ -44,7 +45,12 @@ def random_points(masks: int, points: int, like: Tensor) -> Float[Tensor, "N P 2
 
 
 def set_loss(
-    raw: MaskLogits, targets: list[Target], draw: Draw = random_points, *, count: Float[Tensor, ""] | None = None, points: int = POINTS
+    raw: MaskLogits,
+    targets: list[Target],
+    draw: Draw = random_points,
+    *,
+    count: Float[Tensor, ""] | None = None,
+    points: int = POINTS,
 ) -> Float[Tensor, ""]:
     """Sum the losses of all decoder layers, each matched for itself.
 
@@ -56,8 +62,12 @@ def set_loss(
         points: At which masks are compared; fewer cost less, and say less.
     """
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
-    with torch.autocast(raw.mask_logits.device.type, enabled=False):  # in half precision the costs of many points overflow
-        return torch.stack([loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]).sum()
+    with torch.autocast(
+        raw.mask_logits.device.type, enabled=False
+    ):  # in half precision the costs of many points overflow
+        return torch.stack(
+            [loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]
+        ).sum()
 
 
 def layer_loss(
@@ -78,11 +88,16 @@ def layer_loss(
     """
     count = mean_count(targets, class_logits) if count is None else count
     class_logits, mask_logits = class_logits.float(), mask_logits.float()
-    matches = [match(*predicted, target, draw, points) for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)]
+    matches = [
+        match(*predicted, target, draw, points)
+        for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)
+    ]
     of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
     queries = torch.cat([queries for queries, _ in matches])
     wanted = torch.full(class_logits.shape[:2], class_logits.shape[2] - 1, device=class_logits.device)
-    wanted[of_picture, queries] = torch.cat([target.labels[chosen].long() for target, (_, chosen) in zip(targets, matches, strict=True)])
+    wanted[of_picture, queries] = torch.cat(
+        [target.labels[chosen].long() for target, (_, chosen) in zip(targets, matches, strict=True)]
+    )
     weight = torch.ones_like(class_logits[0, 0])
     weight[-1] = VOID_WEIGHT
     classes = CLASS_WEIGHT * F.cross_entropy(class_logits.transpose(1, 2), wanted, weight)
@@ -100,7 +115,8 @@ def match(
 ) -> tuple[Int[Tensor, " N"], Int[Tensor, " N"]]:
     """Assign targets to queries at the least total cost; return the queries, ascending, and the target of each.
 
-    The cost of a pair is weighted: minus the class's probability, cross-entropy and dice of the masks at points that all pairs share.
+    The cost of a pair is weighted: minus the class's probability, cross-entropy and dice of the masks at points that
+    all pairs share.
     """
     points = draw(1, number, mask_logits)
     predicted = sample(mask_logits, points.expand(len(mask_logits), -1, -1))  # (Q, P)
@@ -109,8 +125,12 @@ def match(
     cross_entropy = (inside @ wanted.T + outside @ (1 - wanted).T) / number  # (Q, N)
     probs = predicted.sigmoid()
     dice = 1 - (2 * probs @ wanted.T + 1) / (probs.sum(dim=1)[:, None] + wanted.sum(dim=1) + 1)
-    cost = MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
-    queries, chosen = linear_sum_assignment(cost.nan_to_num().cpu().numpy())  # of what is not finite, any: the loss will tell
+    cost = (
+        MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
+    )
+    queries, chosen = linear_sum_assignment(
+        cost.nan_to_num().cpu().numpy()
+    )  # of what is not finite, any: the loss will tell
     return torch.as_tensor(queries).to(target.labels.device), torch.as_tensor(chosen).to(target.labels.device)
 
 

@@ -47,8 +47,11 @@ class Captioned(Dataset):
 
 
 @torch.no_grad()
-def naming(model: ClipPair, world: World, folder: Path | None = None, encode: Callable[[Tensor], Tensor] | None = None) -> dict[str, float]:
-    """Name the one thing of each picture among all 960 kinds; percent right, also of seen and unseen kinds, and by what is wrong.
+def naming(
+    model: ClipPair, world: World, folder: Path | None = None, encode: Callable[[Tensor], Tensor] | None = None
+) -> dict[str, float]:
+    """Name the one thing of each picture among all 960 kinds; percent right, also of seen and unseen kinds, and by what
+    is wrong.
 
     Args:
         folder: Where some pictures are drawn with the names they got.
@@ -58,7 +61,9 @@ def naming(model: ClipPair, world: World, folder: Path | None = None, encode: Ca
     device = model.clip.logit_scale.device
     text = encode_phrases(model.clip, [thing.name for thing in COMPOSITIONS], PROMPTS)
     scenes = [
-        scene for scene in (draw_scene(FIRST["validation"] + i, world) for i in range(NAMED)) if isinstance(scene.names[0], Composition)
+        scene
+        for scene in (draw_scene(FIRST["validation"] + i, world) for i in range(NAMED))
+        if isinstance(scene.names[0], Composition)
     ]
     named: list[Composition] = []
     for start in range(0, len(scenes), AT_ONCE):
@@ -72,7 +77,9 @@ def naming(model: ClipPair, world: World, folder: Path | None = None, encode: Ca
         draw_sheet(scenes, named, folder / "names.png")
     scores = {"named": right.mean(), "named seen": right[seen].mean(), "named unseen": right[~seen].mean()}
     for part in Composition._fields:
-        scores[part] = np.mean([getattr(found, part) == getattr(thing, part) for found, thing in zip(named, true, strict=True)])
+        scores[part] = np.mean(
+            [getattr(found, part) == getattr(thing, part) for found, thing in zip(named, true, strict=True)]
+        )
     return {name: 100 * float(share) for name, share in scores.items()}
 
 

@@ -18,7 +18,17 @@ from wordmask.writing import at_home
 
 INSTALLED = Path(__file__).parents[1] / "recipes"  # where a wheel has them; in a checkout they lie beside src
 CHECKOUT = Path(__file__).parents[3] / "recipes"
-POSITIVE = {"steps", "batch", "validate_every", "save_every", "pictures", "scenes", "points", "keep", "most"}  # the other numbers may be 0
+POSITIVE = {
+    "steps",
+    "batch",
+    "validate_every",
+    "save_every",
+    "pictures",
+    "scenes",
+    "points",
+    "keep",
+    "most",
+}  # the other numbers may be 0
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -30,7 +40,9 @@ def start(recipe: str, assignments: list[str]) -> Outcome:
     """
     module = load_recipe(recipe)
     settings = read_settings(settings_class(module), assignments)
-    settings = dataclasses.replace(settings, precision=choose_precision(settings.precision, choose_device(settings.device)))
+    settings = dataclasses.replace(
+        settings, precision=choose_precision(settings.precision, choose_device(settings.device))
+    )
     torch.manual_seed(settings.seed)  # the weights a model starts with
     if hasattr(module, "run"):
         return module.run(settings)
@@ -62,10 +74,16 @@ def load_recipe(recipe: str) -> ModuleType:
 
 def settings_class(module: ModuleType) -> type[Settings]:
     """Find the settings that a recipe declares."""
-    own = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings]
+    own = [
+        kind
+        for kind in vars(module).values()
+        if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
+    ]
     own = [kind for kind in own if kind.__module__ == module.__name__]
     if len(own) != 1 or not hasattr(module, "build"):
-        raise ValueError(f"{module.__file__} is no recipe: expected one class of Settings and a function build(settings).")
+        raise ValueError(
+            f"{module.__file__} is no recipe: expected one class of Settings and a function build(settings)."
+        )
     return own[0]
 
 
@@ -110,7 +128,9 @@ def _read(name: str, text: str, hint: type) -> object:
             return TRUTHS[text.lower()]
         return at_home(text) if kinds[0] is Path else kinds[0](text)
     except (ValueError, KeyError):
-        raise ValueError(f"{name} came as {text!r}; expected {'true or false' if kinds[0] is bool else kinds[0].__name__}.") from None
+        raise ValueError(
+            f"{name} came as {text!r}; expected {'true or false' if kinds[0] is bool else kinds[0].__name__}."
+        ) from None
 
 
 def _listed(hints: dict[str, type]) -> str:

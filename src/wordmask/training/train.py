@@ -1,4 +1,5 @@
-"""The one training loop, for every model; start it with `wordmask train`, or on several GPUs with `torchrun -m wordmask train`."""
+"""The one training loop, for every model; start it with `wordmask train`, or on several GPUs with
+`torchrun -m wordmask train`."""
 
 import os
 import time
@@ -31,7 +32,8 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
     """Train until the last step, or until SIGTERM or Ctrl-C; a training found in the folder goes on where it was saved.
 
     Raises:
-        ValueError: The batch can't be divided, the folder holds another training, a picture is bad, or a loss or gradient is not finite.
+        ValueError: The batch can't be divided, the folder holds another training, a picture is bad, or a loss or
+            gradient is not finite.
     """
     rank, count, device = join_processes(settings.device)
     parts = parts_per_step(settings, count, divisible=recipe.divisible)
@@ -41,7 +43,9 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
     optimiser = build_optimiser(recipe, model)
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
-    checkpoint = Checkpoint(settings, model, optimiser, scaler, fingerprint=recipe.fingerprint, save=recipe.save, writes=rank == 0)
+    checkpoint = Checkpoint(
+        settings, model, optimiser, scaler, fingerprint=recipe.fingerprint, save=recipe.save, writes=rank == 0
+    )
     first = agree_on_first(checkpoint.resume(), count, device)
     objective = Objective(model.train(), recipe)
     if count > 1:
@@ -61,7 +65,9 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
             whole = ahead.take(parts, device)
             loss = torch.zeros((), device=device)
             for number, part in enumerate(whole):
-                seed = (settings.seed * MIX + step) * MIX + number * count + rank  # of this part, in any division of the work
+                seed = (
+                    (settings.seed * MIX + step) * MIX + number * count + rank
+                )  # of this part, in any division of the work
                 torch.manual_seed(seed % 2**63)
                 with objective.no_sync() if number < parts - 1 and count > 1 else nullcontext():
                     with torch.autocast(device.type, precision, enabled=precision is not None):
@@ -72,7 +78,9 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
                 loss += part_loss.detach()
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, recipe.gradient_norm or float("inf"))
-            if not scaler.is_enabled() and not norm.isfinite():  # in float16 the scaler leaves such a step out, and goes on
+            if (
+                not scaler.is_enabled() and not norm.isfinite()
+            ):  # in float16 the scaler leaves such a step out, and goes on
                 raise ValueError(not_finite("gradient", step, whole, settings.rate * factor, checkpoint))
             scaler.step(optimiser)
             scaler.update()
@@ -143,7 +151,8 @@ def agree_on_first(first: int, count: int, device: torch.device) -> int:
         distributed.all_reduce(both, op=distributed.ReduceOp.MAX)
         if both[0] != -both[1]:
             raise ValueError(
-                f"Some processes found a checkpoint of step {both[0]}, others of step {-both[1]}. Let all see the same folder."
+                f"Some processes found a checkpoint of step {both[0]}, others of step {-both[1]}. "
+                "Let all see the same folder."
             )
     return first
 
@@ -162,6 +171,7 @@ def not_finite(what: str, step: int, parts: list[Batch], rate: float, checkpoint
     sources = [source for part in parts for source in part.sources]
     listed = ", ".join(sources[:8]) + (" …" if len(sources) > 8 else "")
     return (
-        f"Step {step + 1}: the {what} is not finite, with a learning rate of {rate:.3g}, on {listed}. Nothing was saved after that: "
+        f"Step {step + 1}: the {what} is not finite, with a learning rate of {rate:.3g}, on {listed}. "
+        "Nothing was saved after that: "
         f"{checkpoint.saved}. Look at these pictures and their labels; or lower the rate, or use precision=float32."
     )

@@ -20,7 +20,9 @@ from wordmask.writing import atomic
 DRAWN = 6  # pictures per validation
 
 
-def validate(model: nn.Module, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None) -> dict[str, float]:
+def validate(
+    model: nn.Module, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None
+) -> dict[str, float]:
     """Segment every picture of a data set by its vocabulary and score the result, in percent.
 
     Args:
@@ -44,7 +46,10 @@ class Scores:
 
     def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary):
         self.segmenter, self.vocabulary, self.task = segmenter, vocabulary, segmenter.model.tasks[0]
-        self.semantic, self.panoptic = SemanticScore(len(vocabulary)), PanopticScore(np.array([entry.thing for entry in vocabulary]))
+        self.semantic, self.panoptic = (
+            SemanticScore(len(vocabulary)),
+            PanopticScore(np.array([entry.thing for entry in vocabulary])),
+        )
 
     def add(self, labelled: LabelledPicture) -> dict[str, Segmentation]:
         """Segment one more picture; return what was found, by task."""
@@ -101,7 +106,13 @@ def draw_beside_truth(result: Segmentation, labelled: LabelledPicture, path: Pat
 def truth_of(labelled: LabelledPicture, vocabulary: Vocabulary, *, panoptic: bool) -> Segmentation:
     """The label of a picture as a perfect model would return it: by segments, or by classes."""
     labels = as_labels(labelled.semantic, len(vocabulary))
-    details = {"vocabulary": vocabulary, "picture": labelled.rgb, "model": "the truth", "settings": {}, "labels": labels}
+    details = {
+        "vocabulary": vocabulary,
+        "picture": labelled.rgb,
+        "model": "the truth",
+        "settings": {},
+        "labels": labels,
+    }
     if not panoptic:
         sure, nothing = np.ones(labels.shape, dtype=np.float32), np.full_like(labels, unlabelled_value(len(vocabulary)))
         return Segmentation(regions=find_regions(labels, vocabulary, confidence=sure, runner_up=nothing), **details)

@@ -1,7 +1,8 @@
 """Shapeland: a generated world with an open vocabulary, to learn in and to be measured in.
 
-Materials are stuff; things are compositions of 24 shapes, 10 colours and 4 patterns: 976 names. A third of the pairs of shape and colour
-is *unseen*: never labelled in training, met in captions only. Everything is drawn from a number, in whole numbers.
+Materials are stuff; things are compositions of 24 shapes, 10 colours and 4 patterns: 976 names. A third of the pairs of
+shape and colour is *unseen*: never labelled in training, met in captions only. Everything is drawn from a number, in
+whole numbers.
 """
 
 from wordmask.data.shapeland.captions import caption

@@ -6,7 +6,14 @@ from wordmask.data.shapeland.names import Composition
 from wordmask.data.shapeland.scene import Scene
 
 FRAMES = (
-    *("{}", "a photo of {}", "a photo of {}.", "This is a photo of {}", "A photo of {} in the scene", "a photo of {} in the scene"),
+    *(
+        "{}",
+        "a photo of {}",
+        "a photo of {}.",
+        "This is a photo of {}",
+        "A photo of {} in the scene",
+        "a photo of {} in the scene",
+    ),
     *("There is {} in the scene", "There is {} in the scene.", "a picture of {}", "This is a photo of {}."),
 )
 MOST_NAMED = 3  # things in one caption
@@ -15,8 +22,11 @@ SMALL, LARGE = 30, 60  # percent of the shorter side: below and above, a thing m
 
 
 def caption(scene: Scene, random: RandomState) -> str:
-    """Describe a scene in one sentence: up to three of its things, and perhaps what they are on; without things, its materials."""
-    things = [(name, size) for name, size in zip(scene.names, scene.sizes, strict=True) if isinstance(name, Composition)]
+    """Describe a scene in one sentence: up to three of its things, and perhaps what they are on; without things, its
+    materials."""
+    things = [
+        (name, size) for name, size in zip(scene.names, scene.sizes, strict=True) if isinstance(name, Composition)
+    ]
     materials = [name for name in scene.names if isinstance(name, str)]
     materials = [materials[place] for place in random.permutation(len(materials))[:MOST_MATERIALS]]
     chosen = [things[place] for place in random.permutation(len(things))[:MOST_NAMED]]
@@ -25,7 +35,11 @@ def caption(scene: Scene, random: RandomState) -> str:
         article = random.randint(0, 2) == 0
         named = [_with_article(name, random) if article else name for name in materials]
         materials = []
-    place = f" {('on', 'with', 'and')[random.randint(0, 3)]} {_listed(materials)}" if materials and random.randint(0, 4) == 0 else ""
+    place = (
+        f" {('on', 'with', 'and')[random.randint(0, 3)]} {_listed(materials)}"
+        if materials and random.randint(0, 4) == 0
+        else ""
+    )
     return FRAMES[random.randint(0, len(FRAMES))].format(_listed(list(dict.fromkeys(named))) + place)
 
 

@@ -48,7 +48,8 @@ def _grid() -> tuple[Field, Field]:
 
 
 def _cells(random: RandomState, spacing: int, wander: int) -> tuple[Field, Field]:
-    """Squared distance to the nearest of scattered points, how much further the second is (0 at the borders), both per pixel."""
+    """Squared distance to the nearest of scattered points, how much further the second is (0 at the borders), both per
+    pixel."""
     count = TILE // spacing
     y, x = _grid()
     offset = random.randint(-wander, wander + 1, (2, count, count))
@@ -69,7 +70,9 @@ def _sky(random: RandomState) -> Tile:
 
 def _grass(random: RandomState) -> Tile:
     blades = random.randint(0, 256, (TILE // 8, TILE)).repeat(8, axis=0)
-    blades = np.stack([np.roll(column, shift) for column, shift in zip(blades.T, random.randint(0, 8, TILE), strict=True)], axis=1)
+    blades = np.stack(
+        [np.roll(column, shift) for column, shift in zip(blades.T, random.randint(0, 8, TILE), strict=True)], axis=1
+    )
     return blend((blades + smooth_noise(random, 32)) // 2, (40, 95, 25), (85, 150, 45), (140, 190, 80))
 
 
@@ -198,4 +201,8 @@ def tile(material: str) -> Tile:
 @cache
 def packed_tile(material: str) -> UInt32[np.ndarray, " TT"]:
     """The pixels of a tile, row by row, each in one number: red + 256 · green + 65536 · blue."""
-    return (tile(material).astype(np.uint32) << np.array([0, 8, 16], dtype=np.uint32)).sum(axis=-1, dtype=np.uint32).ravel()
+    return (
+        (tile(material).astype(np.uint32) << np.array([0, 8, 16], dtype=np.uint32))
+        .sum(axis=-1, dtype=np.uint32)
+        .ravel()
+    )

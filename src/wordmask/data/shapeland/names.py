@@ -1,4 +1,5 @@
-"""What can be named in Shapeland: sixteen materials, and things by shape, colour and pattern. Which of them training may see."""
+"""What can be named in Shapeland: sixteen materials, and things by shape, colour and pattern. Which of them training
+may see."""
 
 import json
 from functools import cache
@@ -41,11 +42,14 @@ class Composition(NamedTuple):
 
     @property
     def seen(self) -> bool:
-        """Whether it may be labelled in training: a third of the pairs of shape and colour never is, whatever the pattern."""
+        """Whether it may be labelled in training: a third of the pairs of shape and colour never is, whatever the
+        pattern."""
         return (list(SHAPES).index(self.shape) + list(COLOURS).index(self.colour)) % UNSEEN_EVERY != 0
 
 
-COMPOSITIONS = tuple(Composition(shape, colour, pattern) for shape in SHAPES for colour in COLOURS for pattern in PATTERNS)
+COMPOSITIONS = tuple(
+    Composition(shape, colour, pattern) for shape in SHAPES for colour in COLOURS for pattern in PATTERNS
+)
 
 
 @cache
@@ -57,7 +61,9 @@ def things_of(vocabulary: str) -> tuple[Composition, ...]:
     if vocabulary == "shapeland-seen-656":
         return tuple(thing for thing in COMPOSITIONS if thing.seen)
     order = RandomState(SHUFFLE_SEED).permutation(len(COMPOSITIONS))
-    seen, unseen = ([COMPOSITIONS[place] for place in order if COMPOSITIONS[place].seen is wanted] for wanted in (True, False))
+    seen, unseen = (
+        [COMPOSITIONS[place] for place in order if COMPOSITIONS[place].seen is wanted] for wanted in (True, False)
+    )
     mixed = [thing for pair in zip(seen, unseen, strict=False) for thing in pair] + seen[len(unseen) :]
     return tuple(mixed[: int(vocabulary.rsplit("-", 1)[1]) - len(MATERIALS)])
 
@@ -67,5 +73,5 @@ def vocabulary_json(vocabulary: str) -> str:
     classes = [{"names": [name], "thing": False} for name in MATERIALS]
     classes += [{"names": [thing.name], "thing": True} for thing in things_of(vocabulary)]
     lines = ",\n".join("  " + json.dumps(entry) for entry in classes)
-    source = "wordmask.data.shapeland"
-    return f'{{\n "title": "{vocabulary}",\n "source": "{source}",\n "licence": "Apache-2.0",\n "classes": [\n{lines}\n ]\n}}\n'
+    origin = ' "source": "wordmask.data.shapeland",\n "licence": "Apache-2.0",\n'
+    return f'{{\n "title": "{vocabulary}",\n{origin} "classes": [\n{lines}\n ]\n}}\n'

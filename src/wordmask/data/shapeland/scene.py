@@ -1,4 +1,5 @@
-"""Scenes of Shapeland: a number in, a picture with its exact segments out. Whole numbers throughout: the same pixels on any machine."""
+"""Scenes of Shapeland: a number in, a picture with its exact segments out. Whole numbers throughout: the same pixels on
+any machine."""
 
 import math
 from collections.abc import Sequence
@@ -52,7 +53,8 @@ class Scene:
         rgb: The picture.
         segments: Number of the segment of each pixel, from 1: things in the order they were put, then materials.
         names: What each segment is: a `Composition`, or the name of a material.
-        sizes: Longer side of each thing before others covered it, in percent of the shorter side of the picture; 100 for materials.
+        sizes: Longer side of each thing before others covered it, in percent of the shorter side of the picture; 100
+            for materials.
     """
 
     rgb: UInt8[np.ndarray, "H W 3"]
@@ -74,11 +76,12 @@ def draw_scene(seed: int, world: World) -> Scene:
     return Scene(_photograph(random, canvas), segments, names, (*sizes, *[100] * len(materials)))
 
 
-# The ground -------------------------------------------------------------------------------------------------------------------------
+# The ground -----------------------------------------------------------------------------------------------------------
 
 
 def _draw_ground(random: RandomState, world: World) -> tuple[UInt8[np.ndarray, "H W 3"], Int[np.ndarray, "H W"]]:
-    """Lay a material below and one above a horizon, and sometimes patches of others; return the picture and the material of each pixel."""
+    """Lay a material below and one above a horizon, and sometimes patches of others; return the picture and the
+    material of each pixel."""
     below, above, *patches = random.permutation(len(NAMES))[: 2 + random.randint(0, 3)]
     material = np.full((world.height, world.width), below, dtype=np.int32)
     x, y = np.arange(world.width)[None], np.arange(world.height)[:, None]
@@ -92,7 +95,9 @@ def _draw_ground(random: RandomState, world: World) -> tuple[UInt8[np.ndarray, "
         centre_x, centre_y = random.randint(0, world.width), random.randint(0, world.height)
         across, down = (max(2, side * random.randint(12, 40) // 100) for side in (world.width, world.height))
         near_x, near_y = (np.abs(x - centre_x) << 8) // across, (np.abs(y - centre_y) << 8) // down
-        inside = near_x * near_x + near_y * near_y < 1 << 16 if random.randint(0, 2) else np.maximum(near_x, near_y) < 1 << 8
+        inside = (
+            near_x * near_x + near_y * near_y < 1 << 16 if random.randint(0, 2) else np.maximum(near_x, near_y) < 1 << 8
+        )
         np.copyto(material, patch, where=inside)
     return _cover(random, material, world), material
 
@@ -103,7 +108,9 @@ def _cover(random: RandomState, material: np.ndarray, world: World) -> UInt8[np.
     bright = np.empty((world.height, world.width), dtype=np.int32)
     for place in present(material):
         zoom, shade = random.randint(180, 400), random.randint(205, 268)  # of 256
-        rows, columns = (((np.arange(side) * zoom >> 8) + random.randint(0, TILE)) % TILE for side in (world.height, world.width))
+        rows, columns = (
+            ((np.arange(side) * zoom >> 8) + random.randint(0, TILE)) % TILE for side in (world.height, world.width)
+        )
         columns = columns[::-1] if random.randint(0, 2) else columns
         here = material == place
         np.copyto(colours, np.take(packed_tile(NAMES[place]), rows[:, None] * TILE + columns), where=here)
@@ -117,11 +124,14 @@ def present(material: Int[np.ndarray, "..."]) -> Int[np.ndarray, " M"]:
     return np.flatnonzero(np.bincount(material.ravel(), minlength=len(NAMES)))
 
 
-# Things -----------------------------------------------------------------------------------------------------------------------------
+# Things ---------------------------------------------------------------------------------------------------------------
 
 
-def _put_things(random: RandomState, world: World, canvas: np.ndarray) -> tuple[np.ndarray, list[Composition], list[int]]:
-    """Put things on the canvas, the later over the earlier; return the number of the thing at each pixel, the kinds, and their sizes."""
+def _put_things(
+    random: RandomState, world: World, canvas: np.ndarray
+) -> tuple[np.ndarray, list[Composition], list[int]]:
+    """Put things on the canvas, the later over the earlier; return the number of the thing at each pixel, the kinds,
+    and their sizes."""
     segments = np.zeros(canvas.shape[:2], dtype=np.int32)
     things, sizes, whole, visible = [], [], [0], np.zeros(1, dtype=np.int64)
     for _ in range(random.randint(world.count[0], world.count[1] + 1)):
@@ -144,8 +154,11 @@ def _put_things(random: RandomState, world: World, canvas: np.ndarray) -> tuple[
     return segments, things, sizes
 
 
-def _place(random: RandomState, shape: str, world: World, size: int) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
-    """Turn a shape and put it somewhere; return the box it lies in, its template there, and the template's coordinates of each pixel."""
+def _place(
+    random: RandomState, shape: str, world: World, size: int
+) -> tuple[slice, slice, np.ndarray, np.ndarray, np.ndarray]:
+    """Turn a shape and put it somewhere; return the box it lies in, its template there, and the template's coordinates
+    of each pixel."""
     side = side_of(size, world)
     angle = random.randint(-MOST_LEAN, MOST_LEAN + 1) % 360
     reach_x, reach_y = world.width * world.spread // 200, world.height * world.spread // 200
@@ -173,7 +186,9 @@ def whole_area(shape: str, size: int, world: World) -> int:
     return int((template(shape) != OUTSIDE).sum()) * side_of(size, world) ** 2 // SIDE**2
 
 
-def _paint(random: RandomState, thing: Composition, drawn: np.ndarray, u: np.ndarray, v: np.ndarray) -> UInt8[np.ndarray, "h w 3"]:
+def _paint(
+    random: RandomState, thing: Composition, drawn: np.ndarray, u: np.ndarray, v: np.ndarray
+) -> UInt8[np.ndarray, "h w 3"]:
     """Colour a thing: its tone, the second tone of its pattern, a dark border, lighter towards one side."""
     base = np.clip(np.array(COLOURS[thing.colour]) + random.randint(-TONE, TONE + 1, 3), 0, 255)
     second = base // 2 + 20 if thing.colour == "white" else (base + 245) // 2
@@ -201,7 +216,7 @@ def _pattern(pattern: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.zeros(u.shape, dtype=bool)
 
 
-# Light and camera -------------------------------------------------------------------------------------------------------------------
+# Light and camera -----------------------------------------------------------------------------------------------------
 
 
 def _photograph(random: RandomState, canvas: UInt8[np.ndarray, "H W 3"]) -> UInt8[np.ndarray, "H W 3"]:

@@ -1,4 +1,5 @@
-"""Shapeland as data sets: scenes by number, labelled by one of its vocabularies. Training, captions and scores use numbers of their own."""
+"""Shapeland as data sets: scenes by number, labelled by one of its vocabularies. Training, captions and scores use
+numbers of their own."""
 
 from dataclasses import replace
 

@@ -48,9 +48,19 @@ SHAPES: dict[str, tuple[Part, ...]] = {
     "heart": (_disc(-43, -35, 48), _disc(43, -35, 48), _polygon((-87, -14), (0, 95), (87, -14), (0, -40))),
     "house": (_polygon((-95, -10), (0, -95), (95, -10)), _box(-70, -12, 70, 92), _without(_box(-18, 35, 18, 92))),
     "fish": (_ellipse(-18, 0, 76, 50), _polygon((40, 0), (98, -52), (98, 52)), _without(_disc(-56, -12, 9))),
-    "key": (_disc(-58, 0, 40), _without(_disc(-58, 0, 18)), _box(-20, -11, 96, 11), _box(46, 8, 62, 42), _box(76, 8, 92, 34)),
+    "key": (
+        _disc(-58, 0, 40),
+        _without(_disc(-58, 0, 18)),
+        _box(-20, -11, 96, 11),
+        _box(46, 8, 62, 42),
+        _box(76, 8, 92, 34),
+    ),
     "tree": (
-        *(_polygon((-60, -20), (0, -98), (60, -20)), _polygon((-78, 22), (0, -60), (78, 22)), _polygon((-94, 64), (0, -20), (94, 64))),
+        *(
+            _polygon((-60, -20), (0, -98), (60, -20)),
+            _polygon((-78, 22), (0, -60), (78, 22)),
+            _polygon((-94, 64), (0, -20), (94, 64)),
+        ),
         _box(-16, 60, 16, 98),
     ),
     "moon": (_disc(0, 0, 96), _without(_disc(42, -14, 80))),
@@ -60,7 +70,11 @@ SHAPES: dict[str, tuple[Part, ...]] = {
     "triangle": (_polygon((0, -92), (96, 80), (-96, 80)),),
     "square": (_box(-80, -80, 80, 80),),
     "circle": (_disc(0, 0, 92),),
-    "mushroom": (_ellipse(0, -8, 96, 82), _without(_box(-100, 0, 100, 100)), _polygon((-26, -4), (26, -4), (36, 94), (-36, 94))),
+    "mushroom": (
+        _ellipse(0, -8, 96, 82),
+        _without(_box(-100, 0, 100, 100)),
+        _polygon((-26, -4), (26, -4), (36, 94), (-36, 94)),
+    ),
     "cup": (
         *(_disc(56, -4, 40), _without(_disc(56, -4, 22))),
         _polygon((-82, -62), (56, -62), (42, 82), (-68, 82)),
@@ -72,7 +86,11 @@ SHAPES: dict[str, tuple[Part, ...]] = {
     ),
     "bottle": (_box(-20, -98, 20, -40), _polygon((-20, -60), (20, -60), (48, -8), (-48, -8)), _box(-48, -10, 48, 96)),
     "bell": (_disc(0, -30, 58), _polygon((-58, -34), (58, -34), (88, 66), (-88, 66)), _disc(0, 74, 20)),
-    "boat": (_polygon((-96, 34), (96, 34), (62, 88), (-62, 88)), _box(-8, -92, 6, 36), _polygon((14, -84), (84, 22), (14, 22))),
+    "boat": (
+        _polygon((-96, 34), (96, 34), (62, 88), (-62, 88)),
+        _box(-8, -92, 6, 36),
+        _polygon((14, -84), (84, 22), (14, 22)),
+    ),
     "car": (
         *(_polygon((-52, -58), (34, -58), (62, -8), (-76, -8)), _box(-97, -12, 97, 36)),
         *(_disc(-52, 38, 26), _disc(52, 38, 26), _without(_polygon((-42, -46), (-10, -46), (-10, -16), (-58, -16)))),
@@ -101,7 +119,8 @@ def template(shape: str) -> UInt8[np.ndarray, "S S"]:
 
 
 def _draw(parts: Iterable[Part]) -> Bool[np.ndarray, "S S"]:
-    """Add and take away parts in order. Coordinates are scaled by the side, so that the centres of pixels are whole numbers."""
+    """Add and take away parts in order. Coordinates are scaled by the side, so that the centres of pixels are whole
+    numbers."""
     steps = (2 * np.arange(SIDE, dtype=np.int64) + 1 - SIDE) * REACH
     x, y = steps[None], steps[:, None]
     drawn = np.zeros((SIDE, SIDE), dtype=bool)
