@@ -127,9 +127,8 @@ def measure_start(device: torch.device) -> dict[str, object]:
             "-o",
             folder,
         ]
-        environment = {
-            name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"
-        }  # the first run compiles
+        # the first run compiles
+        environment = {name: value for name, value in os.environ.items() if name != "PYTHONDONTWRITEBYTECODE"}
         seconds = []
         for _ in range(STARTS + 1):
             started = time.perf_counter()

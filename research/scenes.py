@@ -17,9 +17,8 @@ DRAWS = 1000  # bootstrap samples
 MIDDLE = (2.5, 97.5)  # percentiles: 95 of 100 draws lie between
 SAMPLES_AT_ONCE = 50  # of DRAWS: 847 classes take 1 MB each
 
-Scenes = Mapping[
-    str, Float[np.ndarray, "N 3 T"]
-]  # by score: part, whole, and whether the class counts, of every scene and class
+# by score: part, whole, and whether the class counts, of every scene and class
+Scenes = Mapping[str, Float[np.ndarray, "N 3 T"]]
 
 
 class Estimate(NamedTuple):

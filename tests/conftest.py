@@ -10,9 +10,8 @@ os.environ["HF_HUB_OFFLINE"] = "1"
 
 from jaxtyping import install_import_hook
 
-COMPILED = (
-    os.environ.get("WORDMASK_TEST_COMPILED") == "1"
-)  # what checks its shapes can't become one graph; see test_compile.py
+# what checks its shapes can't become one graph; see test_compile.py
+COMPILED = os.environ.get("WORDMASK_TEST_COMPILED") == "1"
 
 if not COMPILED:
     install_import_hook(

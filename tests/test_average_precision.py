@@ -47,9 +47,8 @@ def test_by_hand():
 def test_a_loose_mask_counts_at_low_thresholds_alone():
     score = InstanceScore(1)
     target = truth([[1, 1, 1, 0, 0]], [0])
-    score.update(
-        0, [found(np.array([[1, 1, 1, 1, 0]]), 0, 0.5)], **target
-    )  # IoU 3/4: hit at 0.50, 0.55 … 0.75, six of ten
+    # IoU 3/4: hit at 0.50, 0.55 … 0.75, six of ten
+    score.update(0, [found(np.array([[1, 1, 1, 1, 0]]), 0, 0.5)], **target)
     assert score.compute().mean_ap == pytest.approx(60)
     assert (score.compute().ap50, score.compute().ap75) == pytest.approx((100, 100))
 

@@ -301,9 +301,8 @@ def test_a_killed_evaluation_goes_on_from_what_was_written(segmenter, whole, tmp
     with np.load(part) as content:
         assert content["pictures"].tolist() == [0, 1]
     part.with_name("part-7.npz").write_bytes(part.read_bytes()[:-9])  # damaged: as if it weren't there
-    part.with_name("part-1.npz").write_bytes(
-        part.read_bytes()
-    )  # a stop while files were joined: no picture counts twice
+    # a stop while files were joined: no picture counts twice
+    part.with_name("part-1.npz").write_bytes(part.read_bytes())
     assert figures(evaluate(segmenter, ["shapeland-150"], pictures=4, work=tmp_path)) == figures(whole)
 
 

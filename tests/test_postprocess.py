@@ -21,9 +21,8 @@ def test_labels_equal_the_argmax_over_all_maps(kept, extra, seed):
     full = F.interpolate(full[None], size=(17, 13), mode="bilinear", align_corners=False)[0]
     reading = read_semantic(logits, classes, Frame((17, 13)))
     order, places = full.sort(dim=0, descending=True)
-    clear = (
-        order[:-1] - order[1:] > ROUNDING
-    )  # rank n from rank n + 1: rows and columns are resized one after the other here
+    # rank n from rank n + 1: rows and columns are resized one after the other here
+    clear = order[:-1] - order[1:] > ROUNDING
     torch.testing.assert_close(reading.confidence, order[0])
     if len(full) > 1:
         assert torch.equal(reading.best[clear[0]], places[0][clear[0]].int())

@@ -50,9 +50,8 @@ def coco(shared, tmp_path) -> Path:
         for place in range(len(panoptic)):
             labelled = panoptic[place]
             ids = np.array([panoptic.vocabulary.classes[label].dataset_id for label in labelled.labels])
-            raw = np.where(
-                ids <= 182, ids - 1, 255
-            )  # merged classes of the panoptic set have ids above those of COCO-Stuff
+            # merged classes of the panoptic set have ids above those of COCO-Stuff
+            raw = np.where(ids <= 182, ids - 1, 255)
             values = np.concatenate([[255], raw])[labelled.segments].astype(np.uint8)
             Image.fromarray(values).save(tmp_path / "stuffthingmaps" / split / (Path(labelled.source).stem + ".png"))
     return tmp_path

@@ -66,9 +66,8 @@ def test_the_match_is_the_cheapest_of_all(queries, targets, seed):
 
 
 def test_points_lie_where_the_mask_is_uncertain():
-    mask_logits = (
-        torch.linspace(-20, 20, 64).expand(1, 64, 64).contiguous()
-    )  # uncertain in the middle, from left to right
+    # uncertain in the middle, from left to right
+    mask_logits = torch.linspace(-20, 20, 64).expand(1, 64, 64).contiguous()
     torch.manual_seed(0)
     points = uncertain_points(mask_logits, random_points)
     assert points.shape == (1, module.POINTS, 2)

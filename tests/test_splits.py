@@ -64,9 +64,8 @@ def a_847(root: Path) -> None:
     folder = root / "ADE20K_2021_17_01" / "images" / "ADE" / "validation" / "urban" / "street"
     picture(folder / "ADE_val_00000001.jpg")
     colours = np.zeros((*SIZE, 3), np.uint8)
-    for place, index in zip(
-        ((0, 0), (0, 4), (3, 0), (3, 4)), (2978, 312, 1, 0), strict=True
-    ):  # wall, building, an object of no class, none
+    # wall, building, an object of no class, none
+    for place, index in zip(((0, 0), (0, 4), (3, 0), (3, 4)), (2978, 312, 1, 0), strict=True):
         rows, columns = slice(place[0], place[0] + 3), slice(place[1], place[1] + 4)
         colours[rows, columns, 0], colours[rows, columns, 1], colours[rows, columns, 2] = (
             index // 256 * 10 + 3,
@@ -80,12 +79,8 @@ def a_847(root: Path) -> None:
 
 def pc_59(root: Path) -> None:
     folder = root / "VOCdevkit" / "VOC2010"
-    outlines = {
-        2: quarters(1, 0, 0, 0),
-        23: quarters(0, 1, 0, 0),
-        9: quarters(1, 0, 1, 0),
-        7: quarters(0, 0, 0, 1),
-    }  # 7 is none of the 59
+    # 7 is none of the 59
+    outlines = {2: quarters(1, 0, 0, 0), 23: quarters(0, 1, 0, 0), 9: quarters(1, 0, 1, 0), 7: quarters(0, 0, 0, 1)}
     segments = []
     for category, pixels in outlines.items():
         rle = mask.encode(np.asfortranarray(pixels))

@@ -372,11 +372,8 @@ def test_sigterm_saves_and_leaves(tmp_path):
 
 
 def torchrun(processes: int, script: Path, *arguments: str) -> None:
-    here = [
-        "--standalone",
-        "--local-addr",
-        "127.0.0.1",
-    ]  # a free port, agreed on; a machine's own name may lead elsewhere
+    # a free port, agreed on; a machine's own name may lead elsewhere
+    here = ["--standalone", "--local-addr", "127.0.0.1"]
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes), *here, str(script)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     done = subprocess.run(

@@ -109,9 +109,8 @@ def test_built_in_names_equal_their_source(shared):
             [" ".join(n.split()) for n in entry["names"]] for entry in source["classes"]
         ]
         assert [entry.dataset_id for entry in ours] == [entry.get("dataset_id") for entry in source["classes"]]
-        if (
-            family == "eov-seg" and name in DECLARE_KINDS
-        ):  # PASCAL's lists call everything stuff, or everything a thing: that is no fact
+        # PASCAL's lists call everything stuff, or everything a thing: that is no fact
+        if family == "eov-seg" and name in DECLARE_KINDS:
             assert [entry.thing for entry in ours] == [entry.get("thing", False) for entry in source["classes"]]
         assert source["source"].split(",")[0] in ours.source
         assert ours.licence in ("MIT", "Apache-2.0")

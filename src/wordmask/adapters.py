@@ -28,11 +28,8 @@ if TYPE_CHECKING:
     from wordmask.segmentation import Segmentation
     from wordmask.vocabulary import Vocabulary
 
-EXTRAS = {
-    "supervision": "supervision",
-    "datasets": "datasets",
-    "fiftyone": "fiftyone",
-}  # package → our extra that brings it
+# package → our extra that brings it
+EXTRAS = {"supervision": "supervision", "datasets": "datasets", "fiftyone": "fiftyone"}
 RUN_BITS = (4, 8, 12, 16)  # widths that the length of a run may have in Label Studio's brush format
 VALUE_BITS = 8
 LONGEST_RUN = 2 ** RUN_BITS[-1]

@@ -334,9 +334,8 @@ def time_text(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]
         cache = TextCache("bench", model.templates, Path(folder))
         cold = timed(lambda: encode(cache), device, runs=1, warm_up=0)
         memory = timed(lambda: encode(cache), device)
-        disk = timed(
-            lambda: encode(TextCache("bench", model.templates, Path(folder))), device
-        )  # one that remembers nothing
+        # one that remembers nothing
+        disk = timed(lambda: encode(TextCache("bench", model.templates, Path(folder))), device)
     return {"phrases": len(names), "cold": asdict(cold), "on disk": asdict(disk), "in memory": asdict(memory)}
 
 
@@ -370,11 +369,8 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
     with torch.inference_mode(), watched(model, parts, timing(device)), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
-    with (
-        torch.no_grad(),
-        watched(model, parts, counting),
-        segmenter.autocast(),
-    ):  # in inference mode operators come whole, uncountable
+    # in inference mode operators come whole, uncountable
+    with torch.no_grad(), watched(model, parts, counting), segmenter.autocast():
         model(pixels, words)
     return list(parts.values())
 

@@ -77,9 +77,8 @@ Tile = Annotated[
 def main() -> None:
     """Run the command line; what a user can cause ends in a message and exit status 2, never in a traceback."""
     if threading.current_thread() is threading.main_thread():
-        signal.signal(
-            signal.SIGTERM, lambda *_: sys.exit(143)
-        )  # as an exception, so that half-written files are removed
+        # as an exception, so that half-written files are removed
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a terminal without → is no reason to fail
@@ -156,9 +155,8 @@ def segment(
             segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done
         ) as saved:
             for source, outcome in zip(with_progress(sources), saved, strict=True):
-                if isinstance(
-                    outcome, ValueError | OSError | MemoryError | RuntimeError
-                ):  # torch runs out of memory with the last
+                # torch runs out of memory with the last
+                if isinstance(outcome, ValueError | OSError | MemoryError | RuntimeError):
                     failures[source.path] = outcome
                 elif isinstance(outcome, Exception):
                     raise outcome

@@ -27,10 +27,8 @@ LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is f
 # stochastic depth of a ConvNeXt while it learns; open_clip's configurations convnext_base_w_320 and
 # convnext_large_d_320
 DROP_PATH = 0.1
-RESNETS = {
-    "RN50": ((3, 4, 6, 3), 224),
-    "RN50x4": ((4, 6, 10, 6), 288),
-}  # OpenAI's: blocks per stage, side of the training pictures
+# OpenAI's: blocks per stage, side of the training pictures
+RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}
 
 
 @dataclass(frozen=True)
@@ -55,14 +53,12 @@ class ClipConfig:
     text_layers: int
 
 
-CONVNEXT_LARGE = ClipConfig(
-    "convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16
-)  # convnext_large_d_320
+# convnext_large_d_320
+CONVNEXT_LARGE = ClipConfig("convnext_large", (192, 384, 768, 1536), "mlp", width=768, text_width=768, text_layers=16)
 
 
-CONVNEXT_MINI = ClipConfig(
-    "convnext_mini", (32, 64, 128, 256), "linear", width=128, text_width=128, text_layers=3
-)  # trained on Shapeland's captions
+# trained on Shapeland's captions
+CONVNEXT_MINI = ClipConfig("convnext_mini", (32, 64, 128, 256), "linear", width=128, text_width=128, text_layers=3)
 
 
 @dataclass(frozen=True)

@@ -45,10 +45,8 @@ OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
 MOST_APART = 1e-3  # between two unit vectors of a phrase
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # where CLIP's tokeniser cuts a text
-TRACED, CHECKED = (
-    (5, 0.75, 2),
-    (41, 1.25, 1),
-)  # words, height over width, pictures: nothing of the second is as in the first
+# words, height over width, pictures: nothing of the second is as in the first
+TRACED, CHECKED = ((5, 0.75, 2), (41, 1.25, 1))
 Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
 
 
@@ -234,11 +232,8 @@ def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
         return
     written = file.with_suffix(".onnx")
     names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
-    settings = {
-        "opset_version": OPSET,
-        "custom_translation_table": translations(),
-        "optimize": False,
-    }  # it takes + 1e-8 for + 0
+    # it takes + 1e-8 for + 0
+    settings = {"opset_version": OPSET, "custom_translation_table": translations(), "optimize": False}
     torch.onnx.export(program, **names, **settings, dynamo=True, verbose=False).save(written, external_data=False)
     if file.suffix == ".xml":
         import openvino
@@ -314,9 +309,8 @@ def open_graph(file: Path, graph: nn.Module) -> Graph:
     """A written graph → a function from named arrays to a list of arrays."""
     if file.suffix != ".pt2":
         return runtime.open_graph(file)
-    program = torch.export.load(file).module(
-        check_guards=False
-    )  # they would rule out what works: one word for one picture
+    # they would rule out what works: one word for one picture
+    program = torch.export.load(file).module(check_guards=False)
 
     @torch.no_grad()
     def run(**inputs: np.ndarray) -> list[np.ndarray]:

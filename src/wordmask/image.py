@@ -21,10 +21,8 @@ from wordmask.writing import at_home
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of K maps restored at a time: 16 MB
 UINT16_TO_UINT8 = 257  # 65535 / 255
-MEAN, STD = (
-    (123.675, 116.280, 103.530),
-    (58.395, 57.120, 57.375),
-)  # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
+# of RGB in 0–255 over ImageNet; what both papers subtract and divide by
+MEAN, STD = ((123.675, 116.280, 103.530), (58.395, 57.120, 57.375))
 PADDING = 32  # pixels, the coarsest stride
 OPENING = threading.Lock()
 
@@ -98,7 +96,7 @@ def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Fl
     )
     small = Image.fromarray(picture).resize((new_width, new_height), Image.Resampling.BILINEAR)
     pixels = torch.from_numpy(np.array(small)).permute(2, 0, 1).float()
-    pixels = (pixels - torch.tensor(wanted.mean)[:, None, None]) / torch.tensor(wanted.std)[:, None, None]
+    pixels = normalise(pixels, wanted)
     if wanted.square is None:
         padded = input_size(height, width, wanted)
         pixels = F.pad(pixels, (0, padded[1] - new_width, 0, padded[0] - new_height))
@@ -107,6 +105,12 @@ def prepare(picture: UInt8[np.ndarray, "H W 3"], wanted: ImageInput) -> tuple[Fl
         0
     ]  # (3, R, R)
     return pixels, Frame((height, width))
+
+
+def normalise(pixels: Float[Tensor, "3 H W"], wanted: ImageInput) -> Float[Tensor, "3 H W"]:
+    """Subtract a model's mean from RGB in 0–255, and divide by its standard deviation: the one place that does."""
+    mean, std = (pixels.new_tensor(values)[:, None, None] for values in (wanted.mean, wanted.std))
+    return (pixels - mean) / std
 
 
 def input_size(height: int, width: int, wanted: ImageInput) -> tuple[int, int]:

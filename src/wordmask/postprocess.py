@@ -189,9 +189,8 @@ def read_panoptic(
         [claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept]
     ).T.tolist()
     table, queries = number_segments(counts, overlap)
-    numbers = torch.tensor(
-        [*table, 0], dtype=torch.int16, device=claims.winner.device
-    )  # the 0 is for no queries at all
+    # the 0 is for no queries at all
+    numbers = torch.tensor([*table, 0], dtype=torch.int16, device=claims.winner.device)
     rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
     ids = torch.cat([numbers[part.int()] for part in rows]).mul_(claims.inside)
     evidence, shares = (claims.evidence / FINE).tolist(), (rival_probs / scores).tolist()
@@ -228,9 +227,8 @@ def _claim(
 
 def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> _Claims:
     covers = masks >= 0.5
-    confidence, winner = (masks * scores[:, None, None]).max(
-        dim=0
-    )  # argmax takes six times as long on a CPU (docs/log.md)
+    # argmax takes six times as long on a CPU (docs/log.md)
+    confidence, winner = (masks * scores[:, None, None]).max(dim=0)
     inside = covers.gather(0, winner[None])[0]
     zeros = torch.zeros(len(scores), dtype=torch.long, device=winner.device)
     chosen = winner.flatten()
@@ -321,9 +319,8 @@ def _measure(
     count, (height, width), device = len(mask_logits), frame.original, mask_logits.device
     areas, sums = torch.zeros(count, dtype=torch.long, device=device), torch.zeros(count, device=device)
     rows, columns = (torch.zeros(count, side, dtype=torch.bool, device=device) for side in (height, width))
-    bits = np.empty(
-        (count, height, -(-width // 8)), np.uint8
-    )  # whole at once: parts left between strips would fill the heap with gaps
+    # whole at once: parts left between strips would fill the heap with gaps
+    bits = np.empty((count, height, -(-width // 8)), np.uint8)
     row = 0
     for maps in frame.restore_strips(mask_logits):
         inside, here = maps > 0, slice(row, row + maps.shape[1])

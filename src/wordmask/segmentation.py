@@ -23,11 +23,8 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
 
-TASK_ENDINGS = {
-    "semantic": (),
-    "panoptic": (".panoptic.png", ".panoptic.json"),
-    "instance": (".instances.json",),
-}  # COCO's formats
+# COCO's formats
+TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}
 GEO_ENDING = ".labels.tif"
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled

@@ -470,9 +470,8 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
         )  # (B, 3, H / 32, 32, W / 32, 32)
         for axis in (3, 5):
             torch._dynamo.mark_static(cells, axis)
-        with torch.fx.experimental._config.patch(
-            use_duck_shape=False
-        ):  # sizes that happen to be equal the first time needn't stay so
+        # sizes that happen to be equal the first time needn't stay so
+        with torch.fx.experimental._config.patch(use_duck_shape=False):
             return graph(cells, words, **choice)
 
     return run

@@ -27,13 +27,8 @@ PICTURE_FILES = (
     ".avif",
 )
 EXPLAINED = ".explain.png"
-OWN_FILES = (
-    ".masks.png",
-    ".labels.png",
-    ".panoptic.png",
-    ".labels.tif",
-    EXPLAINED,
-)  # what we write: never read again as input
+# what we write: never read again as input
+OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif", EXPLAINED)
 PATH_STARTS = ("/", "./", "../", "~")
 GLOB_SIGNS = "*?["
 
@@ -109,9 +104,8 @@ def find_pictures(
             )
             found.setdefault(source.path.resolve(), Source(source.path, stem))
     sources = list(found.values())
-    sources = [
-        source for source in sources if not source.path.name.endswith(OWN_FILES)
-    ] or sources  # a shell's *.png brings them too
+    # a shell's *.png brings them too
+    sources = [source for source in sources if not source.path.name.endswith(OWN_FILES)] or sources
     if not any(_is(str(source.path), Path.exists) for source in sources):
         names = " or ".join(repr(str(source.path)) for source in sources)
         raise ValueError(f"There is no picture {names}. Check the spelling and the current folder.")

@@ -14,17 +14,11 @@ from wordmask.writing import at_home
 
 Synonyms = Literal["first", "mean", "each"]  # what becomes of a class with several names; see `text.encode_vocabulary`
 
-FAMILIES = (
-    "err-seg",
-    "eov-seg",
-)  # the papers evaluate with different names; a plain built-in name means the first that has it
+# the papers evaluate with different names; a plain built-in name means the first that has it
+FAMILIES = ("err-seg", "eov-seg")
 HOMES = (*FAMILIES, "shapeland")
-DECLARE_KINDS = (
-    "ade20k-150",
-    "coco-panoptic-133",
-    "coco-stuff-171",
-    "cityscapes-19",
-)  # the benchmarks that tell stuff from things
+# the benchmarks that tell stuff from things
+DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")
 MOST_CLASSES = 65535
 OTHER_MARK = re.compile(r"\[[^\[\]]*\]$")
 BUILTIN_LIKE = re.compile(r"([a-z-]+/)?[a-z0-9-]+-\d+[a-z]?")

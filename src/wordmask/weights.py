@@ -35,10 +35,8 @@ STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put 
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 PICKLE_START = b"\x80"
 HUB_WAIT = 10  # seconds for an answer from the hub
-HUB_ERRORS = (
-    OSError,
-    *HfHubHTTPError.__bases__,
-)  # the second is the HTTP library's own, whichever the hub's version uses
+# the second is the HTTP library's own, whichever the hub's version uses
+HUB_ERRORS = (OSError, *HfHubHTTPError.__bases__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,9 +118,8 @@ def read(path: Path) -> Checkpoint:
         return Checkpoint(state, "", {}, "", str(path))
     try:
         configuration = json.loads(metadata["configuration"])
-        fingerprint = (
-            metadata["text_tower"] if FINGERPRINT.fullmatch(metadata["text_tower"]) else ""
-        )  # it names a file of the cache
+        # it names a file of the cache
+        fingerprint = metadata["text_tower"] if FINGERPRINT.fullmatch(metadata["text_tower"]) else ""
         return Checkpoint(state, metadata["family"], configuration, fingerprint, metadata["origin"])
     except (KeyError, ValueError) as error:
         raise ValueError(

@@ -39,9 +39,8 @@ def work_on_ray(job: Job, items: list[Item], processes: int | None) -> Iterator[
     Raises:
         ValueError: Ray is not installed.
     """
-    os.environ.setdefault(
-        "RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0"
-    )  # or every worker would install the project anew under `uv run`
+    # or every worker would install the project anew under `uv run`
+    os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     try:
         import ray

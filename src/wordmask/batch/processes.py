@@ -40,9 +40,8 @@ def places(device: str, processes: int | None) -> list[Place]:
         many = processes or len(devices)
         return [Place(devices[number % len(devices)], max(1, cores // many)) for number in range(many)]
     many = processes or max(1, cores // CORES_EACH)
-    return [
-        Place("cpu", max(1, min(cores // many, torch.get_num_threads())))
-    ] * many  # fewer if OMP_NUM_THREADS says so
+    # fewer if OMP_NUM_THREADS says so
+    return [Place("cpu", max(1, min(cores // many, torch.get_num_threads())))] * many
 
 
 def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterator[Outcome]:

@@ -52,9 +52,8 @@ class Ade20k847(Published):
     def __init__(self, root: str | Path, split: str = "validation"):
         root = folder_of(root)
         folder = first_folder(root, (f"images/ADE/{split}",), "pictures")
-        found = stems_below(
-            folder, {".jpg": "picture", "_seg.png": "label"}, skip="ADE_"
-        )  # those folders hold one mask per object
+        # those folders hold one mask per object
+        found = stems_below(folder, {".jpg": "picture", "_seg.png": "label"}, skip="ADE_")
         rows = []
         for stem, kinds in found.items():
             home = next(iter(kinds.values())).parent

@@ -178,9 +178,8 @@ def scale_saturation(colours: Float32[np.ndarray, "3 H W"], factor: float) -> Fl
     grows with it.
     """
     value, chroma = _value_and_chroma(colours)
-    most = np.divide(
-        value, chroma, out=np.ones_like(value), where=chroma > 0
-    )  # the factor at which saturation reaches 1
+    # the factor at which saturation reaches 1
+    most = np.divide(value, chroma, out=np.ones_like(value), where=chroma > 0)
     return value - (value - colours) * np.minimum(most, np.float32(factor))
 
 
@@ -192,9 +191,8 @@ def turn_hue(colours: Float32[np.ndarray, "3 H W"], turn: float) -> Float32[np.n
     sixths = np.where(is_red, green - blue, np.where(is_green, blue - red, red - green)) / np.maximum(chroma, TINY)
     sixths += np.where(is_red, np.float32(0), np.where(is_green, np.float32(2), np.float32(4)))
     turned = np.empty_like(colours)
-    for channel, start in zip(
-        turned, (5, 3, 1), strict=True
-    ):  # where on the circle of six red, green and blue fall below the value
+    # where on the circle of six red, green and blue fall below the value
+    for channel, start in zip(turned, (5, 3, 1), strict=True):
         place = (sixths + np.float32(start + 6 * turn)) % np.float32(6)
         channel[:] = value - chroma * np.clip(np.minimum(place, 4 - place), 0, 1)
     return turned

@@ -14,12 +14,8 @@ from wordmask.writing import at_home
 
 LABEL_FILES = (".png", ".json", ".txt")
 SHOWN = 5  # files that an error names
-EXIF_PLACES = (
-    "exif",
-    "Raw profile type exif",
-    "XML:com.adobe.xmp",
-    "xmp",
-)  # in Pillow's info; asking without one decodes a PNG
+# in Pillow's info; asking without one decodes a PNG
+EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 Size = tuple[int, int]  # (height, width)
 

@@ -17,20 +17,12 @@ from wordmask.sources import PICTURE_FILES
 from wordmask.vocabulary import Vocabulary
 
 UNLABELLED_8, UNLABELLED_16 = 255, 65535  # in label maps of 8 and 16 bits: no class
-PUBLISHED = (
-    "stuffthingmaps",
-    "stuffthingmaps_trainval2017",
-    "annotations",
-)  # where COCO-Stuff's label maps are unpacked
+# where COCO-Stuff's label maps are unpacked
+PUBLISHED = ("stuffthingmaps", "stuffthingmaps_trainval2017", "annotations")
 RAW_COCO_STUFF = 182  # ids of COCO-Stuff's PNGs are below this; 171 of them are classes of the benchmark
 NO_CLASS, UNKNOWN = -1, -2  # what a value in a label map may mean, besides a class
-LABEL_MODES = (
-    "1",
-    "L",
-    "P",
-    "I;16",
-    "I",
-)  # Pillow's names of pictures with one channel; "I" is its older one for 16 bits
+# Pillow's names of pictures with one channel; "I" is its older one for 16 bits
+LABEL_MODES = ("1", "L", "P", "I;16", "I")
 GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0–255
 
 

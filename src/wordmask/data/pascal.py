@@ -15,10 +15,8 @@ from wordmask.vocabulary import Vocabulary, WordClass
 CONTEXT_SHAPE = (
     "{'images': [{'image_id', 'file_name', 'phase', …}, …], 'annos_segmentation': [{'image_id', 'category_id', …}, …]}"
 )
-NAMES_OF_CLASSES = (
-    "SegmentationClassAug",
-    "SegmentationClass",
-)  # VOC's labels: the augmented ones, which most people have, and the original
+# VOC's labels: the augmented ones, which most people have, and the original
+NAMES_OF_CLASSES = ("SegmentationClassAug", "SegmentationClass")
 
 
 class PascalContext59(Published):

@@ -19,10 +19,8 @@ from wordmask.data.pascal import PascalContext59, PascalContext459, PascalVoc
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.writing import at_home
 
-ROOTS = (
-    "WORDMASK_DATA",
-    "DETECTRON2_DATASETS",
-)  # environment variables that name the folder of data sets; the first that is set
+# environment variables that name the folder of data sets; the first that is set
+ROOTS = ("WORDMASK_DATA", "DETECTRON2_DATASETS")
 USUAL = "datasets"  # where they are if nobody says, as in detectron2
 ALL_TASKS = ("panoptic", "instance", "semantic")
 

@@ -11,11 +11,8 @@ from jaxtyping import Bool, Float, Integer
 
 from wordmask.evaluation.metrics import mean_of
 
-THRESHOLDS, AREAS, MOST = (
-    10,
-    4,
-    100,
-)  # pycocotools' IoU 0.5 to 0.95; all, small, medium, large; instances per class and picture
+# pycocotools' IoU 0.5 to 0.95; all, small, medium, large; instances per class and picture
+THRESHOLDS, AREAS, MOST = (10, 4, 100)
 TARGETS = -1  # as the order of a detection: the row counts targets instead
 ROW = np.dtype(
     [
@@ -175,9 +172,8 @@ def _match(truth: list[dict], guesses: list[dict], size: tuple[int, int]) -> Ite
                 }
             sides.append(_dataset(entries, size))
         evaluation = COCOeval(*sides, "segm")
-        labels = evaluation.params.catIds = sorted(
-            {entry["category_id"] for entry in (*truth, *guesses)}
-        )  # left alone it sees the truth's
+        # left alone it sees the truth's
+        labels = evaluation.params.catIds = sorted({entry["category_id"] for entry in (*truth, *guesses)})
         evaluation.params.imgIds = [1]
         evaluation.evaluate()
     entries = evaluation.evalImgs

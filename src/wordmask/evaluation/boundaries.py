@@ -29,9 +29,8 @@ class BoundaryScore:
     """
 
     def __init__(self, classes: int):
-        self.plain: Int[np.ndarray, "3 T"] = np.zeros(
-            (3, classes), np.int64
-        )  # pixels in both boundaries, in the target's, in the other
+        # pixels in both boundaries, in the target's, in the other
+        self.plain: Int[np.ndarray, "3 T"] = np.zeros((3, classes), np.int64)
 
     def update(
         self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED

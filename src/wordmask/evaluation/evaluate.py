@@ -25,9 +25,8 @@ from wordmask.writing import at_home, cache_folder, undisturbed
 SAVED_EVERY = 20.0  # seconds
 AHEAD = 2  # pictures that are read while the model looks at one
 
-Watch = Callable[
-    [str, int, int], AbstractContextManager[Callable[[], None]]
-]  # title, pictures done, pictures in all → call for each
+# title, pictures done, pictures in all → call for each
+Watch = Callable[[str, int, int], AbstractContextManager[Callable[[], None]]]
 
 
 @dataclass(frozen=True)

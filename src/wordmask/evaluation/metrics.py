@@ -43,9 +43,8 @@ class SemanticScore:
     """
 
     def __init__(self, classes: int):
-        self.confusion: Int[np.ndarray, "T T+1"] = np.zeros(
-            (classes, classes + 1), np.int64
-        )  # target, prediction; last: no class
+        # target, prediction; last: no class
+        self.confusion: Int[np.ndarray, "T T+1"] = np.zeros((classes, classes + 1), np.int64)
 
     def update(
         self, predicted: Integer[np.ndarray, "H W"], target: Integer[np.ndarray, "H W"], *, ignore: int = UNLABELLED
@@ -146,9 +145,8 @@ class PanopticScore:
 
     def __init__(self, things: Bool[np.ndarray, " T"]):
         self.is_thing = np.array(things, dtype=bool)
-        self.plain: Int[np.ndarray, "5 T"] = np.zeros(
-            (5, len(things)), np.int64
-        )  # matched, missed, spurious; sum of IoU: high, low digits
+        # matched, missed, spurious; sum of IoU: high, low digits
+        self.plain: Int[np.ndarray, "5 T"] = np.zeros((5, len(things)), np.int64)
 
     @property
     def counts(self) -> Float[np.ndarray, "4 T"]:
@@ -193,15 +191,11 @@ class PanopticScore:
         crowd: Bool[np.ndarray, " N"],
         overlap: Int[np.ndarray, "M+1 N+1"],
     ) -> None:
-        area, excused, shared = (
-            overlap[1:].sum(axis=1),
-            overlap[1:, 0].copy(),
-            overlap[1:, 1:],
-        )  # in pixels; void excuses
+        # in pixels; void excuses
+        area, excused, shared = (overlap[1:].sum(axis=1), overlap[1:, 0].copy(), overlap[1:, 1:])
         union = (area - excused)[:, None] + overlap[:, 1:].sum(axis=0) - shared  # (M, N)
-        match = (
-            (guess[:, None] == true) & ~crowd & (2 * shared > union)
-        )  # IoU > 0.5, so at most one in a row and in a column
+        # IoU > 0.5, so at most one in a row and in a column
+        match = (guess[:, None] == true) & ~crowd & (2 * shared > union)
         last_crowd = {true[place]: place for place in np.flatnonzero(crowd)}
         for place, label in enumerate(guess):
             if label in last_crowd:

@@ -147,7 +147,6 @@ def shrink(labelled: LabelledPicture, side: int) -> LabelledPicture:
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    values = torch.from_numpy(labels.astype(np.float64))[
-        None, None
-    ]  # interpolation takes no whole numbers; these are exact
+    # interpolation takes no whole numbers; these are exact
+    values = torch.from_numpy(labels.astype(np.float64))[None, None]
     return F.interpolate(values, size=size, mode="nearest")[0, 0].numpy().astype(labels.dtype)

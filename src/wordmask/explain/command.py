@@ -18,10 +18,8 @@ from wordmask.sources import EXPLAINED, Source
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
-LISTED, NEAR = (
-    12,
-    3,
-)  # rows of a table: the first, and those on either side of the border between what is kept and what is not
+# rows of a table: the first, and those on either side of the border between what is kept and what is not
+LISTED, NEAR = (12, 3)
 
 
 def run(

@@ -22,12 +22,8 @@ FATES = {  # of a query in the panoptic reading
     "unsure": "its class probability is not above the threshold",
     "void": "its most probable class is none of the words",
 }
-GATED = (
-    "semantic_gate_norm",
-    "semantic_norm",
-    "spatial_gate_norm",
-    "spatial_norm",
-)  # parts of TDEE: a gate's logits, what it is for
+# parts of TDEE: a gate's logits, what it is for
+GATED = ("semantic_gate_norm", "semantic_norm", "spatial_gate_norm", "spatial_norm")
 NAMED = 3  # the best classes of a query, in the opinion of each: so many are told
 
 

@@ -59,10 +59,8 @@ TEMPLATES = (
     "There is a large {} in the scene.",
 )
 COCO_PANOPTIC = "eov-seg/coco-panoptic-133"  # what the released weights were trained on
-SEEN_WEIGHT, UNSEEN_WEIGHT = (
-    0.4,
-    0.8,
-)  # of CLIP's own opinion of a region, by whether training saw the class; reference config.py
+# of CLIP's own opinion of a region, by whether training saw the class; reference config.py
+SEEN_WEIGHT, UNSEEN_WEIGHT = (0.4, 0.8)
 SMALLEST = 1e-8  # added to probabilities before their logarithm; reference segmentator.py
 LARGEST_SCALE = 100.0  # limit of learned logit scales; reference head.py
 DEFORMED = 9  # taps of a 3×3 kernel
@@ -179,9 +177,8 @@ class DeformableUpsample(nn.Module):
         super().__init__()
         self.offsets = nn.Conv2d(width, 3 * DEFORMED, kernel_size=3, padding=1)
         nn.init.zeros_(self.offsets.bias)
-        self.deformable = nn.Conv2d(
-            width, out_width, kernel_size=3, bias=False
-        )  # holds the kernel; `deformable_conv2d` applies it
+        # holds the kernel; `deformable_conv2d` applies it
+        self.deformable = nn.Conv2d(width, out_width, kernel_size=3, bias=False)
         self.norm1 = nn.BatchNorm2d(out_width)
         self.up = nn.ConvTranspose2d(out_width, out_width, kernel_size=4, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_width)
@@ -282,9 +279,8 @@ class VocabularyAwareSelection(nn.Module):
                     1, seen.shape[-2:]
                 )[:, None]
 
-        rows = (
-            seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()
-        )  # in training the norms see all of them
+        # in training the norms see all of them
+        rows = seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()
         return in_parts(of_rows, seen, size=rows, dim=2)[:, 0]
 
 
@@ -321,9 +317,8 @@ class DynamicDepthwiseAttention(nn.Module):
 
     def forward(self, kernels: Float[Tensor, "B Q C"], values: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         windows = F.pad(values, (1, 1)).unfold(-1, TAPS, 1)  # (B, Q, C, 3)
-        return self.norm(
-            (windows * self.taps(kernels)[:, :, None]).sum(dim=-1)
-        )  # no matrix product: it would leave full precision
+        # no matrix product: it would leave full precision
+        return self.norm((windows * self.taps(kernels)[:, :, None]).sum(dim=-1))
 
 
 class DynamicInteraction(nn.Module):

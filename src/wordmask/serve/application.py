@@ -52,9 +52,8 @@ SAFE = {
 }
 ENCODED_SAFE = [(name.lower().encode(), value.encode()) for name, value in SAFE.items()]
 LEFT = 499  # counted for a client that did not wait for its answer; never sent
-DRAINED = (
-    64 * 10**6
-)  # bytes of a refused request that are still read, so that its client sees the answer and not a broken connection
+# bytes of a refused request that are still read, so that its client sees the answer and not a broken connection
+DRAINED = 64 * 10**6
 DRAIN_SECONDS = 10.0
 SAMPLES = 10_000
 
@@ -323,9 +322,8 @@ async def _drain(request: Request) -> None:
     """Read what is left of a refused request, unless it is too much, or its client waits for leave to send it."""
     if "expect" in request.headers:
         return
-    with suppress(
-        Refused, ClientDisconnect, RuntimeError, TimeoutError
-    ):  # the third says that it was read to its end before
+    # the third says that it was read to its end before
+    with suppress(Refused, ClientDisconnect, RuntimeError, TimeoutError):
         async with asyncio.timeout(DRAIN_SECONDS):
             async for _ in limited(request, DRAINED, Limits()):
                 pass

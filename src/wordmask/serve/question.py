@@ -20,18 +20,8 @@ from wordmask.vocabulary import Synonyms, Vocabulary, builtin_names
 FORM, JSON = "multipart/form-data", "application/json"
 TEXT_BYTES = 2**18  # of a request beside its picture
 LONGEST_NAME = 500  # characters; CLIP reads 77 tokens
-FORMATS = (
-    "JPEG",
-    "PNG",
-    "WEBP",
-    "GIF",
-    "BMP",
-    "TIFF",
-    "MPO",
-    "PPM",
-    "JPEG2000",
-    "AVIF",
-)  # none that runs another program or writes files
+# none that runs another program or writes files
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "MPO", "PPM", "JPEG2000", "AVIF")
 OTHER_FIELDS = 32  # of a form, beside words
 
 Text = Annotated[str, StringConstraints(max_length=TEXT_BYTES)]

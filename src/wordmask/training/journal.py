@@ -116,9 +116,8 @@ class Checkpoint:
 
     def keep_best(self, scores: dict[str, float]) -> None:
         """Note the scores of a validation; keep the weights if the first score is the highest so far."""
-        self.scores = scores = {
-            name: float(value) for name, value in scores.items()
-        }  # numpy's numbers could not be read again
+        # numpy's numbers could not be read again
+        self.scores = scores = {name: float(value) for name, value in scores.items()}
         score = next(iter(scores.values()), math.nan)
         if not math.isnan(score) and (self.best is None or score > self.best):
             self.best = score

@@ -59,9 +59,8 @@ class PartsAhead:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if hasattr(
-            self.parts, "_shutdown_workers"
-        ):  # they heed no signal: without this a failed training would wait for them for ever
+        # they heed no signal: without this a failed training would wait for them for ever
+        if hasattr(self.parts, "_shutdown_workers"):
             self.parts._shutdown_workers()
 
     def take(self, count: int, device: torch.device) -> list[Batch]:

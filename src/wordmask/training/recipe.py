@@ -10,12 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-UNDECAYED = (
-    nn.LayerNorm,
-    nn.GroupNorm,
-    nn.modules.batchnorm._BatchNorm,
-    nn.Embedding,
-)  # the third: synchronised ones too
+# the third: synchronised ones too
+UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
 
 
 class Example(NamedTuple):

@@ -62,9 +62,8 @@ def set_loss(
         points: At which masks are compared; fewer cost less, and say less.
     """
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
-    with torch.autocast(
-        raw.mask_logits.device.type, enabled=False
-    ):  # in half precision the costs of many points overflow
+    # in half precision the costs of many points overflow
+    with torch.autocast(raw.mask_logits.device.type, enabled=False):
         return torch.stack(
             [loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]
         ).sum()
@@ -128,9 +127,8 @@ def match(
     cost = (
         MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
     )
-    queries, chosen = linear_sum_assignment(
-        cost.nan_to_num().cpu().numpy()
-    )  # of what is not finite, any: the loss will tell
+    # of what is not finite, any: the loss will tell
+    queries, chosen = linear_sum_assignment(cost.nan_to_num().cpu().numpy())
     return torch.as_tensor(queries).to(target.labels.device), torch.as_tensor(chosen).to(target.labels.device)
 
 

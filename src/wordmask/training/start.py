@@ -18,17 +18,8 @@ from wordmask.writing import at_home
 
 INSTALLED = Path(__file__).parents[1] / "recipes"  # where a wheel has them; in a checkout they lie beside src
 CHECKOUT = Path(__file__).parents[3] / "recipes"
-POSITIVE = {
-    "steps",
-    "batch",
-    "validate_every",
-    "save_every",
-    "pictures",
-    "scenes",
-    "points",
-    "keep",
-    "most",
-}  # the other numbers may be 0
+# the other numbers may be 0
+POSITIVE = {"steps", "batch", "validate_every", "save_every", "pictures", "scenes", "points", "keep", "most"}
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

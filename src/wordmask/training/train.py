@@ -65,9 +65,8 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
             whole = ahead.take(parts, device)
             loss = torch.zeros((), device=device)
             for number, part in enumerate(whole):
-                seed = (
-                    (settings.seed * MIX + step) * MIX + number * count + rank
-                )  # of this part, in any division of the work
+                # of this part, in any division of the work
+                seed = (settings.seed * MIX + step) * MIX + number * count + rank
                 torch.manual_seed(seed % 2**63)
                 with objective.no_sync() if number < parts - 1 and count > 1 else nullcontext():
                     with torch.autocast(device.type, precision, enabled=precision is not None):
@@ -78,9 +77,8 @@ def train(recipe: Recipe, settings: Settings) -> Outcome:
                 loss += part_loss.detach()
             scaler.unscale_(optimiser)
             norm = nn.utils.clip_grad_norm_(trained, recipe.gradient_norm or float("inf"))
-            if (
-                not scaler.is_enabled() and not norm.isfinite()
-            ):  # in float16 the scaler leaves such a step out, and goes on
+            # in float16 the scaler leaves such a step out, and goes on
+            if not scaler.is_enabled() and not norm.isfinite():
                 raise ValueError(not_finite("gradient", step, whole, settings.rate * factor, checkpoint))
             scaler.step(optimiser)
             scaler.update()
