@@ -25,12 +25,12 @@ import torch
 from pages import arguments, write
 
 from wordmask import bench, load, weights
-from wordmask.bench import Asked, Machine, measure_machine, some_picture, summary, timed
+from wordmask.bench import BenchCase, Machine, measure_machine, some_picture, summary, timed
 from wordmask.clip import CONTEXT_LENGTH, encode_tokens, tokenize
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.models import kind_of
 from wordmask.segmenter import Segmenter
-from wordmask.settings import choose_device, choose_precision
 from wordmask.text import PROMPTS_AT_ONCE
 from wordmask.vocabulary import Vocabulary
 
@@ -76,7 +76,7 @@ def measure_rows(names: list[str], device: torch.device, runs: int) -> Iterator[
         print(f"{name}: {bench.machine_line(machine)}", flush=True)
         for precision in precisions:
             row = ROWS[name]
-            report = bench.bench(Asked(row.model, row.vocabulary, precision), machine, device, runs=runs)
+            report = bench.bench(BenchCase(row.model, row.vocabulary, precision), machine, device, runs=runs)
             yield machine, {"row": name, "yardstick": machine.yardstick.median} | report
 
 

@@ -19,10 +19,10 @@ from pages import arguments, write
 from PIL import Image
 
 from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, some_picture, timed
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.pipeline import ahead, thread_count, thread_pool
 from wordmask.segmenter import Segmenter
-from wordmask.settings import choose_device, choose_precision
 from wordmask.vocabulary import Vocabulary
 
 MODELS = ("err-seg-tiny", "err-seg-base", "eov-seg-small")

@@ -47,8 +47,8 @@ class OneCostEmbedding(CostEmbedding):
         cost = {"x16": cost_x16, "x32": cost_x32}[self.which]
         scale = {"x16": 1, "x32": 2}[self.which]
         with torch.autocast(cost.device.type, enabled=False):
-            fused, entries = self.fused(getattr(self, self.which)), scale**2 * cost[:, 0].numel()
-            return in_parts(lambda cost: self.embed_one(cost, fused, scale), cost, size=ENTRIES_AT_ONCE // entries)
+            fused = self.fused(getattr(self, self.which))
+            return in_parts(lambda cost: self.embed_one(cost, fused, scale), cost, entries=ENTRIES_AT_ONCE // scale**2)
 
     def embed_one(self, cost: Float[Tensor, "B K _ _"], fused: Fused, scale: int) -> Float[Tensor, "B K h w C"]:
         """Embed the cost map of some classes."""

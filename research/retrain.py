@@ -14,8 +14,8 @@ from starting_clip import starting_clip
 from variants import Variant
 from wordmask import clip, weights
 from wordmask.data.labelled import DataSet
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.models.eov_seg import EovSeg
-from wordmask.settings import choose_device, choose_precision
 from wordmask.training import contrastive
 from wordmask.training.journal import LAST
 from wordmask.training.start import load_recipe, read_settings, settings_class

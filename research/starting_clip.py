@@ -15,8 +15,8 @@ from torch.nn import functional as F
 from wordmask import bundled, weights
 from wordmask.clip import contrastive_loss, encode_by_vit, encode_tokens
 from wordmask.data.shapeland import World
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.models.eov_seg import EovSegConfig
-from wordmask.settings import choose_device, choose_precision
 from wordmask.training.contrastive import ClipPair, PairConfig
 from wordmask.training.journal import LAST
 from wordmask.training.recipe import Batch

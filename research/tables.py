@@ -28,7 +28,7 @@ from retrain import Budget
 from retrained_tables import blocks_table, fusion_table, interaction_table, reductions_table
 from wordmask.bench import conditions
 from wordmask.data.shapeland import Shapeland
-from wordmask.settings import choose_device
+from wordmask.hardware import choose_device
 from wordmask.writing import atomic
 
 ROOT = Path(__file__).parents[1]

@@ -4,6 +4,7 @@ trivial."""
 import os
 import sys
 import zlib
+from dataclasses import replace
 from pathlib import Path
 
 os.environ["HF_HUB_OFFLINE"] = "1"
@@ -20,6 +21,7 @@ if not COMPILED:
             "wordmask.clip",
             "wordmask.text",
             "wordmask.postprocess",
+            "wordmask.raw",
             "wordmask.data.augment",
             "wordmask.data.shapeland",
             "wordmask.evaluation",
@@ -33,8 +35,19 @@ import torch
 from PIL import Image
 
 from wordmask import cli
+from wordmask.segmentation import Origin
+from wordmask.settings import Task, of_known_labels
+from wordmask.vocabulary import Vocabulary
 
 SHARED = Path(__file__).parents[2] / "shared"
+
+
+def asked_for(
+    picture: np.ndarray, vocabulary: Vocabulary, task: Task = "semantic", *, threshold: float = 0.0, **about: str
+) -> Origin:
+    """The origin of a result that a test makes by hand; `about` may name its `model` and `source`."""
+    settings = replace(of_known_labels(task), threshold=threshold)
+    return Origin(picture, vocabulary, settings, **{"model": "test", **about})
 
 
 @pytest.fixture(autouse=True)

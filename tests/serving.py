@@ -55,14 +55,14 @@ class Held(Segmenter):
         super().__init__(*arguments, **details)
         self.go, self.began, self.calls, self.asked = threading.Event(), threading.Event(), [], []
 
-    def __call__(self, pictures, words, **settings):
+    def __call__(self, pictures, words, *settings):
         self.calls.append(len(pictures))
         self.asked.append(words.names)
         self.began.set()
         assert self.go.wait(30)
         if any(picture.shape[:2] == (1, 1) for picture in pictures):
             raise RuntimeError("one pixel")
-        return super().__call__(pictures, words, **settings)
+        return super().__call__(pictures, words, *settings)
 
 
 def png(height: int = 48, width: int = 64, seed: int = 0) -> bytes:

@@ -13,12 +13,12 @@ import numpy as np
 import pytest
 from pycocotools.coco import COCO
 
-from conftest import colourful
+from conftest import asked_for, colourful
 from wordmask import adapters
 from wordmask.postprocess import Instances
-from wordmask.regions import find_regions
+from wordmask.regions import find_regions, unlabelled_value
 from wordmask.results import instance_result
-from wordmask.segmentation import Segmentation, unlabelled_value
+from wordmask.segmentation import Segmentation
 from wordmask.vocabulary import Vocabulary
 
 WORDS = Vocabulary.of(['red "car"', "sky & sea", "tree"])
@@ -35,9 +35,7 @@ def semantic(seed: int = 0, words: Vocabulary = WORDS, size: tuple[int, int] = (
     labels[:3, :5] = unlabelled_value(len(words))
     confidence = (0.25 + labels % 3 / 4).astype(np.float32)
     regions = find_regions(labels, words, confidence=confidence, runner_up=np.roll(labels, 1, axis=1))
-    return Segmentation(
-        labels, words, regions, colourful(*size, seed), "test", {"threshold": 0.0}, f"photos/{seed}.jpg"
-    )
+    return Segmentation(labels, regions, asked_for(colourful(*size, seed), words, source=f"photos/{seed}.jpg"))
 
 
 def instances() -> Segmentation:
@@ -47,14 +45,7 @@ def instances() -> Segmentation:
     boxes = [(3, 2, 15, 12), (10, 8, 28, 18), (20, 0, 30, 4)]
     areas = masks.sum(axis=(1, 2)).tolist()
     found = Instances([0, 2, 0], [0.9, 0.5, 0.05], [2, 0, -1], areas, boxes, [0, 1, 2], np.packbits(masks, axis=2))
-    origin = {
-        "picture": colourful(20, 30),
-        "vocabulary": WORDS,
-        "model": "test",
-        "task": "instance",
-        "settings": {"threshold": 0.0},
-    }
-    return instance_result(found, origin)
+    return instance_result(found, asked_for(colourful(20, 30), WORDS, "instance"))
 
 
 BOTH = pytest.mark.parametrize("result", [semantic(), instances()], ids=["semantic", "instances"])
@@ -94,7 +85,7 @@ def test_supervision(result):
 def test_supervision_of_nothing():
     pytest.importorskip("supervision")
     result = semantic()
-    nothing = Segmentation(np.full_like(result.labels, 255), WORDS, [], result.picture, "test", {})
+    nothing = Segmentation(np.full_like(result.labels, 255), [], asked_for(result.picture, WORDS))
     assert len(nothing.to_supervision()) == 0
 
 

@@ -110,7 +110,7 @@ def test_a_job_goes_on_where_it_was_stopped(run, photos, tmp_path, monkeypatch):
     """Interrupted at the last picture, one line of the journal torn, one file gone: only what is missing is done
     again."""
     assert run("photos", "whole", *WORDS, *EOV, *ALL)[0] == 0
-    ordinary, seen = Segmenter._segment, []
+    ordinary, seen = Segmenter._run, []
 
     def watched(self, group, request):
         seen.extend(ready.source for ready in group)
@@ -118,7 +118,7 @@ def test_a_job_goes_on_where_it_was_stopped(run, photos, tmp_path, monkeypatch):
             raise KeyboardInterrupt
         return ordinary(self, group, request)
 
-    monkeypatch.setattr(Segmenter, "_segment", watched)
+    monkeypatch.setattr(Segmenter, "_run", watched)
     stop = True
     status, out, _ = run("photos", "out", *WORDS, *EOV, *ALL)
     assert status == 130

@@ -12,10 +12,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from wordmask import bench
 from wordmask.bench import (
-    PARTS,
     BytesRead,
     Machine,
-    Part,
+    ModelPart,
     Timing,
     build,
     counting,
@@ -55,7 +54,7 @@ class Product:
 
 
 def test_operations_and_bytes_by_hand():
-    owner, part = Product(), Part("product")
+    owner, part = Product(), ModelPart("product")
     with watched(owner, {"multiply": part}, counting):
         owner.multiply(torch.ones(7, 3))
     assert part.operations == {"float32": 2 * 5 * 7 * 3}
@@ -73,7 +72,7 @@ def test_what_is_made_on_the_way_is_not_read():
 
 
 def test_times_are_noted_and_summed_up():
-    owner, part = Product(), Part("product")
+    owner, part = Product(), ModelPart("product")
     with watched(owner, {"multiply": part}, timing(CPU)):
         for _ in range(3):
             owner.multiply(torch.ones(7, 3))
@@ -84,15 +83,17 @@ def test_times_are_noted_and_summed_up():
 
 def test_a_floor_is_the_longer_of_two():
     machine = Machine({"float32": 100.0, "bfloat16": 400.0}, 10.0, Timing(1, 1, 1, 1), {})
-    assert Part("much to compute", operations=Counter(float32=1000), bytes=10).floor(machine) == 10
-    assert Part("in two precisions", operations=Counter(float32=1000, bfloat16=1000), bytes=10).floor(machine) == 12.5
-    assert Part("much to read", operations=Counter(float32=10), bytes=1000).floor(machine) == 100
+    assert ModelPart("much to compute", operations=Counter(float32=1000), bytes=10).floor(machine) == 10
+    assert (
+        ModelPart("in two precisions", operations=Counter(float32=1000, bfloat16=1000), bytes=10).floor(machine) == 12.5
+    )
+    assert ModelPart("much to read", operations=Counter(float32=10), bytes=1000).floor(machine) == 100
 
 
 @pytest.mark.parametrize("preset", ["err-seg-tiny", "eov-seg-tiny"])
 def test_operations_are_those_of_torchs_counter(preset):
     model, words = build(preset)[0].for_inference().requires_grad_(False), vectors(3, preset)
-    part, pixels = Part("all"), torch.randn(1, 3, 64, 96)
+    part, pixels = ModelPart("all"), torch.randn(1, 3, 64, 96)
     with torch.no_grad(), watched(model, {"encode_image": part}, counting):
         model(pixels, words)
     with torch.inference_mode(), FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):
@@ -104,7 +105,7 @@ def test_operations_are_counted_in_their_own_precision():
     """Votes are float32, whatever the precision of the rest."""
     model, parts = (
         build("err-seg-tiny")[0].requires_grad_(False),
-        {"encode_image": Part("CLIP"), "choose": Part("choice")},
+        {"encode_image": ModelPart("CLIP"), "choose": ModelPart("choice")},
     )
     with torch.no_grad(), watched(model, parts, counting), torch.autocast("cpu", torch.bfloat16):
         model(torch.randn(1, 3, 64, 64), vectors(3, "err-seg-tiny"))
@@ -129,7 +130,7 @@ def test_words_from_the_disk_are_not_encoded_again(monkeypatch):
 @pytest.mark.parametrize("preset", ["err-seg-untrained", "eov-seg-untrained"])
 def test_every_part_is_a_method(preset):
     kind = kind_of(preset)
-    assert all(callable(getattr(kind.model, method)) for method in PARTS[kind.family])
+    assert all(callable(getattr(kind.model, method)) for method in kind.model.stages)
 
 
 def test_the_picture_is_always_the_same():
@@ -169,7 +170,7 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     content = json.loads((quick / "out" / "speed.json").read_text())
     (report,) = content["models"]
     labels = [part["part"] for part in report["parts"]]
-    assert labels[1:-2] == list(PARTS[kind_of(model).family].values())
+    assert labels[1:-2] == list(kind_of(model).model.stages.values())
     inside = {part["part"]: part for part in report["parts"]}
     assert all(inside[label]["floor"] > 0 and inside[label]["median"] > 0 for label in labels[1:-2])
     assert all(part["runs"] == 2 for part in report["parts"])
@@ -198,6 +199,6 @@ def test_nothing_is_measured_for_what_is_none(quick, monkeypatch, capsys, asked,
 
 def test_modules_keep_their_own_methods():
     layer = nn.Linear(2, 2)
-    with watched(layer, {"forward": Part("it")}, timing(CPU)):
+    with watched(layer, {"forward": ModelPart("it")}, timing(CPU)):
         assert "forward" in vars(layer)
     assert "forward" not in vars(layer)

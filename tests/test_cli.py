@@ -173,14 +173,14 @@ def test_running_out_of_memory_stops_one_picture(run, photos, tmp_path, monkeypa
 
     from wordmask.segmenter import Segmenter
 
-    ordinary = Segmenter._segment
+    ordinary = Segmenter._run
 
     def hungry(self, group, *arguments, **settings):
         if group[0].source.endswith("1.jpg"):
             raise torch.OutOfMemoryError("no memory for this")
         return ordinary(self, group, *arguments, **settings)
 
-    monkeypatch.setattr(Segmenter, "_segment", hungry)
+    monkeypatch.setattr(Segmenter, "_run", hungry)
     status, _, err = run("segment", photos, "sky", *SMALL)
     assert status == 1
     assert "1.jpg: OutOfMemoryError: no memory for this" in err
@@ -252,10 +252,10 @@ def test_a_bad_picture_alone(run, tmp_path, content):
 def test_convert(run, tmp_path, tiny):
     import torch
 
-    from wordmask.models.convert import reference_name
+    from wordmask.models import MODELS
 
     torch.save(
-        {"model": {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}},
+        {"model": {MODELS["err-seg"].reference.name(name): tensor for name, tensor in tiny.state_dict().items()}},
         tmp_path / "in.pth",
     )
     status, out, err = run("convert", "in.pth", "out.safetensors")

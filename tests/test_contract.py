@@ -8,8 +8,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import colourful, filled, relative_error
 from wordmask.image import prepare
-from wordmask.models.eov_seg import SIMILARITIES_AT_ONCE, MaskLogits
+from wordmask.models.eov_seg import SIMILARITIES_AT_ONCE
 from wordmask.models.err_seg import loss
+from wordmask.raw import QueryMasks
 from wordmask.segmenter import Segmenter
 from wordmask.text import Words
 from wordmask.training.set_loss import Target, set_loss
@@ -34,7 +35,7 @@ def random_words(count: int, model, seed: int = 0) -> Words:
 
 def class_maps(raw, count: int) -> torch.Tensor:
     """What a model says of every class at every pixel, (B, T, h, w): the reading of its raw output, the slow way."""
-    if isinstance(raw, MaskLogits):
+    if isinstance(raw, QueryMasks):
         return torch.einsum("bqt,bqhw->bthw", raw.class_logits.softmax(dim=-1)[..., :-1], raw.mask_logits.sigmoid())
     maps = raw.logits.new_zeros(len(raw.kept), count, *raw.logits.shape[2:])
     return maps.scatter(1, raw.kept[:, :, None, None].expand_as(raw.logits), raw.logits.sigmoid())
@@ -69,7 +70,7 @@ def test_a_batch_equals_its_parts(model, pixels):
 
 def test_word_order_does_not_matter(model, pixels):
     words = random_words(60, model)
-    choice = {"keep": 20} if model.default_keep else {}
+    choice = {"keep": 20} if model.keep_steps else {}
     order = torch.randperm(60, generator=torch.Generator().manual_seed(1))
     shuffled = Words(words.embeddings[order], words.owner, words.seen[order])
     plain, other = (class_maps(run(model, pixels[:1], given, **choice), 60) for given in (words, shuffled))

@@ -10,7 +10,7 @@ import pytest
 
 from wordmask import doctor, released
 from wordmask.doctor import examine, report_lines
-from wordmask.settings import choose_device, choose_precision
+from wordmask.hardware import choose_device, choose_precision
 
 
 @pytest.fixture

@@ -19,11 +19,12 @@ from wordmask.models.err_seg import (
     Features,
     GuidedConv2d,
     GuidedLinear,
-    SemanticLogits,
     choose_classes,
     count_votes,
     loss,
 )
+from wordmask.raw import ClassMaps
+from wordmask.settings import kept_of
 from wordmask.text import Words
 
 
@@ -135,7 +136,7 @@ def test_loss_equals_all_maps_at_full_resolution(classes):
     kept = torch.stack([torch.randperm(classes, generator=generator)[:3].sort().values for _ in range(2)])
     target = torch.randint(0, classes, (2, 20, 24), generator=generator)
     target[:, :4] = 255
-    ours = loss(SemanticLogits(logits, kept, torch.zeros(2, classes)), target)
+    ours = loss(ClassMaps(logits, kept, torch.zeros(2, classes)), target)
     torch.testing.assert_close(ours, loss_slowly(logits, kept, classes, target), rtol=1e-5, atol=1e-6)
 
 
@@ -201,7 +202,7 @@ def test_the_middle_downsampling_starts_as_clips_own():
     ("classes", "keep"), [(1, 1), (20, 20), (150, 32), (399, 32), (459, 48), (847, 48), (20_000, 48)]
 )
 def test_how_many_classes_are_kept(classes, keep):
-    assert ErrSeg.default_keep(classes) == keep
+    assert kept_of(ErrSeg.keep_steps, classes) == keep
 
 
 @pytest.mark.parametrize("projection", ["linear", "mlp"])

@@ -8,12 +8,14 @@ import shlex
 import subprocess
 import sys
 from contextlib import contextmanager
+from copy import copy
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from conftest import asked_for
 from test_splits import BUILDERS, a_150, pas_20
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland, unseen_classes
@@ -92,14 +94,19 @@ def test_larger_pictures_are_shrunk_to_their_shorter_side(size, expected):
     assert abs(float(small.rgb.mean()) - float(labelled.rgb.mean())) < 1
 
 
+def smaller(model, **sizes: int):
+    """The same model that sees less of a picture, for speed."""
+    other = copy(model)
+    other.config = replace(model.config, **sizes)
+    return other
+
+
 # Measuring ------------------------------------------------------------------------------------------------------------
 
 
 @pytest.fixture(scope="module")
 def segmenter(tiny):
-    small = Segmenter(tiny, name="small")
-    small.image_input = replace(tiny.image_input, shortest_edge=128, square=128)  # for speed
-    return small
+    return Segmenter(smaller(tiny, resolution=128, shortest_edge=128), name="small")
 
 
 @pytest.fixture(scope="module")
@@ -177,8 +184,7 @@ def test_ours_stands_beside_the_published(segmenter, tmp_path, monkeypatch):
 
 
 def test_eov_seg_is_looked_at_once_for_three_tasks(tiny_eov, tmp_path, monkeypatch):
-    segmenter, calls = Segmenter(tiny_eov), []
-    segmenter.image_input = replace(tiny_eov.image_input, shortest_edge=128)
+    segmenter, calls = Segmenter(smaller(tiny_eov, shortest_edge=128)), []
     forward = type(tiny_eov).forward
     monkeypatch.setattr(
         type(tiny_eov), "forward", lambda *arguments, **named: calls.append(1) or forward(*arguments, **named)
@@ -206,7 +212,7 @@ def test_a_background_of_many_names_is_one_class():
     segments = np.array([[1, 1, 2, 2]])
     labelled = LabelledPicture(np.zeros((1, 4, 3), np.uint8), segments, np.array([3, 20]), np.zeros(2, bool), "x")
     labels = np.array([[3, 58, 20, 41]], np.uint8)
-    found = Segmentation(labels=labels, vocabulary=words, regions=[], picture=labelled.rgb, model="", settings={})
+    found = Segmentation(labels, [], asked_for(labelled.rgb, words))
     scores.update(0, {"semantic": found}, labelled, seconds=0.1)
     result = scores.parts["semantic"].compute()
     assert (result.iou[3], result.iou[20]) == pytest.approx((50, 200 / 3))
@@ -225,7 +231,7 @@ def test_real_layouts_are_measured(segmenter, tmp_path, name):
     assert split["protocol"]["input"] == "square of 64"
     assert split["changed"] == {"keep": 5, "size": 64}
     assert len(split["classes"]) == {"pas-20b": 21, "a-150": 150}[name]
-    assert segmenter.image_input.square != 64, "what was handed in stays as it was"
+    assert segmenter.model.image_input.square != 64, "what was handed in stays as it was"
 
 
 def test_choices_that_make_no_sense_are_refused(segmenter, tiny_eov, tmp_path):

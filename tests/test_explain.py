@@ -20,12 +20,13 @@ from wordmask.demo import draw_sample
 from wordmask.drawing import choose_font, text_width
 from wordmask.explain.answer import explain
 from wordmask.explain.charts import Bar, Row, chart, colour_scale, heat, shortened, wrapped
-from wordmask.explain.eov_seg import EovSegExplanation, tell_fates
-from wordmask.explain.err_seg import ErrSegExplanation
+from wordmask.explain.class_maps import ClassMapExplanation
 from wordmask.explain.maps import on_picture
+from wordmask.explain.query_masks import QueryExplanation, tell_fates
 from wordmask.explain.sheets import draw
 from wordmask.image import Frame, prepare
 from wordmask.models.eov_seg import EovSeg, Parts
+from wordmask.preparing import stacked
 from wordmask.segmenter import Segmenter
 from wordmask.sources import find_pictures
 from wordmask.watching import recorded
@@ -48,13 +49,19 @@ def eov(tiny_eov):
 
 
 @pytest.fixture(scope="module")
-def voted(err) -> ErrSegExplanation:
+def voted(err) -> ClassMapExplanation:
     return explain(err, colourful(70, 50), WORDS, keep=4)
 
 
 @pytest.fixture(scope="module")
-def asked(eov) -> EovSegExplanation:
+def asked(eov) -> QueryExplanation:
     return explain(eov, colourful(*WIDE), WORDS)
+
+
+def seen(segmenter: Segmenter, height: int, width: int) -> torch.Tensor:
+    """A picture as the segmenter shows it to its model, (1, 3, H, W)."""
+    pixels, _ = prepare(colourful(height, width), segmenter.model.image_input)
+    return stacked([pixels], segmenter.device)
 
 
 # ERR-Seg --------------------------------------------------------------------------------------------------------------
@@ -62,7 +69,7 @@ def asked(eov) -> EovSegExplanation:
 
 def test_votes_are_the_models(err, voted):
     with torch.inference_mode():
-        pixels = prepare(colourful(70, 50), err.image_input)[0][None]
+        pixels = seen(err, 70, 50)
         words = err.encode_words(voted.result.vocabulary)
         raw = err.model(pixels, words, keep=4)
         cost = err.model.cost(err.model.encode_image(pixels).dense_x16, words.embeddings[None])[0]
@@ -108,7 +115,7 @@ def test_queries_are_the_models(eov, asked):
     plain = eov(colourful(*WIDE), WORDS)
     np.testing.assert_array_equal(asked.result.segments, plain.segments)
     with torch.inference_mode():
-        raw = eov.model(prepare(colourful(*WIDE), eov.image_input)[0][None], eov.encode_words(plain.vocabulary))
+        raw = eov.model(seen(eov, *WIDE), eov.encode_words(plain.vocabulary))
     np.testing.assert_array_equal(asked.mask_logits, raw.mask_logits[0])
     np.testing.assert_array_equal(asked.final, raw.class_logits[0].softmax(dim=-1))
     np.testing.assert_array_equal(asked.own, raw.layer_class_logits[-1, 0].softmax(dim=-1))
@@ -143,7 +150,7 @@ def test_weights_reproduce_the_selection(eov, asked):
     model = eov.model
     with torch.inference_mode():
         words = eov.encode_words(asked.result.vocabulary)
-        x = model.aggregate(model.encode_image(prepare(colourful(*WIDE), eov.image_input)[0][None]))
+        x = model.aggregate(model.encode_image(seen(eov, *WIDE)))
         selected = model.select(x, words)
     np.testing.assert_allclose(x * torch.from_numpy(asked.selection.weights), selected, rtol=1e-5, atol=1e-6)
     assert asked.selection.phrases == len(words.embeddings) == 10, "a class has two names"

@@ -221,7 +221,7 @@ def test_the_runtime_reads_as_the_segmenter(family, size, monkeypatch):
     pytest.importorskip("tokenizers")
     segmenter = Segmenter(filled(f"{family}-untrained"))
     model = segmenter.model
-    graph, text = export.GRAPHS[family](model), export.TextGraph(model)
+    graph, text = export.GRAPHS[model.emits](model), export.TextGraph(model)
 
     def run(module, names):
         def call(**inputs):

@@ -13,33 +13,43 @@ from torch.nn import functional as F
 from wordmask import memory
 from wordmask.in_parts import in_parts
 from wordmask.models import err_seg
+from wordmask.raw import ClassMaps
 from wordmask.text import Words
 
 
-@given(length=st.integers(1, 9), size=st.integers(0, 12), dim=st.sampled_from([1, 2]), again=st.booleans())
-def test_in_parts_equals_at_once(length, size, dim, again):
+@given(length=st.integers(1, 9), size=st.integers(0, 12), axis=st.sampled_from([1, 2]), again=st.booleans())
+def test_in_parts_equals_at_once(length, size, axis, again):
     shape = [2, 3, 4]
-    shape[dim] = length
+    shape[axis] = length
     x, y = torch.randn(shape), torch.randn(shape)
+    beside = x.numel() // length  # entries of one place
     seen = []
 
     def block(x, y):
-        seen.append(x.shape[dim])
+        seen.append(x.shape[axis])
         return torch.stack([x * y, x + y], dim=-1) if not again else x * y
 
     whole = block(x, y)
     seen.clear()
     with torch.no_grad():
-        parts = in_parts(block, x, y, size=size, dim=dim, into=x if again else None)
+        parts = in_parts(block, x, y, entries=size * beside, axis=axis, into=x if again else None)
     assert torch.equal(parts, whole)
     assert sum(seen) == length
     assert max(seen) <= max(1, size)
 
 
+def test_channels_do_not_count():
+    x, sizes = torch.randn(1, 6, 4, 5, 7), []
+    with torch.no_grad():
+        in_parts(lambda x: sizes.append(x.shape[1]) or 2 * x, x, entries=2 * 4 * 5, channel_axis=-1)
+        in_parts(lambda x: sizes.append(x.shape[2]) or 2 * x, x[..., 0], entries=2 * 5, axis=2, channel_axis=1)
+    assert sizes == [2, 2, 2, 2, 2]
+
+
 def test_nothing_is_cut_or_overwritten_where_gradients_are_recorded():
     x, sizes = torch.randn(1, 5, requires_grad=True), []
     before = x.detach().clone()
-    in_parts(lambda x: sizes.append(x.shape[1]) or 2 * x, x, size=2, into=x).sum().backward()
+    in_parts(lambda x: sizes.append(x.shape[1]) or 2 * x, x, entries=2, into=x).sum().backward()
     assert sizes == [5]
     assert torch.equal(x.detach(), before)
     assert torch.equal(x.grad, torch.full_like(x, 2))
@@ -53,7 +63,7 @@ def test_classes_in_parts_are_classes_at_once(tiny, monkeypatch, precision, tole
     vectors = F.normalize(torch.randn(7, tiny.config.clip.width, generator=torch.Generator().manual_seed(1)), dim=-1)
     words = Words(vectors, torch.arange(7), torch.zeros(7, dtype=torch.bool))
 
-    def logits(entries: int) -> err_seg.SemanticLogits:
+    def logits(entries: int) -> ClassMaps:
         monkeypatch.setattr(err_seg, "ENTRIES_AT_ONCE", entries)
         with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
             return tiny(pixels, words, keep=5)

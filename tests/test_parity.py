@@ -10,9 +10,10 @@ from safetensors.torch import load_file
 from conftest import COMPILED, relative_error
 from wordmask.image import prepare
 from wordmask.models import MODELS
-from wordmask.models.convert import dropped_names, from_reference, reference_name
-from wordmask.models.err_seg import SemanticLogits, loss
+from wordmask.models.convert import from_reference
+from wordmask.models.err_seg import loss
 from wordmask.postprocess import read_semantic
+from wordmask.raw import ClassMaps
 from wordmask.segmenter import Segmenter
 from wordmask.text import Words
 from wordmask.training.recipe import parameter_groups
@@ -106,15 +107,15 @@ def test_every_reference_key_is_used(parity, preset, keys):
     theirs = {name: tuple(shape) for name, shape in json.loads((parity.folder / keys).read_text()).items()}
     kind = MODELS["err-seg"]
     weights = kind.skeleton(kind.presets[preset]).state_dict()
-    ours = {reference_name("err-seg", name): tuple(tensor.shape) for name, tensor in weights.items()}
+    ours = {MODELS["err-seg"].reference.name(name): tuple(tensor.shape) for name, tensor in weights.items()}
     assert ours == theirs
-    assert not dropped_names("err-seg", theirs)
+    assert not MODELS["err-seg"].reference.dropped_names(theirs)
 
 
 def test_loss_equals_the_reference(parity):
     case = load_file(parity.folder / "err_seg.loss.safetensors")
     classes = torch.arange(case["logits"].shape[1]).expand(len(case["logits"]), -1)
-    raw = SemanticLogits(case["logits"], classes, torch.zeros(case["logits"].shape[:2]))
+    raw = ClassMaps(case["logits"], classes, torch.zeros(case["logits"].shape[:2]))
     assert loss(raw, case["target"].long()).item() == pytest.approx(case["loss"].item(), rel=1e-6)
 
 
@@ -126,7 +127,7 @@ def test_trained_parameters_equal_the_reference(parity, preset, file):
     kind = MODELS["err-seg"]
     groups = parameter_groups(kind.skeleton(kind.presets[preset]), rate=2e-4, clip_factor=0.01, weight_decay=1e-4)
     ours = {
-        reference_name("err-seg", name): [group["lr"], group["weight_decay"]]
+        MODELS["err-seg"].reference.name(name): [group["lr"], group["weight_decay"]]
         for group in groups
         for name in group["names"]
     }

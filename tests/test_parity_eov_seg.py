@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from conftest import COMPILED, relative_error
 from wordmask.image import Frame, prepare
 from wordmask.models import MODELS
-from wordmask.models.convert import dropped_names, from_reference, reference_name
+from wordmask.models.convert import from_reference
 from wordmask.postprocess import read_instances, read_panoptic, read_query_semantic
 from wordmask.segmenter import Segmenter
 from wordmask.training.set_loss import Target, layer_loss, match
@@ -33,7 +33,7 @@ def read_case(path) -> dict:
 @pytest.fixture(scope="module")
 def model(parity):
     keys = json.loads((parity.folder / "eov_seg_s.keys.json").read_text())
-    unused = set(dropped_names("eov-seg", keys))
+    unused = set(MODELS["eov-seg"].reference.dropped_names(keys))
     state = {name: torch.tensor(parity.fill(name, tuple(shape))) for name, shape in keys.items() if name not in unused}
     return from_reference("eov-seg-small", state)
 
@@ -142,8 +142,8 @@ def test_every_reference_key_is_used_or_listed(parity, size):
     }
     kind = MODELS["eov-seg"]
     weights = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()
-    ours = {reference_name("eov-seg", name): tuple(tensor.shape) for name, tensor in weights.items()}
-    dropped = dropped_names("eov-seg", theirs)
+    ours = {MODELS["eov-seg"].reference.name(name): tuple(tensor.shape) for name, tensor in weights.items()}
+    dropped = MODELS["eov-seg"].reference.dropped_names(theirs)
     assert ours == {name: shape for name, shape in theirs.items() if name not in set(dropped)}
     assert not any(
         name.startswith(("lite_aggr.", "void_embedding.", "light_weight_decoder.mask_heads")) for name in dropped

@@ -11,7 +11,6 @@ import torch
 
 from wordmask import cli, weights
 from wordmask.models import MODELS, kind_of, preset_names
-from wordmask.models.convert import reference_name
 from wordmask.models.load import convert
 
 ROOT = Path(__file__).parents[1]
@@ -31,7 +30,7 @@ def stand_ins(tmp_path_factory, tiny, tiny_eov):
     folder = tmp_path_factory.mktemp("stand-ins")
     for family, model in (("err-seg", tiny), ("eov-seg", tiny_eov)):
         torch.save(
-            {reference_name(family, name): tensor for name, tensor in model.state_dict().items()},
+            {MODELS[family].reference.name(name): tensor for name, tensor in model.state_dict().items()},
             folder / f"{family}.pth",
         )
         convert(weights.read(folder / f"{family}.pth"), folder / f"{family}.safetensors")

@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from torch.nn import functional as F
 
+from conftest import asked_for
 from wordmask.image import prepare, read_picture
 from wordmask.models.eov_seg import PRESETS, EovSeg
 from wordmask.postprocess import read_panoptic
@@ -77,14 +78,7 @@ def test_true_segments_survive_the_reading(shared, tmp_path, number):
     class_logits = torch.zeros(len(segments), len(vocabulary) + 1)
     class_logits[range(len(segments)), [label_of[segment["category_id"]] for segment in segments]] = 8
     things = torch.tensor([entry.thing for entry in vocabulary])
-    origin = {
-        "picture": picture,
-        "vocabulary": vocabulary,
-        "model": "truth",
-        "settings": {},
-        "task": "panoptic",
-        "source": name,
-    }
+    origin = asked_for(picture, vocabulary, "panoptic", source=name)
     result = panoptic_result(read_panoptic(class_logits, mask_logits, things=things, frame=frame), origin)
     assert sorted(region.label for region in result.regions) == sorted(
         label_of[segment["category_id"]] for segment in segments

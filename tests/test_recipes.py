@@ -15,8 +15,7 @@ from PIL import Image
 
 from wordmask import clip
 from wordmask.data.datasets import CocoPanoptic, CocoStuff, LabelledFolder
-from wordmask.models import kind_of
-from wordmask.models.convert import reference_name
+from wordmask.models import MODELS, kind_of
 from wordmask.models.load import load_model
 from wordmask.training import contrastive
 from wordmask.training.beginning import from_clip
@@ -166,7 +165,9 @@ def test_the_optimiser_of_the_recipe_is_the_references(parity, coco, model, file
         settings_of("err_seg_coco_stuff", f"data={coco}", f"model={model}", "clip=random")
     )
     optimiser = build_optimiser(recipe, recipe.model)
-    names = {id(parameter): reference_name("err-seg", name) for name, parameter in recipe.model.named_parameters()}
+    names = {
+        id(parameter): MODELS["err-seg"].reference.name(name) for name, parameter in recipe.model.named_parameters()
+    }
     ours = {
         names[id(p)]: [group["lr"], group["weight_decay"]] for group in optimiser.param_groups for p in group["params"]
     }

@@ -1,5 +1,6 @@
 import json
 import signal
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,12 @@ from PIL import Image, ImageFont
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
-from conftest import colourful
+from conftest import asked_for, colourful
 from wordmask.drawing import choose_colours, deepest_point, lacks, legible, number_names, outline, palette, tint
 from wordmask.postprocess import Instances, Segments
-from wordmask.regions import find_regions
+from wordmask.regions import find_regions, label_type, unlabelled_value
 from wordmask.results import instance_result, panoptic_result
-from wordmask.segmentation import Segmentation, label_type, unlabelled_value
+from wordmask.segmentation import Segmentation
 from wordmask.vocabulary import Vocabulary, WordClass
 from wordmask.writing import undisturbed
 
@@ -29,7 +30,7 @@ def labelled(labels: np.ndarray, vocabulary: Vocabulary) -> Segmentation:
     labels = labels.astype(label_type(len(vocabulary)))
     confidence = np.where(labels == unlabelled_value(len(vocabulary)), 0, 0.25 + labels % 3 / 4).astype(np.float32)
     regions = find_regions(labels, vocabulary, confidence=confidence, runner_up=np.roll(labels, 1, axis=1))
-    return Segmentation(labels, vocabulary, regions, colourful(*labels.shape), "test", {"threshold": 0.0}, "a.jpg")
+    return Segmentation(labels, regions, asked_for(colourful(*labels.shape), vocabulary, source="a.jpg"))
 
 
 @given(height=st.integers(1, 20), width=st.integers(1, 20), classes=st.integers(1, 300), seed=st.integers(0, 99))
@@ -88,7 +89,13 @@ def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
     content = json.loads(description.read_text())
     assert content["size"] == {"height": 48, "width": 64}
     assert content["unlabelled"] == unlabelled
-    assert (content["picture"], content["model"], content["settings"]) == ("a.jpg", "test", {"threshold": 0.0})
+    assert (content["picture"], content["model"]) == ("a.jpg", "test")
+    assert content["settings"] == {
+        "threshold": 0.0,
+        "background": None,
+        "synonyms": "first",
+        "precision": "float32",
+    }
     assert len(content["classes"]) == classes
     assert content["regions"][0].keys() == {
         "id",
@@ -243,15 +250,7 @@ def segmented() -> Segmentation:
         rival_shares=[0.5, 0.25, 0.0, 0.5],
         queries=[[0], [1], [2], [3]],
     )
-    origin = {
-        "picture": colourful(40, 60),
-        "vocabulary": vocabulary,
-        "model": "test",
-        "settings": {},
-        "task": "panoptic",
-        "source": "a.jpg",
-    }
-    return panoptic_result(reading, origin)
+    return panoptic_result(reading, asked_for(colourful(40, 60), vocabulary, "panoptic", source="a.jpg"))
 
 
 def test_segments_become_regions():
@@ -310,13 +309,7 @@ def test_ids_beyond_a_byte_are_coded_in_three_colours():
         [0.0] * 300,
         [[0]] * 300,
     )
-    origin = {
-        "picture": colourful(300, 4),
-        "vocabulary": Vocabulary.of("person"),
-        "model": "",
-        "settings": {},
-        "task": "panoptic",
-    }
+    origin = asked_for(colourful(300, 4), Vocabulary.of("person"), "panoptic")
     colours = np.array(panoptic_result(reading, origin).panoptic_image(), dtype=int)
     assert sorted(set((colours @ [1, 256, 65536]).ravel().tolist())) == list(range(1, 301))
 
@@ -330,13 +323,8 @@ def instances(scores=(0.9, 0.6, 0.05)) -> Segmentation:
     found = Instances(
         [0, 0, 1], list(scores), [1, -1, 0], areas, boxes, [2, 0, 1], np.packbits(masks[[1, 2, 0]], axis=2)
     )
-    origin = {
-        "picture": colourful(40, 61),
-        "vocabulary": Vocabulary.of("person; dog"),
-        "model": "test",
-        "source": "a.jpg",
-    }
-    return instance_result(found, origin | {"settings": {"threshold": 0.02}, "task": "instance"})
+    words = Vocabulary.of("person; dog")
+    return instance_result(found, asked_for(colourful(40, 61), words, "instance", threshold=0.02, source="a.jpg"))
 
 
 def test_instances_overlap_and_the_best_is_on_top():
@@ -380,9 +368,7 @@ def test_the_overlay_tells_instances_apart():
     left, right = drawn[12, 15], drawn[12, 45]
     assert np.abs(left - right).sum() > 60
     assert (drawn[5, 10:20] == colours[2]).all(), "outlined in its own colour"
-    touching = Segmentation(
-        **{**vars(result), "segments": np.where(result.segments > 0, result.segments, 3).astype(np.uint16)}
-    )
+    touching = replace(result, segments=np.where(result.segments > 0, result.segments, 3).astype(np.uint16))
     assert touching.draw().height > 40
     many = instances(scores=(0.9, 0.6, 0.05)).draw()
     assert many.height > 40
@@ -394,13 +380,8 @@ def test_names_stand_on_what_can_be_seen():
     box = (0, 0, 120, 80)
     both = Instances([0, 1], [0.9, 0.8], [-1, -1], [9600, 9600], [box, box], [0, 1], bits)
     alone = Instances([0], [0.9], [-1], [9600], [box], [0], bits)
-    origin = {
-        "picture": colourful(80, 120),
-        "vocabulary": Vocabulary.of("a; b"),
-        "model": "",
-        "settings": {"threshold": 0.0},
-    }
-    both, alone = (instance_result(found, origin | {"task": "instance"}) for found in (both, alone))
+    origin = asked_for(colourful(80, 120), Vocabulary.of("a; b"), "instance")
+    both, alone = (instance_result(found, origin) for found in (both, alone))
     assert [int(both.visible(region).sum()) for region in both.regions] == [9600, 0]
     assert (np.array(both.draw(legend=False)) == np.array(alone.draw(legend=False))).all()
 

@@ -1,7 +1,7 @@
 import itertools
 import json
 import sys
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -9,11 +9,13 @@ import torch
 
 import wordmask
 from conftest import colourful
-from wordmask import segmenter
+from wordmask import background
+from wordmask.background import DISTRACTORS, distractors
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.pipeline import thread_count
+from wordmask.preparing import stacked
 from wordmask.results import as_labels
-from wordmask.segmenter import DISTRACTORS, Segmenter, distractors, stacked
-from wordmask.settings import choose_device, choose_precision
+from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
 
 
@@ -39,12 +41,12 @@ def test_three_lines_of_python(picture, tmp_path):
     assert {region.name for region in result.regions} <= {"road", "car", "sky"}
     assert all(0 < region.score <= 1 for region in result.regions)
     assert result.task == "semantic"
-    assert result.settings == {
+    assert result.settings.to_dict() == {
         "keep": 3,
         "threshold": 0.0,
         "background": None,
         "synonyms": "first",
-        "precision": result.settings["precision"],
+        "precision": result.settings.precision,
     }
 
 
@@ -119,8 +121,8 @@ def test_keep_limits_the_classes(segment):
     words = [f"word {number}" for number in range(30)]
     result = segment(colourful(40, 50), words, keep=3)
     assert len(result.regions) <= 3
-    assert result.settings["keep"] == 3
-    assert segment(colourful(40, 50), words[:2], keep=30).settings["keep"] == 2
+    assert result.settings.keep == 3
+    assert segment(colourful(40, 50), words[:2], keep=30).settings.keep == 2
 
 
 def test_synonyms_may_be_averaged(segment):
@@ -133,7 +135,7 @@ def test_synonyms_may_be_averaged(segment):
 def test_half_precision_runs(tiny, precision):
     full = Segmenter(tiny)(colourful(40, 50), "sky; car", per_pixel=True)
     half = Segmenter(tiny, precision=precision)(colourful(40, 50), "sky; car", per_pixel=True)
-    assert half.settings["precision"] == precision
+    assert half.settings.precision == precision
     np.testing.assert_allclose(half.confidence, full.confidence, atol=0.05)
 
 
@@ -226,16 +228,15 @@ def test_words_are_encoded_once(tiny, own_cache, monkeypatch):
 
 
 def test_the_background_is_gathered_once_for_many_pictures(tiny, monkeypatch):
-    segment = Segmenter(tiny)
-    calls = []
-    monkeypatch.setattr(
-        segmenter, "distractors", lambda vocabulary: calls.append(vocabulary) or distractors(vocabulary)
-    )
-    for _ in range(3):
-        segment(colourful(10, 10), "sky; car", background="other")
-    assert len(calls) == 1
-    segment(colourful(10, 10), "sky; car")
-    assert len(calls) == 1
+    segment, calls, ordinary = Segmenter(tiny), [], background._stems
+    background.distractors.cache_clear()
+    monkeypatch.setattr(background, "_stems", lambda phrase: calls.append(phrase) or ordinary(phrase))
+    segment(colourful(10, 10), "sky; car", background="other")
+    once = len(calls)
+    assert once > 2
+    for settings in ({"background": "other"}, {"background": "other"}, {}):
+        segment(colourful(10, 10), "sky; car", **settings)
+    assert len(calls) == once
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 500), (700, 2), (3, 5)])
@@ -261,10 +262,10 @@ def test_three_tasks_of_one_model(segment_eov):
         segment_eov(picture, words, task=task) for task in ("panoptic", "instance", "semantic")
     )
     assert segment_eov(picture, words).task == panoptic.task == "panoptic", "its own task"
-    assert panoptic.settings.keys() == {"threshold", "overlap", "background", "synonyms", "precision"}
-    assert instance.settings.keys() == {"threshold", "most", "background", "synonyms", "precision"}
-    assert semantic.settings.keys() == {"threshold", "background", "synonyms", "precision"}
-    assert panoptic.settings["synonyms"] == "each"
+    assert panoptic.settings.to_dict().keys() == {"threshold", "overlap", "background", "synonyms", "precision"}
+    assert instance.settings.to_dict().keys() == {"threshold", "most", "background", "synonyms", "precision"}
+    assert semantic.settings.to_dict().keys() == {"threshold", "background", "synonyms", "precision"}
+    assert panoptic.settings.synonyms == "each"
     assert semantic.unlabelled_area == 0
     assert panoptic.regions
     assert sum(region.area for region in panoptic.regions) + panoptic.unlabelled_area == 60 * 90
@@ -387,7 +388,7 @@ def test_a_bad_picture_in_a_stream_disturbs_no_other(segment, tmp_path):
 
 
 def test_a_picture_that_the_model_fails_at_disturbs_none_in_its_batch(tiny, monkeypatch):
-    segment, ordinary = Segmenter(tiny, batch=3), Segmenter._segment
+    segment, ordinary = Segmenter(tiny, batch=3), Segmenter._run
     bad = colourful(20, 30, 1)
 
     def hungry(self, group, request):
@@ -395,7 +396,7 @@ def test_a_picture_that_the_model_fails_at_disturbs_none_in_its_batch(tiny, monk
             raise torch.OutOfMemoryError("no memory for this")
         return ordinary(self, group, request)
 
-    monkeypatch.setattr(Segmenter, "_segment", hungry)
+    monkeypatch.setattr(Segmenter, "_run", hungry)
     results = list(segment.stream([colourful(20, 30, seed) for seed in range(4)], "sky; car"))
     assert [isinstance(result, torch.OutOfMemoryError) for result in results] == [False, True, False, False]
 
@@ -410,20 +411,15 @@ def test_words_of_a_stream_are_checked_at_once(segment):
 def test_threads_get_their_own_words(tiny):
     """Two threads that ask one segmenter for different words, switched as often as can be."""
     segment, switch = Segmenter(tiny), sys.getswitchinterval()
-    wrong = []
 
-    def ask(names):
-        for _ in range(300):
-            if segment._ask(Vocabulary.of(names), "first", None).vocabulary.names != names:
-                wrong.append(names)
+    def right(names):
+        vocabulary = Vocabulary.of(names)
+        found = [segment._encode(vocabulary, "first", "none").vocabulary.names for _ in range(300)]
+        return found.count(names)
 
-    threads = [threading.Thread(target=ask, args=(names,)) for names in (["cup"], ["a", "b", "c"])]
     sys.setswitchinterval(1e-6)
     try:
-        for thread in threads:
-            thread.start()
-        for thread in threads:
-            thread.join()
+        with ThreadPoolExecutor(2) as pool:
+            assert list(pool.map(right, [["cup"], ["a", "b", "c"]])) == [300, 300]
     finally:
         sys.setswitchinterval(switch)
-    assert wrong == []

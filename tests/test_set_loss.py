@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from torch.nn import functional as F
 
 from wordmask.models import kind_of
-from wordmask.models.eov_seg import MaskLogits
+from wordmask.raw import QueryMasks
 from wordmask.text import Words
 from wordmask.training import set_loss as module
 from wordmask.training.segmentation import MaskLoss
@@ -160,7 +160,7 @@ def test_the_loss_does_not_follow_autocast(precision):
     """Sums over 12 544 points overflow in half precision: a mask that is surely empty costs 12 at each of them."""
     class_logits, _, target = case(4, 2)
     mask_logits = torch.full((1, 1, 4, 8, 9), -12.0)
-    raw = MaskLogits(class_logits[None], mask_logits[0], class_logits[None, None], mask_logits)
+    raw = QueryMasks(class_logits[None], mask_logits[0], class_logits[None, None], mask_logits)
     torch.manual_seed(0)
     expected = set_loss(raw, [target])
     torch.manual_seed(0)

@@ -14,9 +14,9 @@ from torch.nn import functional as F
 
 from conftest import colourful
 from wordmask.image import Frame, ImageInput
-from wordmask.models.err_seg import SemanticLogits
+from wordmask.raw import ClassMaps
 from wordmask.segmenter import Segmenter
-from wordmask.tiles import Grid, TileMaps, read_tiles
+from wordmask.tiles import ClassTile, Grid, QueryTile, read_tiles
 
 
 @pytest.mark.parametrize(
@@ -35,16 +35,14 @@ def test_tiles_cover_the_picture_and_weigh_one_in_sum(picture, side):
         assert all(overlap >= length // 4 - 1 for overlap in overlaps)
 
 
-def constant(probability: float, classes: list[int], frame: Frame) -> TileMaps:
-    return TileMaps(torch.full((len(classes), 16, 16), probability), torch.tensor(classes), frame)
+def constant(probability: float, classes: list[int], frame: Frame) -> ClassTile:
+    return ClassTile(torch.full((len(classes), 16, 16), probability), torch.tensor(classes), frame)
 
 
 def test_a_class_that_a_tile_does_not_keep_has_no_probability_there():
     grid, frame = Grid.over((64, 112), 64), Frame((64, 64))
     assert grid.starts == ([0], [0, 48])
-    reading = read_tiles(
-        grid, lambda row: [constant(0.8, [5], frame), constant(0.6, [2, 7], frame)], classes=9, of_queries=False
-    )
+    reading = read_tiles(grid, lambda row: [constant(0.8, [5], frame), constant(0.6, [2, 7], frame)], classes=9)
     assert (reading.best[:, :48] == 5).all()
     assert (reading.best[:, 64:] == 2).all(), "the first of equals"
     assert (reading.runner_up[:, 64:] == 7).all()
@@ -57,8 +55,8 @@ def test_a_class_that_a_tile_does_not_keep_has_no_probability_there():
 def test_queries_of_all_tiles_are_summed():
     """Every tile's sum over its queries, averaged: here 0.9 · 0.5 on the left, 0.7 · 0.5 on the right."""
     grid, frame = Grid.over((64, 112), 64), Frame((64, 64))
-    tiles = [TileMaps(torch.zeros(1, 16, 16), torch.tensor([[0.1, share]]), frame) for share in (0.9, 0.7)]
-    reading = read_tiles(grid, lambda row: tiles, classes=2, of_queries=True)
+    tiles = [QueryTile(torch.zeros(1, 16, 16), torch.tensor([[0.1, share]]), frame) for share in (0.9, 0.7)]
+    reading = read_tiles(grid, lambda row: tiles, classes=2)
     assert (reading.best == 1).all()
     weights = grid.weights[1][0, 48:]
     torch.testing.assert_close(reading.confidence[3, 48:64], 0.45 * weights + 0.35 * (1 - weights))
@@ -69,21 +67,21 @@ class Local(nn.Module):
     """Says of every pixel what its neighbourhood looks like, at 1/4 of the input: what an ideal model would make of
     tiles."""
 
-    family, tasks, templates, synonyms, training_vocabulary = "err-seg", ("semantic",), ("{}",), "first", None
+    family, vocabularies, training_vocabulary = "local", "err-seg", ""
+    tasks, templates, synonyms, keep_steps = ("semantic",), ("{}",), "first", ()
     image_input = ImageInput(128, 10_000, None, mean=(128, 128, 128), std=(50, 50, 50))
 
     def __init__(self):
         super().__init__()
         self.colours = nn.Parameter(torch.randn(6, 3, 9, 9, generator=torch.Generator().manual_seed(0)) / 9)
-        self.default_keep = lambda classes: classes
 
     def encode_text(self, phrases):
         return F.normalize(torch.ones(len(phrases), 4), dim=1)
 
-    def forward(self, pixels, words, keep):
+    def forward(self, pixels, words):
         logits = F.avg_pool2d(F.conv2d(pixels, self.colours, padding=4), 4)
         kept = torch.arange(6).expand(len(pixels), 6)
-        return SemanticLogits(logits, kept, logits.mean(dim=(2, 3)))
+        return ClassMaps(logits, kept, logits.mean(dim=(2, 3)))
 
 
 def test_tiled_equals_untiled():
@@ -94,7 +92,7 @@ def test_tiled_equals_untiled():
     assert len(np.unique(whole.labels[inner])) > 3
     assert (whole.labels == tiled.labels)[inner].mean() >= 0.99
     np.testing.assert_allclose(whole.confidence[inner], tiled.confidence[inner], atol=0.05)
-    assert tiled.settings["tile"] == "auto"
+    assert tiled.settings.to_dict()["tile"] == "auto"
 
 
 def test_a_tile_as_large_as_the_picture_changes_nothing(tiny, tiny_eov):

@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.data import Dataset
 
 from wordmask.models import err_seg
+from wordmask.raw import ClassMaps
 from wordmask.training.journal import BEST, LAST, RESUME
 from wordmask.training.parts import Share, parts_per_step
 from wordmask.training.recipe import Example, Recipe, Settings, drops, stack, warmup_cosine
@@ -481,9 +482,7 @@ def test_every_recipe_says_how_to_run_it():
 
 def test_the_loss_of_err_seg_is_the_mean_of_its_parts():
     torch.manual_seed(0)
-    raw = err_seg.SemanticLogits(torch.randn(4, 3, 8, 8), torch.tensor([[0, 2, 4]] * 4), torch.rand(4, 5))
+    raw = ClassMaps(torch.randn(4, 3, 8, 8), torch.tensor([[0, 2, 4]] * 4), torch.rand(4, 5))
     target = torch.randint(-1, 5, (4, 32, 32))
-    parts = [
-        err_seg.loss(err_seg.SemanticLogits(*(t[i : i + 2] for t in raw)), target[i : i + 2], ignore=-1) for i in (0, 2)
-    ]
+    parts = [err_seg.loss(ClassMaps(*(t[i : i + 2] for t in raw)), target[i : i + 2], ignore=-1) for i in (0, 2)]
     assert torch.stack(parts).mean() == pytest.approx(err_seg.loss(raw, target, ignore=-1).item(), rel=1e-6)

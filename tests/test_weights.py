@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from wordmask import weights
 from wordmask.models import MODELS, kind_of
-from wordmask.models.convert import drop_reasons, dropped_names, from_reference, guess_preset, reference_name
+from wordmask.models.convert import from_reference, guess_preset
 from wordmask.models.load import convert, load_model
 from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
@@ -26,7 +26,7 @@ PRESET = "err-seg-untrained"
 @pytest.fixture(scope="module")
 def reference(tiny):
     """The small model's weights under the reference's names."""
-    return {reference_name("err-seg", name): tensor for name, tensor in tiny.state_dict().items()}
+    return {MODELS["err-seg"].reference.name(name): tensor for name, tensor in tiny.state_dict().items()}
 
 
 def same_weights(model, other) -> bool:
@@ -136,8 +136,8 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, reference):
 @pytest.mark.parametrize("preset", ["err-seg-base", "err-seg-large"])
 def test_presets_are_told_apart_by_shapes(preset):
     state = MODELS["err-seg"].skeleton(kind_of(preset).presets[preset]).state_dict()
-    assert guess_preset({reference_name("err-seg", name): tensor for name, tensor in state.items()}) == preset
-    assert dropped_names("err-seg", state) == []
+    assert guess_preset({MODELS["err-seg"].reference.name(name): tensor for name, tensor in state.items()}) == preset
+    assert MODELS["err-seg"].reference.dropped_names(state) == []
 
 
 class Code:
@@ -402,7 +402,7 @@ def test_an_interrupted_save_leaves_nothing(tmp_path, tiny, monkeypatch):
 @pytest.fixture(scope="module")
 def eov_reference(tiny_eov):
     """The small EOV-Seg's weights under the reference's names, with what a reference file carries beyond them."""
-    state = {reference_name("eov-seg", name): tensor for name, tensor in tiny_eov.state_dict().items()}
+    state = {MODELS["eov-seg"].reference.name(name): tensor for name, tensor in tiny_eov.state_dict().items()}
     return state | {
         "vit_backbone.clip_model.visual.transformer.resblocks.1.ln_1.weight": torch.zeros(64),
         "vit_backbone.clip_model.visual.transformer.resblocks.11.ln_1.weight": torch.zeros(64),
@@ -419,9 +419,11 @@ def test_towers_are_cut_and_the_cut_keys_listed(tmp_path, eov_reference, tiny_eo
     torch.save({"model": eov_reference}, tmp_path / "model_final.pth")
     preset, dropped = convert(weights.read(tmp_path / "model_final.pth"), tmp_path / "eov.safetensors")
     assert preset == "eov-seg-untrained"
-    assert set(dropped) == eov_reference.keys() - {reference_name("eov-seg", name) for name in tiny_eov.state_dict()}
+    assert set(dropped) == eov_reference.keys() - {
+        MODELS["eov-seg"].reference.name(name) for name in tiny_eov.state_dict()
+    }
     assert len(dropped) == 8
-    assert {reason: len(names) for reason, names in drop_reasons("eov-seg", dropped).items()} == {
+    assert {reason: len(names) for reason, names in MODELS["eov-seg"].reference.drop_reasons(dropped).items()} == {
         "only the first block runs": 2,
         "comes after the last block": 2,
         "the text tower of the ViT's CLIP, never run": 3,
@@ -461,7 +463,8 @@ def test_eov_presets_are_told_apart_by_shapes(size):
     kind = MODELS["eov-seg"]
     state = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()
     assert (
-        guess_preset({reference_name("eov-seg", name): tensor for name, tensor in state.items()}) == f"eov-seg-{size}"
+        guess_preset({MODELS["eov-seg"].reference.name(name): tensor for name, tensor in state.items()})
+        == f"eov-seg-{size}"
     )
 
 

@@ -35,28 +35,18 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import flop_registry
 
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.image import prepare, read_picture
 from wordmask.memory import keep_freed_memory, peak_memory
 from wordmask.models import InPackage, kind_of
 from wordmask.models.load import load_model
-from wordmask.segmenter import Segmenter, stacked
-from wordmask.settings import choose_device, choose_precision
+from wordmask.preparing import stacked
+from wordmask.segmenter import Segmenter
 from wordmask.text import TextCache
 from wordmask.vocabulary import Vocabulary
 from wordmask.watching import Watch, watched
 from wordmask.writing import atomic, check_writable
 
-PARTS = {  # methods of the models, in the order data meets them
-    "err-seg": {"encode_image": "CLIP", "choose": "class choice", "aggregate": "aggregation", "decode": "decoder"},
-    "eov-seg": {
-        **{
-            "encode_image": "CLIP and spatial extractor",
-            "aggregate": "aggregation",
-            "select": "vocabulary-aware selection",
-        },
-        **{"decode": "decoder", "opinion": "ensemble"},
-    },
-}
 YARDSTICK = "err-seg-base"
 MATRIX = 2048  # side of the matrices whose product is timed
 MAPS = (256, 64, 64)  # (C, H, W) of those that a 3×3 convolution is timed with
@@ -96,7 +86,7 @@ class Machine:
 
 
 @dataclass
-class Part:
+class ModelPart:
     """What one part of a model took.
 
     Args:
@@ -116,7 +106,7 @@ class Part:
         return max(computing, self.bytes / machine.bandwidth)
 
 
-class Asked(NamedTuple):
+class BenchCase(NamedTuple):
     """What is timed.
 
     Args:
@@ -252,21 +242,21 @@ def conditions(device: torch.device) -> dict[str, object]:
 # One model ------------------------------------------------------------------------------------------------------------
 
 
-def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = RUNS) -> dict[str, object]:
+def bench(case: BenchCase, machine: Machine, device: torch.device, *, runs: int = RUNS) -> dict[str, object]:
     """Time one picture through a model, by part, and a batch; count operations, bytes, parameters and memory.
 
     Raises:
         ValueError: No such preset or vocabulary, or a batch that is none.
     """
-    model, name = build(asked.model)
+    model, name = build(case.model)
     parameters = sum(parameter.numel() for parameter in model.parameters())
     model.requires_grad_(False)  # the counter looks for the gradients of what has some
     segmenter = Segmenter(
-        model.for_inference().to(device), name=name, precision=asked.precision, batch=asked.batch, compile=asked.compile
+        model.for_inference().to(device), name=name, precision=case.precision, batch=case.batch, compile=case.compile
     )
-    vocabulary = Vocabulary.builtin(asked.vocabulary, model.family)
+    vocabulary = Vocabulary.builtin(case.vocabulary, model.vocabularies)
     report = {
-        "asked": asked._asdict(),
+        "asked": case._asdict(),
         "classes": len(vocabulary),
         "parameters": parameters,
         "text": time_text(segmenter, vocabulary),
@@ -277,13 +267,13 @@ def bench(asked: Asked, machine: Machine, device: torch.device, *, runs: int = R
     pixels, frame = prepare(rgb, model.image_input)
     segmenter(rgb, vocabulary)
     report["whole"] = asdict(timed(lambda: segmenter(rgb, vocabulary), device, runs=runs, warm_up=0))
-    if asked.batch > 1:
-        batch = timed(lambda: segmenter([rgb] * asked.batch, vocabulary), device, runs=max(2, runs // 2))
-        each = batch.median / asked.batch
+    if case.batch > 1:
+        batch = timed(lambda: segmenter([rgb] * case.batch, vocabulary), device, runs=max(2, runs // 2))
+        each = batch.median / case.batch
         report["batch"] = asdict(batch) | {"per picture": each, "yardsticks": each / machine.yardstick.median}
     report["memory"] = peak_memory(lambda: segmenter(rgb, vocabulary), device)
     parts = list(time_around(segmenter, rgb, vocabulary, device, runs))
-    if not asked.compile:
+    if not case.compile:
         parts[1:1] = time_parts(segmenter, stacked([pixels], device), words, runs)
     report["parts"] = [describe(part, machine) for part in parts]
     report["floor"] = sum(part["floor"] for part in report["parts"])
@@ -341,18 +331,16 @@ def time_text(segmenter: Segmenter, vocabulary: Vocabulary) -> dict[str, object]
 
 def time_around(
     segmenter: Segmenter, rgb: np.ndarray, vocabulary: Vocabulary, device: torch.device, runs: int
-) -> Iterator[Part]:
+) -> Iterator[ModelPart]:
     """Time what is done before the model and after it."""
     result = segmenter(rgb, vocabulary)
     wanted = segmenter.model.image_input
     encoded = png_of(rgb)
-    yield Part("decoding and resizing", seconds_of(lambda: prepare(read_picture(encoded), wanted), device, runs=runs))
-    reading = Part("reading out")
-    with watched(segmenter, {"_read": reading}, timing(device)):
-        for _ in range(runs):
-            segmenter(rgb, vocabulary)
-    yield reading
-    yield Part("drawing (not in the whole)", seconds_of(lambda: result.draw(), device, runs=runs))
+    decoding = seconds_of(lambda: prepare(read_picture(encoded), wanted), device, runs=runs)
+    yield ModelPart("decoding and resizing", decoding)
+    look = segmenter.look(rgb, vocabulary)
+    yield ModelPart("reading out", seconds_of(lambda: segmenter.read(look), device, runs=runs))
+    yield ModelPart("drawing (not in the whole)", seconds_of(lambda: result.draw(), device, runs=runs))
 
 
 def png_of(rgb: np.ndarray) -> bytes:
@@ -362,10 +350,10 @@ def png_of(rgb: np.ndarray) -> bytes:
     return file.getvalue()
 
 
-def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) -> list[Part]:
+def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) -> list[ModelPart]:
     """Time every part of a model, and count its operations and bytes."""
     model, device = segmenter.model, segmenter.device
-    parts = {method: Part(label) for method, label in PARTS[model.family].items()}
+    parts = {method: ModelPart(label) for method, label in model.stages.items()}
     with torch.inference_mode(), watched(model, parts, timing(device)), segmenter.autocast():
         for _ in range(runs):
             model(pixels, words)
@@ -378,7 +366,7 @@ def time_parts(segmenter: Segmenter, pixels: Tensor, words: tuple, runs: int) ->
 def timing(device: torch.device) -> Watch:
     """Note how long a method takes."""
 
-    def watch(part: Part, run: Callable[[], object]) -> object:
+    def watch(part: ModelPart, run: Callable[[], object]) -> object:
         finish(device)
         started = time.perf_counter()
         result = run()
@@ -389,7 +377,7 @@ def timing(device: torch.device) -> Watch:
     return watch
 
 
-def counting(part: Part, run: Callable[[], object]) -> object:
+def counting(part: ModelPart, run: Callable[[], object]) -> object:
     """Count the operations and bytes of a method."""
     operations, read = Operations(), BytesRead()
     with sdpa_kernel(SDPBackend.MATH), read, operations:  # not every kernel of attention can be counted
@@ -437,7 +425,7 @@ class BytesRead(TorchDispatchMode):
         return result
 
 
-def describe(part: Part, machine: Machine) -> dict[str, object]:
+def describe(part: ModelPart, machine: Machine) -> dict[str, object]:
     """A part in plain values."""
     timing = summary(part.seconds)
     return asdict(timing) | {
@@ -472,7 +460,7 @@ def bench_all(
     chosen = choose_device(device)
     precision = choose_precision(precision, chosen)
     for model in models:
-        Vocabulary.builtin(vocabulary, kind_of(model).family)  # errors come before anything is measured
+        Vocabulary.builtin(vocabulary, kind_of(model).vocabularies)  # errors come before anything is measured
     if file is not None:
         check_writable(file.parent)
     console = Console()
@@ -483,7 +471,7 @@ def bench_all(
     reports = []
     for model in models:
         with console.status(f"Timing {model} …"):
-            reports.append(bench(Asked(model, vocabulary, precision, batch, compile), machine, chosen, runs=runs))
+            reports.append(bench(BenchCase(model, vocabulary, precision, batch, compile), machine, chosen, runs=runs))
         console.print(table_of(reports[-1]))
         if file is not None:
             content = {"machine": asdict(machine), "models": reports}

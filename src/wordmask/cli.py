@@ -15,6 +15,7 @@ import typer
 
 from wordmask.memory import keep_freed_memory
 from wordmask.serve.limits import Limits
+from wordmask.settings import DEFAULT_MOST, DEFAULT_OVERLAP, Settings
 
 if TYPE_CHECKING:
     from wordmask.regions import Region
@@ -60,9 +61,12 @@ Threshold = Annotated[
     float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")
 ]
 Overlap = Annotated[
-    float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")
+    float | None,
+    typer.Option(min=0, max=1, help=f"Panoptic: the share of its pixels a mask must win; {DEFAULT_OVERLAP}."),
 ]
-Most = Annotated[int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")]
+Most = Annotated[
+    int | None, typer.Option(min=1, help=f"Instance: how many pairs of mask and class are looked at; {DEFAULT_MOST}.")
+]
 BackgroundOption = Annotated[
     Background | None, typer.Option(help="other: let everyday things compete; what they win is unlabelled.")
 ]
@@ -138,21 +142,29 @@ def segment(
     output = at_home(output)
     pictures, wanted = read_arguments(arguments, words, words_file, vocabulary)
     asked = Vocabulary.of(wanted)  # errors in the words come before anything is loaded
+    settings = read_settings(
+        task=task,
+        keep=keep,
+        threshold=threshold,
+        overlap=overlap,
+        most=most,
+        background=background,
+        synonyms=synonyms,
+        tile=tile,
+    )
     sources = find_pictures(pictures, skip=output)
     check_writable(output)
     announce(sources, asked)
     segmenter = load_segmenter(model, device, str(precision))
-    asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
-    settings |= plain_settings(task=task, background=background, synonyms=synonyms)
-    segmenter.check(asked, **settings)
+    asked = Vocabulary.of(wanted, segmenter.model.vocabularies)
+    segmenter.check(asked, settings)
     if task == Task.instance:
         name_stuff(asked)
-    segmenter.encode_words(asked, settings["synonyms"], settings["background"])
+    segmenter.encode_words(asked, settings.synonyms, settings.background)
     done, failures = [], {}
     try:
         with saving(
-            segmenter.stream((source.path for source in sources), asked, **settings), sources, output, done
+            segmenter.stream((source.path for source in sources), asked, settings), sources, output, done
         ) as saved:
             for source, outcome in zip(with_progress(sources), saved, strict=True):
                 # torch runs out of memory with the last
@@ -189,7 +201,6 @@ def convert(
         raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
     from wordmask import weights
     from wordmask.models import kind_of
-    from wordmask.models.convert import drop_reasons
     from wordmask.models.load import convert as write_converted
 
     check_writable(target.parent)
@@ -198,7 +209,7 @@ def convert(
         f"{source} → {target}: {preset}, every weight "
         f"used{f' but {len(dropped)} dropped on purpose:' if dropped else '.'}"
     )
-    for reason, names in drop_reasons(kind_of(preset).family, dropped).items():
+    for reason, names in kind_of(preset).reference.drop_reasons(dropped).items():
         say(f"  {len(names):4}  {', '.join(names[:2])}{', …' if len(names) > 2 else ''}: {reason}")
 
 
@@ -294,8 +305,16 @@ def batch(
 
     options = {"--words": words, "--words-file": words_file, "--vocabulary": vocabulary}
     wanted = read_words(listed or [], options, [source])
-    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, most=most, tile=read_tile(tile))
-    settings |= plain_settings(task=task, background=background, synonyms=synonyms)
+    settings = read_settings(
+        task=task,
+        keep=keep,
+        threshold=threshold,
+        overlap=overlap,
+        most=most,
+        background=background,
+        synonyms=synonyms,
+        tile=tile,
+    )
     details = {
         "model": model,
         "device": device,
@@ -363,12 +382,8 @@ def evaluate(
     shrink: Annotated[
         int | None, typer.Option(min=32, help="Resize larger pictures, and labels, to this shorter side first.")
     ] = None,
-    overlap: Annotated[
-        float | None, typer.Option(min=0, max=1, help="Panoptic: the share of its pixels a mask must win; 0.8.")
-    ] = None,
-    most: Annotated[
-        int | None, typer.Option(min=1, help="Instance: how many pairs of mask and class are looked at; 100.")
-    ] = None,
+    overlap: Overlap = None,
+    most: Most = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda or mps.")] = "auto",
     precision: Annotated[
         Precision, typer.Option(help="Of the image side; published figures are of float32.")
@@ -559,9 +574,9 @@ def explain(
     segmenter = load_segmenter(model, device, str(precision))
     from wordmask.explain.command import run
 
-    asked = Vocabulary.of(wanted, segmenter.model.family)
-    settings = plain_settings(keep=keep, threshold=threshold, overlap=overlap, background=background, synonyms=synonyms)
-    segmenter.check(asked, **settings)
+    asked = Vocabulary.of(wanted, segmenter.model.vocabularies)
+    settings = read_settings(keep=keep, threshold=threshold, overlap=overlap, background=background, synonyms=synonyms)
+    segmenter.check(asked, settings)
     run(segmenter, sources[0], asked, settings=settings, output=folder, most=show, json_file=file, say=say)
 
 
@@ -617,14 +632,10 @@ def read_words(listed: list[str], options: dict[str, object], pictures: list[str
     return next(iter(given.values()), listed)
 
 
-def plain_settings(**options: object) -> dict[str, object]:
-    """Options as `Segmenter.check` takes them: choices as text."""
-    return {name: str(value) if isinstance(value, StrEnum) else value for name, value in options.items()}
-
-
-def read_tile(tile: str | None) -> int | str | None:
-    """Pixels as a number; whatever else it is, is checked with the other settings."""
-    return int(tile) if tile and tile.isdecimal() else tile
+def read_settings(*, tile: str | None = None, **options: object) -> Settings:
+    """Options as settings: choices as text, a number of pixels as a number."""
+    plain = {name: str(value) if isinstance(value, StrEnum) else value for name, value in options.items()}
+    return Settings(tile=int(tile) if tile and tile.isdecimal() else tile, **plain)
 
 
 def name_stuff(asked: "Vocabulary") -> None:
@@ -702,7 +713,7 @@ def saving(
 
 def report(source: "Source", result: "Segmentation", written: list[Path]) -> None:
     """Print what was found in one picture, and where it is."""
-    from wordmask.segmentation import LEAST_SHOWN
+    from wordmask.regions import LEAST_SHOWN
 
     found: dict[str, list[Region]] = {}
     for region in result.shown:

@@ -29,7 +29,7 @@ FLAGS = {  # what a fast bfloat16 goes by: on Linux, in Apple's lists
 }
 ASK_TORCH = """
 import json, torch
-from wordmask.settings import choose_device, choose_precision
+from wordmask.hardware import choose_device, choose_precision
 cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
 device = choose_device("auto")
 print(json.dumps({

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from wordmask.segmentation import LEAST_SHOWN
+from wordmask.regions import LEAST_SHOWN
 
 if TYPE_CHECKING:
     from wordmask.regions import Region

@@ -29,8 +29,9 @@ from wordmask.clip import CONTEXT_LENGTH, encode_tokens, token_tables, tokenize
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
 from wordmask.image import PADDING, ImageInput, prepare
-from wordmask.models import err_seg
+from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.segmenter import Segmenter
+from wordmask.settings import kept_of
 from wordmask.text import Words
 from wordmask.vocabulary import stuff_words
 from wordmask.writing import at_home, check_writable
@@ -50,8 +51,8 @@ TRACED, CHECKED = ((5, 0.75, 2), (41, 1.25, 1))
 Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
 
 
-class ErrSegGraph(nn.Module):
-    """What is recorded of ERR-Seg."""
+class ClassMapGraph(nn.Module):
+    """What is recorded of a model that emits maps of classes, and chooses which."""
 
     inputs = ("pixels", "embeddings", "keep")
     outputs = ("logits", "kept")
@@ -69,8 +70,8 @@ class ErrSegGraph(nn.Module):
         return raw.logits, raw.kept
 
 
-class EovSegGraph(nn.Module):
-    """What is recorded of EOV-Seg."""
+class QueryMaskGraph(nn.Module):
+    """What is recorded of a model that emits masks of queries."""
 
     inputs = ("pixels", "embeddings", "owner", "seen")
     outputs = ("class_logits", "mask_logits")
@@ -105,7 +106,7 @@ class TextGraph(nn.Module):
         return F.normalize(vectors.unflatten(0, tokens.shape[:2]).mean(dim=1), dim=-1)
 
 
-GRAPHS = {"err-seg": ErrSegGraph, "eov-seg": EovSegGraph}
+GRAPHS = {ClassMaps: ClassMapGraph, QueryMasks: QueryMaskGraph}
 
 
 class Case(NamedTuple):
@@ -144,7 +145,7 @@ def export(
             f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32."
         )
     check_writable(folder.parent)
-    graphs = {"model": GRAPHS[model.family](model), "text": TextGraph(model)}
+    graphs = {"model": GRAPHS[model.emits](model), "text": TextGraph(model)}
     traced, checked = (example(segmenter, *sizes) for sizes in (TRACED, CHECKED))
     with whole_folder(folder) as temporary, torch.no_grad():
         for name, graph in graphs.items():
@@ -200,10 +201,10 @@ def example(segmenter: Segmenter, words: int, shape: float, pictures: int) -> Ca
     table = torch.tensor([[row + [0] * (longest - len(row)) for row in rows] for rows in tokens])
     embeddings = TextGraph(model)(table).detach()
     case = {"pixels": pixels, "embeddings": embeddings}
-    if model.family == "err-seg":
-        return Case({**case, "keep": model.default_keep(words) - words % 2}, {"tokens": table})
+    if model.emits is ClassMaps:
+        return Case(case | {"keep": kept_of(model.keep_steps, words) - words % 2}, {"tokens": table})
     owner = torch.arange(words) * 2 // 3  # every other class has two names
-    return Case({**case, "owner": owner, "seen": torch.arange(int(owner[-1]) + 1) % 2 == 0}, {"tokens": table})
+    return Case(case | {"owner": owner, "seen": torch.arange(int(owner[-1]) + 1) % 2 == 0}, {"tokens": table})
 
 
 def drawn(height: int, width: int, number: int, wanted: ImageInput) -> Float[Tensor, "3 H W"]:
@@ -283,7 +284,6 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
     """What a runtime must know of a model."""
     model, wanted = segmenter.model, segmenter.model.image_input
     (ids,) = tokenize([""])
-    large = err_seg.LARGE_VOCABULARY
     return {
         "model": segmenter.name,
         "family": model.family,
@@ -295,8 +295,7 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
         "end": ids[-1],
         "most_tokens": CONTEXT_LENGTH,
         "input": {**asdict(wanted), "stride": PADDING},
-        "keep": model.default_keep
-        and [[least, model.default_keep(max(least, large - 1))] for least in (1, large)],  # from so many classes
+        "keep": [list(step) for step in model.keep_steps] or None,
         "stuff": sorted(stuff_words()),
         "seen": sorted(segmenter.training_names),
     }
@@ -359,7 +358,7 @@ REPORT = "Versions of torch and onnx may matter: report them, please."
 
 def best_classes(graph: nn.Module, raw: list[np.ndarray]) -> np.ndarray:
     """The most probable class of every pixel, (B, h, w)."""
-    if isinstance(graph, ErrSegGraph):
+    if isinstance(graph, ClassMapGraph):
         logits, kept = raw
         return np.take_along_axis(kept[:, :, None, None], logits.argmax(axis=1)[:, None], axis=1)[:, 0]
     class_logits, mask_logits = (torch.from_numpy(array) for array in raw)

@@ -6,7 +6,7 @@ import threading
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,17 @@ class ImageInput:
     square: int | None
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+
+    @property
+    def side(self) -> int:
+        """Pixels: of a square input its side, else the shorter edge."""
+        return self.square or self.shortest_edge
+
+    def of_size(self, size: int) -> "ImageInput":
+        """The same with another side."""
+        if self.square is not None:
+            return replace(self, square=size)
+        return replace(self, shortest_edge=size, longest_edge=max(size, self.longest_edge))
 
 
 @dataclass(frozen=True)

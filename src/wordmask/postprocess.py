@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float, Int, UInt8
 from torch import Tensor
 
 from wordmask.image import Frame
+from wordmask.settings import DEFAULT_MOST, DEFAULT_OVERLAP
 
 CLASS_ENTRIES = 2**22  # of class maps, when they are summed over queries: 16 MB at a time
 FINE = 2**24  # confidences are summed as whole numbers of this part: exact for any number of pixels, on every device
@@ -156,6 +157,28 @@ class _Claims(NamedTuple):
     evidence: Int[Tensor, " K"]  # sum of the confidence over what is taken, in units of 1 / FINE
 
 
+class Candidate(NamedTuple):
+    """A query that may be a segment, or a part of one.
+
+    Args:
+        covered: Pixels in its mask.
+        won: Pixels that it is surest of.
+        taken: Pixels that it wins and that its mask covers.
+        label: Its class.
+        thing: 1 if that is counted.
+        rival: The second-best class, -1 for none.
+        query: Its number among all.
+    """
+
+    covered: int
+    won: int
+    taken: int
+    label: int
+    thing: int
+    rival: int
+    query: int
+
+
 def read_panoptic(
     class_logits: Float[Tensor, "Q T1"],
     mask_logits: Float[Tensor, "Q h w"],
@@ -163,7 +186,7 @@ def read_panoptic(
     things: Bool[Tensor, " T"],
     frame: Frame,
     threshold: float = 0.0,
-    overlap: float = 0.8,
+    overlap: float = DEFAULT_OVERLAP,
     per_pixel: bool = False,
 ) -> Segments:
     """Give every pixel to the query that is surest of it, and keep the queries that win most of their masks.
@@ -174,9 +197,8 @@ def read_panoptic(
     Args:
         class_logits: Of one picture, void last.
         things: Which classes are counted; segments of the others merge, class by class.
-        threshold: Queries whose class probability is not above are dropped; the paper's is 0.
-        overlap: A query survives if the pixels it won are at least this share of those its mask covers; the paper's is
-            0.8.
+        threshold: Queries whose class probability is not above are dropped, as in the reference; the paper's is 0.
+        overlap: A query survives if the pixels it won are at least this share of those its mask covers.
         per_pixel: Also return the confidence of every pixel.
     """
     probs = class_logits.float().softmax(dim=-1)
@@ -185,25 +207,26 @@ def read_panoptic(
     scores, classes = scores[kept], classes[kept]
     claims = _claim(mask_logits[kept].float(), scores, frame, per_pixel=per_pixel)
     rival_probs, rivals = second_best(probs[kept, :-1], classes)
-    counts = torch.stack(
-        [claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept]
-    ).T.tolist()
-    table, queries = number_segments(counts, overlap)
-    # the 0 is for no queries at all
-    numbers = torch.tensor([*table, 0], dtype=torch.int16, device=claims.winner.device)
+    columns = (claims.covered, claims.won, claims.taken, classes, things[classes].long(), rivals, kept)
+    candidates = [Candidate(*row) for row in torch.stack(columns).T.tolist()]
+    table, members = number_segments(candidates, overlap)
+    numbers = torch.tensor(
+        [*table, 0], dtype=torch.int16, device=claims.winner.device
+    )  # the 0 is for no queries at all
     rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
     ids = torch.cat([numbers[part.int()] for part in rows]).mul_(claims.inside)
+    found = Segments(ids, claims.confidence, [], [], [], [], [], [])
     evidence, shares = (claims.evidence / FINE).tolist(), (rival_probs / scores).tolist()
-    segments = []
-    for members in queries:
-        area, total = sum(counts[k][2] for k in members), sum(evidence[k] for k in members)
-        largest = max(members, key=lambda k: counts[k][2])
-        origins = [counts[k][6] for k in members]
-        segments.append(
-            (counts[largest][3], min(1.0, total / area), area, counts[largest][5], shares[largest], origins)
-        )
-    columns = zip(*segments, strict=True) if segments else ((), (), (), (), (), ())
-    return Segments(ids, claims.confidence, *(list(column) for column in columns))
+    for places in members:
+        area, total = sum(candidates[place].taken for place in places), sum(evidence[place] for place in places)
+        largest = max(places, key=lambda place: candidates[place].taken)
+        found.classes.append(candidates[largest].label)
+        found.scores.append(min(1.0, total / area))
+        found.areas.append(area)
+        found.runners_up.append(candidates[largest].rival)
+        found.rival_shares.append(shares[largest])
+        found.queries.append([candidates[place].query for place in places])
+    return found
 
 
 def _claim(
@@ -239,28 +262,25 @@ def _claim_strip(masks: Float[Tensor, "K s W"], scores: Float[Tensor, " K"]) -> 
     return _Claims(winner.short(), inside, confidence, covered, won, taken, evidence)
 
 
-def number_segments(counts: list[list[int]], overlap: float) -> tuple[list[int], list[list[int]]]:
-    """Decide which queries survive; stuff of one class shares an id.
-
-    Args:
-        counts: Of each query: pixels covered, won, taken; class; 1 for a thing; and whatever else.
+def number_segments(candidates: list[Candidate], overlap: float) -> tuple[list[int], list[list[int]]]:
+    """Decide which candidates survive; stuff of one class shares an id.
 
     Returns:
-        The id of each query, 0 if it doesn't survive; and the queries of each id, from 1.
+        The id of each candidate, 0 if it doesn't survive; and the places of the candidates of each id, from 1.
     """
-    table, queries, stuff = [], [], {}
-    for query, (covered, won, taken, label, thing, *_) in enumerate(counts):
-        if not taken or won / covered < overlap:
+    table, members, stuff = [], [], {}
+    for place, candidate in enumerate(candidates):
+        if not candidate.taken or candidate.won / candidate.covered < overlap:
             table.append(0)
-        elif not thing and label in stuff:
-            table.append(stuff[label])
-            queries[stuff[label] - 1].append(query)
+        elif not candidate.thing and candidate.label in stuff:
+            table.append(stuff[candidate.label])
+            members[stuff[candidate.label] - 1].append(place)
         else:
-            queries.append([query])
-            table.append(len(queries))
-            if not thing:
-                stuff[label] = len(queries)
-    return table, queries
+            members.append([place])
+            table.append(len(members))
+            if not candidate.thing:
+                stuff[candidate.label] = len(members)
+    return table, members
 
 
 def second_best(
@@ -281,7 +301,7 @@ def read_instances(
     *,
     things: Bool[Tensor, " T"],
     frame: Frame,
-    most: int = 100,
+    most: int = DEFAULT_MOST,
 ) -> Instances:
     """Take the most probable pairs of query and class, things only; score = class probability × mean mask probability
     inside.
@@ -292,7 +312,7 @@ def read_instances(
     Args:
         class_logits: Of one picture, void last.
         things: Which classes are counted.
-        most: Pairs taken of all, before those that are no things go; the paper's is 100.
+        most: Pairs taken of all, before those that are no things go.
     """
     probs = class_logits.float().softmax(dim=-1)[:, :-1]  # (Q, T)
     scores, pairs = probs.flatten().topk(min(most, probs.numel()))

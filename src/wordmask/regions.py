@@ -7,6 +7,8 @@ import numpy as np
 
 from wordmask.vocabulary import Vocabulary
 
+LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
+EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
 ROWS_AT_ONCE = 256  # of a map that is looked up or counted
 
 Box = tuple[int, int, int, int]
@@ -171,6 +173,16 @@ def paint_instances(regions: list[Region], size: tuple[int, int]) -> np.ndarray:
         left, top, right, bottom = region.box
         segments[top:bottom, left:right][region.mask[top:bottom, left:right]] = region.id
     return segments
+
+
+def label_type(classes: int) -> np.dtype:
+    """The type of a label map: 8 bits for up to 254 classes, else 16."""
+    return np.dtype(np.uint8 if classes <= EIGHT_BIT_CLASSES else np.uint16)
+
+
+def unlabelled_value(classes: int) -> int:
+    """The value of a pixel without a label: 255, or 65535 in 16 bits."""
+    return int(np.iinfo(label_type(classes)).max)
 
 
 def look_up(table: np.ndarray, values: np.ndarray) -> np.ndarray:

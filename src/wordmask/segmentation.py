@@ -12,7 +12,8 @@ import numpy as np
 
 from wordmask import adapters, coco
 from wordmask.georeference import read_georeference, write_geotiff
-from wordmask.regions import Region
+from wordmask.regions import LEAST_SHOWN, Region, label_type, unlabelled_value
+from wordmask.settings import ChosenSettings, Task
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import at_home, atomic
 
@@ -23,11 +24,31 @@ if TYPE_CHECKING:
     import supervision
     from PIL.Image import Image
 
-# COCO's formats
-TASK_ENDINGS = {"semantic": (), "panoptic": (".panoptic.png", ".panoptic.json"), "instance": (".instances.json",)}
+TASK_ENDINGS = {  # of the files in COCO's formats
+    "semantic": (),
+    "panoptic": (".panoptic.png", ".panoptic.json"),
+    "instance": (".instances.json",),
+}
 GEO_ENDING = ".labels.tif"
-LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
-EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
+
+
+@dataclass(frozen=True, eq=False)
+class Origin:
+    """What a result is of, and how it was asked for.
+
+    Args:
+        picture: (H, W, 3) uint8, as it was read: upright.
+        vocabulary: The words asked for.
+        settings: What they were asked with.
+        model: Its name.
+        source: The file the picture was read from, if any.
+    """
+
+    picture: np.ndarray
+    vocabulary: Vocabulary
+    settings: ChosenSettings
+    model: str
+    source: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,33 +58,23 @@ class Segmentation:
     Args:
         labels: (H, W), uint8 for up to 254 classes, else uint16; 0-based indices into `vocabulary`, `unlabelled` (255
             or 65535) elsewhere. Where instances overlap, the best one's; those with a score below 0.1 don't count.
-        vocabulary: The words asked for.
         regions: One per class present (semantic) or per segment (panoptic), largest first; or one per instance, best
             first.
-        picture: (H, W, 3) uint8, as it was read: upright.
-        model: Its name.
-        settings: What it was asked with.
-        source: The file it was read from, if any.
+        origin: The picture, the words, the settings and the model; their fields can also be read here.
+        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; of instances as `labels`. None if
+            semantic.
         confidence: Probability of every pixel's label, (H, W) float32; on request.
         runner_up: Second-best label of every pixel, coded as `labels`; on request.
         runner_up_confidence: Its probability, (H, W) float32; on request.
-        task: `semantic`, `panoptic` or `instance`.
-        segments: (H, W) uint16, the id of each pixel's region, 0 where there is none; of instances as `labels`. None if
-            semantic.
     """
 
     labels: np.ndarray
-    vocabulary: Vocabulary
     regions: list[Region]
-    picture: np.ndarray
-    model: str
-    settings: dict[str, object]
-    source: str | None = None
+    origin: Origin
+    segments: np.ndarray | None = None
     confidence: np.ndarray | None = None
     runner_up: np.ndarray | None = None
     runner_up_confidence: np.ndarray | None = None
-    task: str = "semantic"
-    segments: np.ndarray | None = None
 
     def __post_init__(self):
         assert self.labels.dtype == label_type(len(self.vocabulary)), self.labels.dtype
@@ -76,9 +87,40 @@ class Segmentation:
         return f"Segmentation({height}×{width}, {found}{regions}, model={self.model!r})"
 
     @property
+    def picture(self) -> np.ndarray:
+        """(H, W, 3) uint8, as it was read: upright."""
+        return self.origin.picture
+
+    @property
+    def vocabulary(self) -> Vocabulary:
+        """The words asked for."""
+        return self.origin.vocabulary
+
+    @property
+    def settings(self) -> ChosenSettings:
+        """What was asked for, with everything chosen that was left open."""
+        return self.origin.settings
+
+    @property
+    def task(self) -> Task:
+        """`semantic`, `panoptic` or `instance`."""
+        return self.origin.settings.task
+
+    @property
+    def model(self) -> str:
+        """The name of the model."""
+        return self.origin.model
+
+    @property
+    def source(self) -> str | None:
+        """The file the picture was read from, if any."""
+        return self.origin.source
+
+    @property
     def size(self) -> tuple[int, int]:
         """(height, width) of the picture."""
-        return self.labels.shape
+        height, width = self.labels.shape
+        return height, width
 
     @property
     def unlabelled(self) -> int:
@@ -145,21 +187,23 @@ class Segmentation:
         return list(contents)
 
     def _contents(self, stem: str) -> "dict[str, Image | dict | Callable[[Path], None]]":
-        """What is saved: the ending of each file → its content."""
+        """What is saved: the ending of each file → its content; the description comes last."""
         from wordmask.drawing import PNG_EFFORT
 
-        own = {
-            "semantic": lambda: (),
-            "panoptic": lambda: (self.panoptic_image(), self.to_coco_panoptic(f"{stem}.panoptic.png")),
-            "instance": lambda: (self.to_coco(),),
-        }
-        contents = {
+        contents: dict[str, Image | dict | Callable[[Path], None]] = {
             ".masks.png": partial(self.draw().save, compress_level=PNG_EFFORT),
             ".labels.png": self.label_image(),
         }
-        contents |= {GEO_ENDING: write} if (write := self.geotiff()) else {}
-        contents |= dict(zip(TASK_ENDINGS[self.task], own[self.task](), strict=True))
-        return contents | {".masks.json": self.to_dict()}
+        geotiff = self.geotiff()
+        if geotiff is not None:
+            contents[GEO_ENDING] = geotiff
+        if self.task == "panoptic":
+            contents[".panoptic.png"] = self.panoptic_image()
+            contents[".panoptic.json"] = self.to_coco_panoptic(f"{stem}.panoptic.png")
+        elif self.task == "instance":
+            contents[".instances.json"] = self.to_coco()
+        contents[".masks.json"] = self.to_dict()
+        return contents
 
     def label_image(self) -> "Image":
         """Return the label map as a grey picture of 8 or 16 bits."""
@@ -181,7 +225,7 @@ class Segmentation:
             "size": {"height": self.size[0], "width": self.size[1]},
             "model": self.model,
             "task": self.task,
-            "settings": self.settings,
+            "settings": self.settings.to_dict(),
             "unlabelled": self.unlabelled,
             "unlabelled_area": self.unlabelled_area,
             "classes": [
@@ -241,13 +285,3 @@ def earlier_files(stem: Path) -> set[Path]:
         return {stem.with_name(stem.name + ending) for ending in (GEO_ENDING, *TASK_ENDINGS[task])}
     except (OSError, ValueError, KeyError, TypeError):
         return set()
-
-
-def label_type(classes: int) -> np.dtype:
-    """The type of a label map: 8 bits for up to 254 classes, else 16."""
-    return np.dtype(np.uint8 if classes <= EIGHT_BIT_CLASSES else np.uint16)
-
-
-def unlabelled_value(classes: int) -> int:
-    """The value of a pixel without a label: 255, or 65535 in 16 bits."""
-    return int(np.iinfo(label_type(classes)).max)

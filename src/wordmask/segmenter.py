@@ -1,31 +1,37 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, nullcontext
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Unpack, overload
 
-import numpy as np
 import torch
-from torch import nn
+from jaxtyping import Bool
+from torch import Tensor
 
-from wordmask.image import PADDING, Frame, ImageInput, Picture, prepare, read_picture
+from wordmask.background import Background, competing
+from wordmask.compiling import compiled
+from wordmask.hardware import Precision, choose_device, choose_precision
+from wordmask.image import Frame, Picture
+from wordmask.models import Model
 from wordmask.models.load import load_model
 from wordmask.pipeline import Steps, overlapping, raised, thread_count
-from wordmask.postprocess import PixelReading, read_instances, read_panoptic, read_query_semantic, read_semantic
-from wordmask.results import instance_result, panoptic_result, semantic_result
-from wordmask.segmentation import Segmentation
-from wordmask.settings import Precision, Task, check_settings, choose_device, choose_precision
+from wordmask.postprocess import PixelReading
+from wordmask.preparing import Asked, Tiled, Whole, prepared, prepared_or_tiled, stacked
+from wordmask.raw import RawOutput, read, read_tile
+from wordmask.results import result_of
+from wordmask.segmentation import Origin, Segmentation
+from wordmask.settings import ChosenSettings, Settings, SettingsByName, Task
 from wordmask.text import TextCache, Words, encode_vocabulary
-from wordmask.tiles import Grid, TileMaps, read_tiles, tile_side
-from wordmask.vocabulary import Synonyms, Vocabulary, WordClass, same_phrase
+from wordmask.tiles import TileMaps, read_tiles
+from wordmask.vocabulary import Synonyms, Vocabulary, same_phrase
 from wordmask.weights import text_tower_fingerprint
 from wordmask.writing import at_home, cache_folder
 
-# everyday things and stuff that compete with the user's words under background="other"
-DISTRACTORS = "eov-seg/coco-panoptic-133"
-OVERLAP, MOST = 0.8, 100  # the paper's; see `read_panoptic` and `read_instances`
+Pictures = list[Picture] | tuple[Picture, ...]
+AnyWords = Vocabulary | str | Path | Iterable[str]  # as `Vocabulary.of` reads them
+NO_SETTINGS = Settings()
 
 
 def load(
@@ -59,64 +65,58 @@ def load(
     chosen_device = choose_device(device)
     chosen_precision = choose_precision(precision, chosen_device)
     loaded = load_model(name)
-    model = loaded.model.for_inference().to(chosen_device)
-    folder = cache_folder() if cache == "auto" else cache and at_home(cache)
-    details = {
-        "precision": chosen_precision,
-        "text_tower": loaded.text_tower,
-        "cache": folder,
-        "batch": batch,
-        "compile": compile,
-    }
-    return Segmenter(model, name=loaded.name, **details)
+    return Segmenter(
+        loaded.model.for_inference().to(chosen_device),
+        name=loaded.name,
+        precision=chosen_precision,
+        text_tower=loaded.text_tower,
+        cache=cache_folder() if cache == "auto" else cache and at_home(cache),
+        batch=batch,
+        compile=compile,
+    )
 
 
-class Asked(NamedTuple):
-    """The words of a user, encoded with those of the background after them; and which of all these are things, (T,)
-    bool."""
+class EncodedWords(NamedTuple):
+    """The words of a user, encoded with those of the background after them; and which of all these are things."""
 
     vocabulary: Vocabulary
     words: Words
-    things: torch.Tensor
+    things: Bool[Tensor, " T"]
 
 
 class Request(NamedTuple):
-    """What is asked of every picture: the words, and the settings as `Segmenter.check` gives them."""
+    """What is asked of every picture."""
 
-    asked: Asked
-    settings: dict[str, object]
-    per_pixel: bool
-
-
-class Prepared(NamedTuple):
-    """A picture that is ready for the model."""
-
-    source: str | None
-    rgb: np.ndarray
-    pixels: torch.Tensor | None
-    frame: Frame | None
-    grid: Grid | None = None  # of tiles that are yet to be prepared
-
-    @classmethod
-    def of(
-        cls, picture: Picture | Callable[[], Picture], wanted: ImageInput, tile: int | str | None = None
-    ) -> "Prepared":
-        picture = picture() if callable(picture) else picture
-        rgb = read_picture(picture)
-        source = printable(picture) if isinstance(picture, str | Path) else None
-        if tile is not None:
-            side = tile_side(wanted) if tile == "auto" else tile
-            if max(rgb.shape[:2]) > side:
-                return cls(source, rgb, None, None, Grid.over(rgb.shape[:2], side))
-        return cls(source, rgb, *prepare(rgb, wanted))
+    encoded: EncodedWords
+    chosen: ChosenSettings
+    per_pixel: bool = False
 
 
-class Answered(NamedTuple):
-    """A picture with the model's raw output for the batch it was in, and its number there."""
+class Look(NamedTuple):
+    """What a model emitted for a picture, and what it takes to read it.
 
-    ready: Prepared
-    raw: tuple
+    Args:
+        raw: For the batch that the picture was in.
+        number: Of the picture there.
+        frame: How maps get back to the picture.
+        chosen: What was asked.
+        picture: As the model saw it.
+        encoded: The words, likewise.
+    """
+
+    raw: RawOutput
     number: int
+    frame: Frame
+    chosen: ChosenSettings
+    picture: Whole
+    encoded: EncodedWords
+
+
+class TiledLook(NamedTuple):
+    """What was read of a large picture's tiles."""
+
+    reading: PixelReading
+    picture: Tiled
 
 
 class Segmenter:
@@ -134,7 +134,7 @@ class Segmenter:
 
     def __init__(
         self,
-        model: nn.Module,
+        model: Model,
         *,
         name: str = "",
         precision: Precision = "float32",
@@ -144,7 +144,6 @@ class Segmenter:
         compile: bool = False,
     ):
         self.model = model.eval()
-        self.image_input = model.image_input  # what a benchmark may ask for otherwise
         self.name = name
         self.device = next(model.parameters()).device
         self.precision = choose_precision(precision, self.device)
@@ -154,78 +153,70 @@ class Segmenter:
         self.batch = batch
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
         self.text = TextCache(fingerprint, model.templates, cache)
-        trained_on = Vocabulary.of(model.training_vocabulary, model.family) if model.training_vocabulary else ()
-        self.training_names = frozenset(same_phrase(name) for entry in trained_on for name in entry.names)
-        self._last_asked: tuple[object, Asked] | None = None
+        self.training_names = training_names(model)
+        self._last_encoded: tuple[object, EncodedWords] | None = None
 
     def __repr__(self) -> str:
-        return (
-            f"Segmenter({self.name or self.model.family!r}, {', '.join(self.model.tasks)}, {self.device}, "
-            f"{self.precision})"
-        )
+        about = ", ".join([*self.model.tasks, str(self.device), self.precision])
+        return f"Segmenter({self.name or self.model.family!r}, {about})"
+
+    @overload
+    def __call__(
+        self,
+        pictures: Picture,
+        words: AnyWords,
+        settings: Settings = NO_SETTINGS,
+        *,
+        per_pixel: bool = False,
+        **changed: Unpack[SettingsByName],
+    ) -> Segmentation: ...
+
+    @overload
+    def __call__(
+        self,
+        pictures: Pictures,
+        words: AnyWords,
+        settings: Settings = NO_SETTINGS,
+        *,
+        per_pixel: bool = False,
+        **changed: Unpack[SettingsByName],
+    ) -> list[Segmentation]: ...
 
     def __call__(
         self,
-        pictures: Picture | list[Picture],
-        words: Vocabulary | str | Path | Iterable[str],
+        pictures: Picture | Pictures,
+        words: AnyWords,
+        settings: Settings = NO_SETTINGS,
         *,
-        task: Task | None = None,
-        keep: int | None = None,
-        threshold: float = 0.0,
-        overlap: float | None = None,
-        most: int | None = None,
-        background: Literal["other"] | None = None,
-        synonyms: Synonyms | None = None,
-        tile: int | Literal["auto"] | None = None,
         per_pixel: bool = False,
+        **changed: Unpack[SettingsByName],
     ) -> Segmentation | list[Segmentation]:
         """Find what the words name in a picture, or in each picture of a list.
 
         Args:
             pictures: See `wordmask.image.read_picture`.
             words: See `Vocabulary.of`.
-            task: `semantic` labels every pixel with the word that fits best; `panoptic` gives every pixel to one
-                segment at most, and tells things apart; `instance` finds things alone, and they may overlap. EOV-Seg
-                does all three, panoptic if not told; ERR-Seg the first.
-            keep: How many classes ERR-Seg refines; its own choice by default.
-            threshold: In [0, 1]. Semantic: pixels whose best probability is below stay unlabelled. Panoptic: masks
-                whose class probability is not above are left out. Instance: those whose score is below.
-            overlap: In [0, 1]. Panoptic: a mask survives if it wins at least this share of the pixels that it covers;
-                0.8 by default.
-            most: Instance: how many pairs of mask and class are looked at, the most probable ones; 100 by default.
-            background: `"other"` lets everyday things and stuff compete with the words; what they win stays unlabelled.
-            synonyms: `first` encodes a class by its first name, `mean` by the mean over all its names; `each` takes the
-                best of all its names. By default what the paper does: `first` for ERR-Seg, which has no `each`, and
-                `each` for EOV-Seg.
-            tile: Pixels. A picture with a longer side is seen in overlapping squares of this side, each as a picture of
-                its own would be, and blended: for details that shrinking to the model's input would lose. `auto` is
-                that input's side, so that nothing is shrunk. Semantic only: where tiles meet, segments and instances
-                would have to be matched.
+            settings: What is asked for, as one object …
+            changed: … or by the names of its fields, which are described at `wordmask.settings.Settings`: task, keep,
+                threshold, overlap, most, background, synonyms, tile, size.
             per_pixel: Also return every pixel's confidence, runner-up and the runner-up's confidence; not of instances.
 
         Raises:
             ValueError: A picture that can't be read, words or settings that make no sense.
         """
-        choices = {
-            "keep": keep,
-            "threshold": threshold,
-            "overlap": overlap,
-            "most": most,
-            "background": background,
-            "synonyms": synonyms,
-        }
-        steps = self._steps(self._request(words, per_pixel, task=task, tile=tile, **choices))
+        request = self._request(words, replace(settings, **changed), per_pixel=per_pixel)
         if not isinstance(pictures, list | tuple):
-            return steps.one(pictures)
-        return [raised(result) for result in self._overlapping(pictures, steps, tile)]
+            return self._steps(request).one(pictures)
+        return [raised(result) for result in self._overlapping(pictures, request)]
 
     def stream(
         self,
-        pictures: Iterable[Picture],
-        words: Vocabulary | str | Path | Iterable[str],
+        pictures: Iterable[Asked],
+        words: AnyWords,
+        settings: Settings = NO_SETTINGS,
         *,
         per_pixel: bool = False,
-        **settings,
+        **changed: Unpack[SettingsByName],
     ) -> Iterator[Segmentation | Exception]:
         """Find what the words name in one picture after the other, of which there may be no end: results in the order
         asked.
@@ -238,203 +229,167 @@ class Segmenter:
 
         Args:
             pictures: Taken from it a few at a time, in the caller's thread. In place of a picture there may be a
-                function that gives it: it is called in one of the threads.
+                function that returns it: it is called in one of the threads.
             words: As `__call__` takes them.
+            settings: Likewise.
             per_pixel: Likewise.
-            settings: Likewise: task, keep, threshold, overlap, most, background, synonyms, tile.
+            changed: Likewise.
 
         Raises:
             ValueError: Words or settings that make no sense; at once, before a picture is read.
         """
-        steps = self._steps(self._request(words, per_pixel, **settings))
-        return self._overlapping(pictures, steps, settings.get("tile"))
+        return self._overlapping(pictures, self._request(words, replace(settings, **changed), per_pixel=per_pixel))
 
-    def _overlapping(
-        self, pictures: Iterable[Picture], steps: Steps, tile: int | str | None
-    ) -> Iterator[Segmentation | Exception]:
-        threads = thread_count() if tile is None else 1  # pictures that are worth tiles fill the memory
-        return overlapping(pictures, steps, group=self.batch if tile is None else 1, threads=threads)
-
-    def readings(
-        self, picture: Picture, vocabulary: Vocabulary, tasks: Iterable[Task], **settings
-    ) -> dict[Task, Segmentation]:
-        """Look at a picture once, and read what the model says for each of several tasks.
+    def look(
+        self,
+        picture: Picture,
+        words: AnyWords,
+        settings: Settings = NO_SETTINGS,
+        **changed: Unpack[SettingsByName],
+    ) -> Look:
+        """Run the model on a picture; `read` makes a result of what it emitted.
 
         Args:
-            settings: `keep`, `overlap`, `most`, `synonyms`, as `__call__` takes them; each goes to the tasks that it
-                says something to.
+            picture: As `__call__` takes it.
+            words: Likewise.
+            settings: Likewise, but without tiles: it is one look at the whole picture.
+            changed: Likewise.
 
         Raises:
             ValueError: As `__call__`.
         """
-        own = {"overlap": "panoptic", "most": "instance"}
-        requests = {
-            task: self._request(
-                vocabulary,
-                False,
-                task=task,
-                **{name: value for name, value in settings.items() if own.get(name, task) == task},
+        request = self._request(words, replace(settings, **changed))
+        if request.chosen.tile:
+            raise ValueError(
+                f"tile came as {request.chosen.asked.tile!r}; a look is one at the whole picture. Leave it out."
             )
-            for task in tasks
-        }
-        answered = self._segment([Prepared.of(picture, self.image_input)], next(iter(requests.values())))[0]
-        return {task: self._finish(answered, request) for task, request in requests.items()}
+        return self._run([prepared(picture, request.chosen.image_input)], request)[0]
 
-    def check(self, vocabulary: Vocabulary, *, task: Task | None = None, **settings) -> dict[str, object]:
-        """Check settings, as `__call__` takes them, and return those that matter in plain values, for the record.
+    @torch.inference_mode()
+    def read(self, look: Look, *, per_pixel: bool = False) -> Segmentation:
+        """Read what a model emitted for a picture.
+
+        Args:
+            per_pixel: As `__call__` takes it.
+        """
+        encoded, picture = look.encoded, look.picture
+        reading = read(look.raw, look.number, look.frame, look.chosen, things=encoded.things, per_pixel=per_pixel)
+        origin = Origin(picture.rgb, encoded.vocabulary, look.chosen, self.name, picture.source)
+        return result_of(reading, origin, per_pixel=per_pixel)
+
+    def readings(
+        self,
+        picture: Picture,
+        vocabulary: Vocabulary,
+        tasks: Iterable[Task],
+        settings: Settings = NO_SETTINGS,
+        **changed: Unpack[SettingsByName],
+    ) -> dict[Task, Segmentation]:
+        """Look at a picture once, and read what the model says for each of several tasks.
+
+        Args:
+            settings: As `__call__` takes them; each goes to the tasks that it says something to.
+            changed: Likewise.
+
+        Raises:
+            ValueError: As `__call__`.
+        """
+        settings = replace(settings, **changed)
+        chosen = {task: self.check(vocabulary, settings.for_task(task)) for task in tasks}
+        look = self.look(picture, vocabulary, next(iter(chosen.values())).asked)
+        return {task: self.read(look._replace(chosen=one)) for task, one in chosen.items()}
+
+    def check(
+        self, words: AnyWords, settings: Settings = NO_SETTINGS, **changed: Unpack[SettingsByName]
+    ) -> ChosenSettings:
+        """Check settings, as `__call__` takes them, and choose what they leave open.
 
         Raises:
             ValueError: One makes no sense, or the model can't do it.
         """
-        model, name, task = self.model, self.name or self.model.family, task or self.model.tasks[0]
-        if task not in model.tasks:
-            raise ValueError(
-                f"task came as {task!r}; {name} does {', '.join(model.tasks)}. EOV-Seg models do all three."
-            )
-        if task == "instance" and not any(entry.thing for entry in vocabulary):
-            words = ", ".join(vocabulary.names[:3])
-            raise ValueError(
-                f"task 'instance' finds things, and no word is one: {words}. "
-                f"Write '{vocabulary.names[0]} [thing]' if it is."
-            )
-        settings = check_settings(**settings)
-        settings["synonyms"] = settings["synonyms"] or model.synonyms
-        if settings["synonyms"] == "each" and model.synonyms != "each":
-            raise ValueError(f"synonyms came as 'each'; {name} takes one vector per class: expected 'first' or 'mean'.")
-        used = {"keep": model.default_keep is not None, "overlap": task == "panoptic", "most": task == "instance"}
-        for setting, is_used in used.items():
-            if not is_used and settings.pop(setting) is not None:
-                raise ValueError(f"{setting} says nothing to {name} for task {task!r}. Leave it out.")
-        if settings["tile"] is None:
-            del settings["tile"]
-        elif task != "semantic":
-            raise ValueError(
-                f"tile works for the task 'semantic', and this is {task!r}: segments would end where tiles do. "
-                "Leave one out."
-            )
-        defaults = {"overlap": OVERLAP, "most": MOST}
-        settings = {setting: defaults.get(setting) if value is None else value for setting, value in settings.items()}
-        return {"task": task, **settings, "precision": self.precision}
+        vocabulary = Vocabulary.of(words, self.model.vocabularies)
+        return replace(settings, **changed).chosen_for(self.model, vocabulary, name=self.name, precision=self.precision)
 
     def encode_words(
         self, vocabulary: Vocabulary, synonyms: Synonyms | None = None, background: Literal["other"] | None = None
     ) -> Words:
         """Encode words on the model's device, those of the background after them; the last ones asked for are at hand
         at once."""
-        return self._ask(vocabulary, synonyms or self.model.synonyms, background).words
+        return self._encode(vocabulary, synonyms or self.model.synonyms, background or "none").words
 
     @torch.inference_mode()
-    def _ask(self, vocabulary: Vocabulary, synonyms: Synonyms, background: Literal["other"] | None) -> Asked:
+    def _encode(self, vocabulary: Vocabulary, synonyms: Synonyms, background: Background) -> EncodedWords:
         key = (vocabulary, synonyms, background)
-        last = self._last_asked  # read once: another thread may ask for other words meanwhile
+        last = self._last_encoded  # read once: another thread may ask for other words meanwhile
         if last is None or last[0] != key:
-            competing = Vocabulary((*vocabulary, *distractors(vocabulary))) if background else vocabulary
-            words = encode_vocabulary(
-                competing,
-                synonyms,
-                lambda phrases: self.text.encode(phrases, self.model.encode_text),
-                training_names=self.training_names,
-            )
-            things = torch.tensor([entry.thing for entry in competing], device=self.device)
-            last = self._last_asked = (
-                key,
-                Asked(vocabulary, Words(*(tensor.to(self.device) for tensor in words)), things),
-            )
+            classes = Vocabulary(competing(vocabulary, background))
+            words = encode_vocabulary(classes, synonyms, self._vectors, training_names=self.training_names)
+            things = torch.tensor([entry.thing for entry in classes], device=self.device)
+            words = Words(*(tensor.to(self.device) for tensor in words))
+            last = self._last_encoded = (key, EncodedWords(vocabulary, words, things))
         return last[1]
 
-    def _request(self, words: Vocabulary | str | Path | Iterable[str], per_pixel: bool, **settings) -> Request:
-        vocabulary = Vocabulary.of(words, self.model.family)
-        settings = self.check(vocabulary, **settings)
-        if per_pixel and settings["task"] == "instance":
-            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
-        asked = self._ask(vocabulary, settings["synonyms"], settings["background"])
-        if "keep" in settings:
-            competing = len(asked.things)
-            settings["keep"] = min(settings["keep"] or self.model.default_keep(competing), competing)
-        return Request(asked, settings, per_pixel)
+    def _vectors(self, phrases: list[str]) -> Tensor:
+        return self.text.encode(phrases, self.model.encode_text)
 
-    def _steps(self, request: Request) -> Steps[Picture, Prepared, Answered, Segmentation]:
+    def _request(self, words: AnyWords, settings: Settings, *, per_pixel: bool = False) -> Request:
+        vocabulary = Vocabulary.of(words, self.model.vocabularies)
+        chosen = self.check(vocabulary, settings)
+        if per_pixel and chosen.task == "instance":
+            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
+        return Request(self._encode(vocabulary, chosen.synonyms, chosen.background), chosen, per_pixel)
+
+    def _overlapping(self, pictures: Iterable[Asked], request: Request) -> Iterator[Segmentation | Exception]:
+        if request.chosen.tile:  # pictures that are worth tiles fill the memory
+            return overlapping(pictures, self._steps(request), group=1, threads=1)
+        return overlapping(pictures, self._steps(request), group=self.batch, threads=thread_count())
+
+    def _steps(self, request: Request) -> Steps[Asked, Whole | Tiled, Look | TiledLook, Segmentation]:
         """Padding to a common size would change what a model sees, so that only pictures of equal input size go
         together."""
-        tile = request.settings.get("tile")
+        chosen = request.chosen
+
+        def run(group: list[Whole | Tiled]) -> list[Look | TiledLook]:
+            whole = [ready for ready in group if isinstance(ready, Whole)]
+            tiled = [ready for ready in group if isinstance(ready, Tiled)]
+            return [*(self._run(whole, request) if whole else []), *(self._run_tiles(one, request) for one in tiled)]
+
+        def finish(look: Look | TiledLook) -> Segmentation:
+            if isinstance(look, Look):
+                return self.read(look, per_pixel=request.per_pixel)
+            origin = Origin(look.picture.rgb, request.encoded.vocabulary, chosen, self.name, look.picture.source)
+            return result_of(look.reading, origin, per_pixel=request.per_pixel)
+
         return Steps(
-            prepare=lambda picture: Prepared.of(picture, self.image_input, tile),
-            kind=lambda ready: ready.pixels.shape if ready.grid is None else "tiles",
-            run=lambda group: (
-                self._segment(group, request) if group[0].grid is None else [self._segment_tiles(*group, request)]
-            ),
-            finish=lambda answered: self._finish(answered, request),
+            prepare=lambda picture: prepared_or_tiled(picture, chosen.image_input, chosen.tile),
+            kind=lambda ready: ready.pixels.shape if isinstance(ready, Whole) else "tiles",
+            run=run,
+            finish=finish,
         )
 
     @torch.inference_mode()
-    def _segment(self, group: list[Prepared], request: Request) -> list[Answered]:
+    def _run(self, group: list[Whole], request: Request) -> list[Look]:
         pixels = stacked([ready.pixels for ready in group], self.device)
-        settings, asked = request.settings, request.asked
-        choice = {"keep": settings["keep"]} if "keep" in settings else {}
+        encoded, chosen = request.encoded, request.chosen
         with self.autocast():
-            raw = self.run(pixels, asked.words, **choice)
-        return [Answered(ready, raw, number) for number, ready in enumerate(group)]
+            raw = self.run(pixels, encoded.words, **chosen.choice)
+        return [Look(raw, number, ready.frame, chosen, ready, encoded) for number, ready in enumerate(group)]
 
     @torch.inference_mode()
-    def _segment_tiles(self, large: Prepared, request: Request) -> Answered:
-        """Segment a large picture row by row of its tiles; the next ones are prepared in threads."""
-        of_queries = self.model.family == "eov-seg"
-
-        def maps_of(answered: Answered) -> TileMaps:
-            raw, number, frame = answered.raw, answered.number, answered.ready.frame
-            if of_queries:
-                return TileMaps(
-                    raw.mask_logits[number].float(), raw.class_logits[number].float().softmax(dim=-1)[:, :-1], frame
-                )
-            return TileMaps(raw.logits[number].float().sigmoid(), raw.kept[number], frame)
+    def _run_tiles(self, large: Tiled, request: Request) -> TiledLook:
+        """Run a large picture row by row of its tiles; the next ones are prepared in threads."""
+        steps = Steps(
+            prepare=lambda box: prepared(large.rgb[box], request.chosen.image_input),
+            kind=lambda ready: ready.pixels.shape,
+            run=lambda group: self._run(group, request),
+            finish=lambda look: read_tile(look.raw, look.number, look.frame),
+        )
 
         def look(row: int) -> list[TileMaps]:
-            tiles = overlapping(
-                large.grid.boxes(row),
-                Steps(
-                    prepare=lambda box: Prepared.of(large.rgb[box], self.image_input),
-                    kind=lambda ready: ready.pixels.shape,
-                    run=lambda group: self._segment(group, request),
-                    finish=maps_of,
-                ),
-                group=self.batch,
-                threads=thread_count(),
-            )
+            tiles = overlapping(large.grid.boxes(row), steps, group=self.batch, threads=thread_count())
             return [raised(maps) for maps in tiles]
 
-        reading = read_tiles(large.grid, look, classes=len(request.asked.things), of_queries=of_queries)
-        return Answered(large, reading, 0)
-
-    @torch.inference_mode()
-    def _finish(self, answered: Answered, request: Request) -> Segmentation:
-        ready, asked, settings = answered.ready, request.asked, request.settings
-        origin = {"picture": ready.rgb, "source": ready.source, "vocabulary": asked.vocabulary, "model": self.name}
-        origin |= {
-            "task": settings["task"],
-            "settings": {name: value for name, value in settings.items() if name != "task"},
-        }
-        return self._read(
-            answered.raw, answered.number, ready.frame, things=asked.things, origin=origin, per_pixel=request.per_pixel
-        )
-
-    def _read(
-        self, raw: tuple, number: int, frame: Frame, *, things: torch.Tensor, origin: dict, per_pixel: bool
-    ) -> Segmentation:
-        """Turn the raw output for one picture of a batch into a result."""
-        task, settings = origin["task"], origin["settings"]
-        if isinstance(raw, PixelReading):
-            return semantic_result(raw, origin, per_pixel=per_pixel)
-        if self.model.family == "err-seg":
-            return semantic_result(
-                read_semantic(raw.logits[number], raw.kept[number], frame), origin, per_pixel=per_pixel
-            )
-        masks = raw.class_logits[number], raw.mask_logits[number]
-        if task == "semantic":
-            return semantic_result(read_query_semantic(*masks, frame), origin, per_pixel=per_pixel)
-        if task == "instance":
-            return instance_result(read_instances(*masks, things=things, frame=frame, most=settings["most"]), origin)
-        limits = {name: settings[name] for name in ("threshold", "overlap")}
-        return panoptic_result(read_panoptic(*masks, things=things, frame=frame, per_pixel=per_pixel, **limits), origin)
+        return TiledLook(read_tiles(large.grid, look, classes=len(request.encoded.things)), large)
 
     def autocast(self) -> AbstractContextManager[None]:
         """What the image side runs in."""
@@ -443,55 +398,9 @@ class Segmenter:
         return torch.autocast(self.device.type, getattr(torch, self.precision))
 
 
-def stacked(pixels: list[torch.Tensor], device: torch.device) -> torch.Tensor:
-    """Pictures of one size together, (B, 3, H, W).
-
-    On a CPU channels lie last in memory: so the convolutions of a ResNet take three quarters of the time in bfloat16
-    (docs/log.md). A graph chooses its own layouts.
-    """
-    layout = torch.channels_last if device.type == "cpu" else torch.contiguous_format
-    return torch.stack(pixels).to(device, memory_format=layout)
-
-
-def compiled(model: nn.Module, device: torch.device) -> Callable[..., tuple]:
-    """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together.
-
-    Sides are multiples of the coarsest stride. The graph is told so by the shape of what it gets: it would work for
-    minutes on how the sizes of its maps follow from a side that could be anything.
-    """
-
-    @partial(torch.compile, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
-    def graph(cells: torch.Tensor, words: Words, **choice: int) -> tuple:
-        return model(cells.flatten(4).flatten(2, 3), words, **choice)
-
-    def run(pixels: torch.Tensor, words: Words, **choice: int) -> tuple:
-        cells = (
-            pixels.contiguous().unflatten(3, (-1, PADDING)).unflatten(2, (-1, PADDING))
-        )  # (B, 3, H / 32, 32, W / 32, 32)
-        for axis in (3, 5):
-            torch._dynamo.mark_static(cells, axis)
-        # sizes that happen to be equal the first time needn't stay so
-        with torch.fx.experimental._config.patch(use_duck_shape=False):
-            return graph(cells, words, **choice)
-
-    return run
-
-
-def distractors(vocabulary: Vocabulary) -> tuple[WordClass, ...]:
-    """List everyday things and stuff but those that the words name: "red car" rules out "car", and "wall" rules out
-    "brick wall"."""
-    asked = [_stems(name) for entry in vocabulary for name in entry.names]
-
-    def is_asked(entry: WordClass) -> bool:
-        return any(stems <= other or other <= stems for stems in map(_stems, entry.names) for other in asked)
-
-    return tuple(entry for entry in Vocabulary.builtin(DISTRACTORS) if not is_asked(entry))
-
-
-def _stems(phrase: str) -> set[str]:
-    return {word.removesuffix("s") for word in same_phrase(phrase).replace("-", " ").split()}
-
-
-def printable(path: str | Path) -> str:
-    """A path as text that can be written anywhere: bytes that are no UTF-8 become escapes."""
-    return str(path).encode("utf-8", "backslashreplace").decode("utf-8")
+def training_names(model: Model) -> frozenset[str]:
+    """What a model was trained to segment, as `same_phrase` writes it; empty where that makes no difference to it."""
+    if not model.training_vocabulary:
+        return frozenset()
+    trained_on = Vocabulary.of(model.training_vocabulary, model.vocabularies)
+    return frozenset(same_phrase(name) for entry in trained_on for name in entry.names)

@@ -3,14 +3,14 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import pairwise
+from itertools import pairwise, product
 from typing import NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
-from wordmask.image import Frame, ImageInput
+from wordmask.image import Frame
 from wordmask.postprocess import PixelReading, rank_classes, rank_queries
 
 OVERLAP = 0.25  # of a tile's side, at least, that its neighbour sees too
@@ -18,12 +18,23 @@ BLOCK_ENTRIES = 2**22  # of class or mask maps that are blended at a time: 16 MB
 SMALL_CLASSES = 2**15  # so many class indices fit 16 bits, which a large picture has 100 million of
 
 
-class TileMaps(NamedTuple):
-    """What the model says of one tile: maps on its grid, and what they mean."""
+class ClassTile(NamedTuple):
+    """What a model says of one tile: probabilities of some classes on its grid, and which classes these are."""
 
-    maps: Float[Tensor, "N h w"]
-    meaning: Tensor
+    maps: Float[Tensor, "K h w"]
+    classes: Int[Tensor, " K"]
     frame: Frame
+
+
+class QueryTile(NamedTuple):
+    """What a model says of one tile: mask logits of its queries on its grid, and the probabilities of their classes."""
+
+    maps: Float[Tensor, "Q h w"]
+    class_probs: Float[Tensor, "Q T"]
+    frame: Frame
+
+
+TileMaps = ClassTile | QueryTile
 
 
 @dataclass(frozen=True)
@@ -63,36 +74,28 @@ class Grid:
         return [(slice(rows[row], rows[row] + height), slice(left, left + width)) for left in columns]
 
 
-def tile_side(wanted: ImageInput) -> int:
-    """The side of tiles that a model sees at their own resolution: that of its input."""
-    return wanted.square or wanted.shortest_edge
-
-
-def read_tiles(grid: Grid, look: Callable[[int], list[TileMaps]], *, classes: int, of_queries: bool) -> PixelReading:
+def read_tiles(grid: Grid, look: Callable[[int], list[TileMaps]], *, classes: int) -> PixelReading:
     """Blend what is said of every tile, and rank the classes at every pixel of the picture.
 
     Where tiles overlap, probabilities are averaged with weights that fall smoothly to the tile's border; a class that
-    ERR-Seg didn't keep in a tile has no probability there. Pixels are read as soon as no later tile covers them, a
-    block at a time: besides the reading itself, on the CPU, there are the maps of two or three rows of tiles.
+    was not kept in a tile has no probability there. Pixels are read as soon as no later tile covers them, a block at a
+    time: besides the reading itself, on the CPU, there are the maps of two or three rows of tiles.
 
     Args:
-        look: Number of a row of tiles → its maps, asked in order.
+        look: Number of a row of tiles → its maps, all of one kind, asked in order.
         classes: How many compete.
-        of_queries: Whether a map is that of a query: its logits; `meaning` is then the (Q, T) probabilities of its
-            classes. Otherwise it is that of a class: its probabilities; `meaning` is the indices of the classes.
     """
     small = torch.int16 if classes < SMALL_CLASSES else torch.int32
     whole = PixelReading(
         *(torch.empty(grid.picture, dtype=kind) for kind in (small, torch.float32, small, torch.float32))
     )
-    rank = _rank_queries if of_queries else _rank_classes
     starts, height = grid.starts[0], grid.tile[0]
     rows: dict[int, list[TileMaps]] = {}
     for number in range(len(starts)):
         rows[number] = look(number)
         following = starts[number + 1] if number + 1 < len(starts) else grid.picture[0]
         for vertical, horizontal, parts in _blocks(grid, rows, (starts[number], following)):
-            for values, part in zip(whole, rank(parts), strict=True):
+            for values, part in zip(whole, _rank(parts), strict=True):
                 values[vertical, horizontal] = part
         rows = {above: maps for above, maps in rows.items() if starts[above] + height > following}
     return whole
@@ -122,16 +125,13 @@ def _blocks(
         above = [row for row in rows if grid.starts[0][row] <= top < grid.starts[0][row] + grid.tile[0]]
         for left, right in columns:
             beside = [column for column, start in enumerate(grid.starts[1]) if start <= left < start + grid.tile[1]]
-            entries = sum(len(rows[row][column].maps) for row in above for column in beside) * (right - left)
+            places = list(product(above, beside))
+            entries = sum(len(rows[row][column].maps) for row, column in places) * (right - left)
             step = max(1, BLOCK_ENTRIES // max(1, entries))
             for first in range(top, bottom, step):
-                last = min(first + step, bottom)
-                parts = [
-                    _part(grid, rows[row][column], (row, column), (first, last, left, right), restoring)
-                    for row in above
-                    for column in beside
-                ]
-                yield slice(first, last), slice(left, right), parts
+                block = first, min(first + step, bottom), left, right
+                parts = [_part(grid, rows[row][column], (row, column), block, restoring) for row, column in places]
+                yield slice(first, block[1]), slice(left, right), parts
 
 
 def _part(
@@ -148,19 +148,25 @@ def _part(
     return _Part(tile, down[vertical], across[horizontal], weights)
 
 
-def _rank_classes(parts: list[_Part]) -> PixelReading:
-    together = torch.cat([part.tile.meaning for part in parts])
-    classes, place = together.unique(return_inverse=True)  # ascending: of equal probabilities the first wins
-    blended = parts[0].weights.new_zeros(len(classes), *parts[0].weights.shape)
-    for part, where in zip(parts, place.split([len(part.tile.meaning) for part in parts]), strict=True):
+def _rank(parts: list[_Part]) -> PixelReading:
+    classes = [part.tile.classes for part in parts if isinstance(part.tile, ClassTile)]
+    if classes:
+        return _rank_classes(parts, classes)
+    return _rank_queries(parts, [part.tile.class_probs for part in parts if isinstance(part.tile, QueryTile)])
+
+
+def _rank_classes(parts: list[_Part], classes: list[Int[Tensor, " _"]]) -> PixelReading:
+    present, place = torch.cat(classes).unique(return_inverse=True)  # ascending: of equal probabilities the first wins
+    blended = parts[0].weights.new_zeros(len(present), *parts[0].weights.shape)
+    for part, where in zip(parts, place.split([len(labels) for labels in classes]), strict=True):
         blended.index_add_(0, where, part.restore() * part.weights)
-    return rank_classes(blended.clamp_(max=1), classes.int())  # weights may sum to a rounding error more
+    return rank_classes(blended.clamp_(max=1), present.int())  # weights may sum to a rounding error more
 
 
-def _rank_queries(parts: list[_Part]) -> PixelReading:
+def _rank_queries(parts: list[_Part], class_probs: list[Float[Tensor, "_ T"]]) -> PixelReading:
     """Sums over the queries of all tiles: the weighted average of what each tile's would be."""
     masks = torch.cat([part.restore().sigmoid() * part.weights for part in parts])
-    return rank_queries(torch.cat([part.tile.meaning for part in parts]).T, masks)
+    return rank_queries(torch.cat(class_probs).T, masks)
 
 
 def _starts(length: int, side: int) -> list[int]:

@@ -15,8 +15,8 @@ from wordmask.writing import at_home
 Synonyms = Literal["first", "mean", "each"]  # what becomes of a class with several names; see `text.encode_vocabulary`
 
 # the papers evaluate with different names; a plain built-in name means the first that has it
-FAMILIES = ("err-seg", "eov-seg")
-HOMES = (*FAMILIES, "shapeland")
+VARIANTS = ("err-seg", "eov-seg")
+HOMES = (*VARIANTS, "shapeland")
 # the benchmarks that tell stuff from things
 DECLARE_KINDS = ("ade20k-150", "coco-panoptic-133", "coco-stuff-171", "cityscapes-19")
 MOST_CLASSES = 65535

@@ -12,6 +12,7 @@ from wordmask.batch.journal import Journal
 from wordmask.batch.processes import places, work_in_processes
 from wordmask.batch.progress import with_bar
 from wordmask.segmenter import load
+from wordmask.settings import Settings
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable
 
@@ -24,7 +25,7 @@ def label_collection(
     words: Iterable[str] | Path | str,
     *,
     formats: list[str],
-    settings: dict[str, object],
+    settings: Settings,
     say: Callable,
     every: float,
     processes: int | None,
@@ -36,7 +37,6 @@ def label_collection(
     Args:
         source: See `find_items`.
         words: See `Vocabulary.of`.
-        settings: As `Segmenter.stream` takes them.
         say: Prints a line; on standard error with `err`.
         place: `model`, `device` and `precision`, as `load` takes them.
 
@@ -52,8 +52,8 @@ def label_collection(
     elsewhere = ray or len(where) > 1
     with Console(stderr=True).status(f"Loading {place['model']} …"):
         segmenter = load(model, device="cpu" if elsewhere else where[0].device, precision=place["precision"])
-    vocabulary = Vocabulary.of(words, segmenter.model.family)
-    task = segmenter.check(vocabulary, **settings)["task"]
+    vocabulary = Vocabulary.of(words, segmenter.model.vocabularies)
+    task = segmenter.check(vocabulary, settings).task
     job = Job(output.resolve(), check_formats(formats, task), model, place["precision"], vocabulary, settings)
 
     def run(job: Job, left: list):

@@ -12,8 +12,11 @@ from wordmask.batch.formats import FORMATS, check_formats, details_of, write_pic
 from wordmask.batch.inputs import Item
 from wordmask.batch.journal import Journal, Writer
 from wordmask.pipeline import ahead, raised, thread_count, thread_pool
-from wordmask.segmentation import Segmentation, unlabelled_value
-from wordmask.segmenter import Segmenter, printable
+from wordmask.preparing import printable
+from wordmask.regions import unlabelled_value
+from wordmask.segmentation import Segmentation
+from wordmask.segmenter import Segmenter
+from wordmask.settings import ChosenSettings, Settings
 from wordmask.vocabulary import Vocabulary
 from wordmask.weights import fingerprint
 
@@ -28,7 +31,7 @@ class Job:
         model: As `wordmask.load` takes it.
         precision: Likewise.
         vocabulary: The words.
-        settings: As `Segmenter.stream` takes them.
+        settings: As they were asked for.
     """
 
     output: Path
@@ -36,7 +39,7 @@ class Job:
     model: str
     precision: str
     vocabulary: Vocabulary
-    settings: dict[str, object]
+    settings: Settings
 
 
 class Outcome(NamedTuple):
@@ -75,11 +78,11 @@ def run_job(
             differs.
         OSError: Results can't be written.
     """
-    settings = segmenter.check(job.vocabulary, **job.settings)
-    check_formats(job.formats, settings["task"])
+    chosen = segmenter.check(job.vocabulary, job.settings)
+    check_formats(job.formats, chosen.task)
     journal = Journal(job.output)
     with journal.alone():
-        journal.check(asked_of(job, segmenter, settings) | origin)
+        journal.check(asked_of(job, segmenter, chosen) | origin)
         finished = journal.read()
         left = [item for item in items if item.stem not in finished]
         errors = {stem: error for stem, error in show(run(job, left), len(items), len(items) - len(left)) if error}
@@ -92,11 +95,15 @@ def run_job(
     return Report(len(items), len(items) - len(left), failures)
 
 
-def asked_of(job: Job, segmenter: Segmenter, settings: dict[str, object]) -> dict[str, object]:
-    """Everything that results depend on."""
+def asked_of(job: Job, segmenter: Segmenter, chosen: ChosenSettings) -> dict[str, object]:
+    """Everything that results depend on, in plain values; what is left to the model stays None."""
     words = [f"{', '.join(entry.names)} [{'thing' if entry.thing else 'stuff'}]" for entry in job.vocabulary]
     weights = fingerprint(segmenter.model.state_dict())
-    return {"words": words, "model": segmenter.name, "weights": weights, **settings, "formats": list(job.formats)}
+    settings = {"task": chosen.task} | chosen.to_dict()
+    if "keep" in settings:
+        settings["keep"] = job.settings.keep
+    about = {"words": words, "model": segmenter.name, "weights": weights}
+    return about | settings | {"formats": list(job.formats)}
 
 
 def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outcome]:
@@ -113,7 +120,7 @@ def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outc
             taken.append(item)
             yield item.read
 
-    stream = segmenter.stream(pictures(), job.vocabulary, **job.settings)
+    stream = segmenter.stream(pictures(), job.vocabulary, job.settings)
     with Journal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
         pairs = ((taken.popleft(), result) for result in results)
         for outcome in ahead(pairs, lambda pair: _keep(job, *pair, writer), pool, most=thread_count()):

@@ -31,7 +31,7 @@ def places(device: str, processes: int | None) -> list[Place]:
     """
     import torch
 
-    from wordmask.settings import choose_device
+    from wordmask.hardware import choose_device
 
     chosen, cores = choose_device(device), usable_cores()
     gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if device in ("auto", "cuda") else []

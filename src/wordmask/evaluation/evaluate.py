@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, nullcontext
-from copy import copy
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -14,11 +13,12 @@ from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.data.splits import SPLITS, data_root, find_split, open_split
 from wordmask.evaluation.processes import Processes
 from wordmask.evaluation.progress import Progress
-from wordmask.evaluation.protocols import PROTOCOLS, Protocol, shrink
+from wordmask.evaluation.protocols import Protocol, protocol_of, shrink
 from wordmask.evaluation.report import Report, conditions_of, outcome_of
 from wordmask.evaluation.scoring import Scores
+from wordmask.hardware import Precision
 from wordmask.segmenter import Segmenter, load
-from wordmask.settings import Precision
+from wordmask.settings import Settings, Task, kept_of
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import at_home, cache_folder, undisturbed
 
@@ -69,8 +69,8 @@ class Job:
     places: list[int]
     protocol: Protocol
     vocabulary: Vocabulary
-    tasks: tuple[str, ...]
-    settings: Mapping[str, object]
+    tasks: tuple[Task, ...]
+    settings: Settings
 
     def blank(self) -> Scores:
         return Scores(self.tasks, self.vocabulary, SPLITS[self.name].folded)
@@ -91,7 +91,7 @@ class Job:
             "files": digest.hexdigest(),
             "words": words,
             "tasks": self.tasks,
-            "settings": dict(self.settings),
+            "settings": _made(self.settings),
         }
 
 
@@ -136,13 +136,11 @@ def evaluate(
     segmenter = (
         model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
     )
-    if choices.size is not None:
-        segmenter = copy(segmenter)  # the caller's stays as it is
-        segmenter.image_input = _resized(segmenter.image_input, choices.size)
+    seen = Settings(size=choices.size).seen_by(segmenter.model)
     jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
     conditions = conditions_of(segmenter, processes.count)
     folder = at_home(work) if work is not None else cache_folder() / "evaluations"
-    same = {**_same(conditions), "input": asdict(segmenter.image_input)}
+    same = {**_same(conditions), "input": asdict(seen)}
     stores = [Progress(folder, {**job.identity(), **same}, processes.rank) for job in jobs]
     outcomes = []
     for job, store in zip(jobs, stores, strict=True):
@@ -161,13 +159,13 @@ def measure(segmenter: Segmenter, job: Job, store: Progress, *, processes: Proce
     scores = store.load(job.blank) if processes.first else job.blank()
     done = set(processes.from_first(scores.pictures))
     left = [place for place in job.places if place not in done]
-    segmenter.encode_words(job.vocabulary, job.settings.get("synonyms"))
+    segmenter.encode_words(job.vocabulary, job.settings.synonyms)
     saved = time.monotonic()
     try:
         with watch(SPLITS[job.name].title, len(done), len(job.places)) as count:
             for place, labelled in _ahead(job.read, left[processes.rank :: processes.count]):
                 started = time.perf_counter()
-                found = segmenter.readings(labelled.rgb, job.vocabulary, job.tasks, **job.settings)
+                found = segmenter.readings(labelled.rgb, job.vocabulary, job.tasks, job.settings)
                 seconds, one = time.perf_counter() - started, job.blank()
                 one.update(place, found, labelled, seconds=seconds)
                 with undisturbed():
@@ -203,7 +201,7 @@ def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, t
 
 def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> Job:
     split, model = SPLITS[name], segmenter.model
-    protocol = PROTOCOLS[model.family][name].changed(choices.of_protocol)
+    protocol = protocol_of(model.family, name).changed(choices.of_protocol)
     vocabulary = protocol.read_vocabulary()
     expected = len(data.vocabulary)
     if len(vocabulary) != expected and (split.folded is None or len(vocabulary) <= split.folded):
@@ -213,30 +211,32 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
         )
     tasks = tuple(task for task in model.tasks if task in split.tasks)
     protocol = replace(protocol, synonyms=protocol.synonyms or model.synonyms)
-    settings: dict[str, object] = {"synonyms": protocol.synonyms}
-    if model.default_keep is not None:
-        protocol = replace(protocol, keep=min(protocol.keep or model.default_keep(len(vocabulary)), len(vocabulary)))
-        settings["keep"] = protocol.keep
-    if choices.keep is not None and model.default_keep is None:
+    if choices.keep is not None and not model.keep_steps:
         raise ValueError(f"keep says nothing to {segmenter.name or model.family}. Leave it out.")
     for setting, task in (("overlap", "panoptic"), ("most", "instance")):
-        value = getattr(choices, setting)
-        if value is not None and task not in tasks:
+        if getattr(choices, setting) is not None and task not in tasks:
             raise ValueError(
                 f"{setting} says nothing to {segmenter.name or model.family} on {split.title}. Leave it out."
             )
-        settings |= {setting: value} if value is not None else {}
+    if model.keep_steps:
+        kept = protocol.keep or kept_of(model.keep_steps, len(vocabulary))
+        protocol = replace(protocol, keep=min(kept, len(vocabulary)))
+    settings = Settings(
+        keep=protocol.keep if model.keep_steps else None,
+        synonyms=protocol.synonyms,
+        overlap=choices.overlap,
+        most=choices.most,
+        size=choices.size,
+    )
     for task in tasks:
-        segmenter.check(vocabulary, task=task, keep=settings.get("keep"), synonyms=settings["synonyms"])
+        segmenter.check(vocabulary, settings.for_task(task))
     return Job(name, data, places, protocol, vocabulary, tasks, settings)
 
 
-def _resized(wanted, size: int):
-    if size < 32:
-        raise ValueError(f"size came as {size}; expected pixels, at least 32.")
-    if wanted.square is not None:
-        return replace(wanted, square=size)
-    return replace(wanted, shortest_edge=size, longest_edge=max(size, wanted.longest_edge))
+def _made(settings: Settings) -> dict[str, object]:
+    """What was decided of settings, in plain values; the size stands beside them, as what the model sees."""
+    values = {name: getattr(settings, name) for name in ("synonyms", "keep", "overlap", "most")}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _same(conditions: Mapping[str, object]) -> dict[str, object]:

@@ -90,6 +90,22 @@ PROTOCOLS: Mapping[str, Mapping[str, Protocol]] = {
     },
 }
 
+
+def protocol_of(family: str, split: str) -> Protocol:
+    """How a family's paper measures on a split.
+
+    Raises:
+        ValueError: There is no such row.
+    """
+    rows = PROTOCOLS.get(family, {})
+    if split not in rows:
+        raise ValueError(
+            f"How to measure on {split} is not known for {family}: PROTOCOLS in wordmask.evaluation.protocols has no "
+            "such row."
+        )
+    return rows[split]
+
+
 Figures = dict[str, float]  # in percent
 SEMANTIC = ("a-847", "pc-459", "a-150", "pc-59", "pas-20")  # the order of both papers' tables
 

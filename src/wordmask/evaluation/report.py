@@ -46,7 +46,7 @@ def outcome_of(segmenter: Segmenter, job: "Job", scores: Scores, changed: Mappin
     figures = figures_of(scores, by_class, split.unseen() if split.unseen else None)
     source, theirs = published(segmenter.name, job.name)
     is_whole = len(scores.pictures) == split.pictures
-    wanted = segmenter.image_input
+    wanted = job.settings.seen_by(segmenter.model)
     size = (
         f"square of {wanted.square}"
         if wanted.square

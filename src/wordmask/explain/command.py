@@ -10,10 +10,11 @@ from rich.table import Table
 from rich.text import Text
 
 from wordmask.explain.answer import Explanation, explain
-from wordmask.explain.eov_seg import FATES, EovSegExplanation
-from wordmask.explain.err_seg import ErrSegExplanation
+from wordmask.explain.class_maps import ClassMapExplanation
+from wordmask.explain.query_masks import FATES, QueryExplanation
 from wordmask.explain.sheets import draw
 from wordmask.segmenter import Segmenter
+from wordmask.settings import Settings
 from wordmask.sources import EXPLAINED, Source
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
@@ -27,7 +28,7 @@ def run(
     source: Source,
     words: Vocabulary,
     *,
-    settings: dict[str, object],
+    settings: Settings,
     output: Path,
     most: int,
     json_file: Path | None,
@@ -45,7 +46,7 @@ def run(
         ValueError: As `explain`.
         OSError: A folder cannot be written to.
     """
-    found = explain(segmenter, source.path, words, **settings)
+    found = explain(segmenter, source.path, words, settings)
     files: dict[Path, Callable[[Path], object]] = {
         output / f"{source.path.stem}.{question}{EXPLAINED}": sheet.save
         for question, sheet in draw(found, most=most).items()
@@ -66,7 +67,7 @@ def run(
 
 def in_terminal(found: Explanation) -> Iterator[Table | Text]:
     """What a person sees first."""
-    if isinstance(found, ErrSegExplanation):
+    if isinstance(found, ClassMapExplanation):
         yield vote_table(found)
         return
     if found.selection:
@@ -79,7 +80,7 @@ def in_terminal(found: Explanation) -> Iterator[Table | Text]:
     )
 
 
-def vote_table(found: ErrSegExplanation) -> Table:
+def vote_table(found: ClassMapExplanation) -> Table:
     """The classes with most votes, and those around the border between what is kept and what is not."""
     kept, classes = len(found.kept), found.order.tolist()
     lost = [classes.index(label) for label in found.lost_words()[:NEAR]]
@@ -96,7 +97,7 @@ def vote_table(found: ErrSegExplanation) -> Table:
     return table(title, ["", "class", "votes", "peak cosine", "in the result", "kept"], rows)
 
 
-def query_table(found: EovSegExplanation) -> Table:
+def query_table(found: QueryExplanation) -> Table:
     """The queries of segments, or the best ones if there are none."""
     inside = [query for query in found.order.tolist() if found.regions[query]]
     rows = []

@@ -6,9 +6,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from wordmask import background
 from wordmask.image import Frame
 from wordmask.segmentation import Segmentation
-from wordmask.segmenter import distractors
 from wordmask.vocabulary import WordClass
 
 
@@ -30,8 +30,13 @@ def on_picture(maps: np.ndarray, frame: Frame, size: tuple[int, int] | None = No
 
 def competing(result: Segmentation) -> tuple[WordClass, ...]:
     """All classes that the model saw: those of the words, then those of the background, if it was asked for."""
-    words = tuple(result.vocabulary)
-    return (*words, *distractors(result.vocabulary)) if result.settings["background"] else words
+    return background.competing(result.vocabulary, result.settings.background)
+
+
+def about(result: Segmentation) -> dict[str, object]:
+    """What a description of an explanation begins with."""
+    settings = result.settings.to_dict()
+    return {"picture": result.source, "model": result.model, "task": result.task, "settings": settings}
 
 
 def rounded(values: np.ndarray) -> list[float]:

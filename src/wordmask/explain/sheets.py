@@ -24,9 +24,9 @@ from wordmask.explain.charts import (
     sheet,
     widest,
 )
-from wordmask.explain.eov_seg import FATES, EovSegExplanation
-from wordmask.explain.err_seg import ErrSegExplanation
+from wordmask.explain.class_maps import ClassMapExplanation
 from wordmask.explain.maps import on_picture
+from wordmask.explain.query_masks import FATES, QueryExplanation
 from wordmask.models.eov_seg import SEEN_WEIGHT, UNSEEN_WEIGHT
 from wordmask.models.err_seg import RANK_VOTES
 
@@ -44,7 +44,7 @@ def draw(explanation: Explanation, *, most: int = MOST) -> dict[str, Image.Image
     Args:
         most: How many classes or queries are drawn, at least 1.
     """
-    if isinstance(explanation, ErrSegExplanation):
+    if isinstance(explanation, ClassMapExplanation):
         drawn: dict[str, Callable] = {"votes": draw_votes, "costs": partial(draw_costs, most=most)}
     else:
         drawn = {"selection": draw_selection} if explanation.selection else {}
@@ -57,7 +57,7 @@ def draw(explanation: Explanation, *, most: int = MOST) -> dict[str, Image.Image
 # ERR-Seg --------------------------------------------------------------------------------------------------------------
 
 
-def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image.Image:
+def draw_votes(explanation: ClassMapExplanation, font: Font, large: Font) -> Image.Image:
     """Which classes were kept, and why."""
     kept, classes = len(explanation.kept), explanation.order.tolist()
     shown = (
@@ -112,7 +112,7 @@ def draw_votes(explanation: ErrSegExplanation, font: Font, large: Font) -> Image
     return sheet(f"Which classes were kept: {kept} of {len(classes)}", notes, [chart(titles, rows, font)], font, large)
 
 
-def draw_costs(explanation: ErrSegExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
+def draw_costs(explanation: ClassMapExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """The maps of the kept classes with most votes, before and after aggregation."""
     picture, places = (
         fitted(explanation.result.picture),
@@ -152,7 +152,7 @@ def draw_costs(explanation: ErrSegExplanation, font: Font, large: Font, *, most:
 # EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
-def draw_selection(explanation: EovSegExplanation, font: Font, large: Font) -> Image.Image:
+def draw_selection(explanation: QueryExplanation, font: Font, large: Font) -> Image.Image:
     """How much each pixel counts."""
     selection, picture = explanation.selection, fitted(explanation.result.picture)
     weights = on_picture(selection.weights[None], explanation.frame, picture.size[::-1])[0]
@@ -174,7 +174,7 @@ def draw_selection(explanation: EovSegExplanation, font: Font, large: Font) -> I
     return sheet("Where it looks", notes, [page], font, large)
 
 
-def draw_queries(explanation: EovSegExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
+def draw_queries(explanation: QueryExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """What the queries cover, and what the decoder, CLIP and the ensemble of both call that."""
     queries, picture = explanation.order[:most].tolist(), fitted(explanation.result.picture)
     logits = on_picture(explanation.mask_logits[queries], explanation.frame, picture.size[::-1])
@@ -204,7 +204,7 @@ def draw_queries(explanation: EovSegExplanation, font: Font, large: Font, *, mos
     return sheet("What the queries found", notes, [colours, page], font, large)
 
 
-def draw_opinions(explanation: EovSegExplanation, query: int, font: Font, *, label_width: float) -> Image.Image:
+def draw_opinions(explanation: QueryExplanation, query: int, font: Font, *, label_width: float) -> Image.Image:
     """The best words of a query in three opinions."""
 
     def row(label: int) -> Row:
@@ -215,12 +215,12 @@ def draw_opinions(explanation: EovSegExplanation, query: int, font: Font, *, lab
     return chart(["word", "0 to 1"], [row(label) for label in explanation.named(query)], font, label_width=label_width)
 
 
-def class_label(explanation: EovSegExplanation, label: int) -> str:
+def class_label(explanation: QueryExplanation, label: int) -> str:
     """The name of a class, and whether training saw it."""
     return explanation.names[label] + (" (seen)" if explanation.seen[label] else "")
 
 
-def draw_gates(explanation: EovSegExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
+def draw_gates(explanation: QueryExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """How the queries' embeddings were mixed."""
     strongest = max(
         float(max(gates.semantic_strength.max(), gates.spatial_strength.max())) for gates in explanation.gates

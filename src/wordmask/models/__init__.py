@@ -1,32 +1,26 @@
-"""The models: one table of presets, and what every model offers the rest of the project.
+"""The models: one table of families. What every model offers the rest of the project is `Model`.
 
-A model is an `nn.Module` with
-    family            whose names a plain vocabulary means: `err-seg` or `eov-seg`
-    tasks             what it can be asked for; the first is its own
-    templates         the prompts a phrase is put into
-    synonyms          how a class with several names is encoded where the user doesn't say
-    training_vocabulary   which classes it was trained to segment, if that matters: what `Vocabulary.of` reads
-    image_input       what pixels it wants (`ImageInput`)
-    default_keep      number of classes → how many it refines; None: it has no such choice
-    encode_text       phrases → unit vectors (S, D)
-    is_trained        parameter name → whether the recipe trains it
-    for_inference     leaves out, for good, what only training needs
-    forward           pixels, words → raw tensors
-and, in its file, `PRESETS`. `postprocess` reads the raw tensors. ERR-Seg's loss stands in its file, that of EOV-Seg's
-sets of masks in `training.set_loss`.
+A family is a file in this folder, which holds its `PRESETS`, and a row in `MODELS`: all that can't be derived from it.
 """
 
 import difflib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wordmask import clip
 from wordmask.light import without_compiler
-from wordmask.models import eov_seg, err_seg
+from wordmask.models import eov_seg, err_seg, reference
+from wordmask.models.model import Model, ModelClass
+from wordmask.models.reference import Reference
 from wordmask.released import RELEASED, InPackage, OnDrive, OnHub
+
+__all__ = ["MODELS", "InPackage", "Model", "ModelKind", "OnDrive", "OnHub", "kind_of", "preset_names"]
+
+Known = TypeVar("Known")
 
 UNTRAINED_SEED = 0
 LISTED = 5  # names given in an error; the rest are counted
@@ -34,22 +28,45 @@ LISTED = 5  # names given in an error; the rest are counted
 
 @dataclass(frozen=True)
 class ModelKind:
-    """A family of models: how to build one, its presets, and where their released weights are."""
+    """A family of models: how to build one, and what is known of it.
+
+    Args:
+        family: Its name; presets begin with it.
+        model: Configuration → model with random weights.
+        configuration: The type that `model` takes.
+        presets: Name → configuration.
+        reference: What the reference implementation calls its weights; None: not known.
+        released: Preset → where its trained weights are.
+    """
 
     family: str
-    model: Callable[..., nn.Module]
+    model: ModelClass
     configuration: type
-    presets: dict[str, object]
-    released: dict[str, OnHub | OnDrive | InPackage]
+    presets: Mapping[str, object]
+    reference: Reference | None = None
+    released: Mapping[str, OnHub | OnDrive | InPackage] = field(default_factory=dict)
 
-    def skeleton(self, configuration: object) -> nn.Module:
+    @property
+    def vocabularies(self) -> str:
+        """Whose names a plain built-in vocabulary means."""
+        return self.model.vocabularies
+
+    def known(self, value: Known | None, what: str) -> Known:
+        """A field that a row may lack.
+
+        Raises:
+            ValueError: It does.
+        """
+        if value is None:
+            raise ValueError(f"The {what} is not known for {self.family}: its row in wordmask.models.MODELS has none.")
+        return value
+
+    def skeleton(self, configuration: object) -> Model:
         """Build without values: shapes only, in a fraction of a second."""
         with torch.device("meta"), without_compiler():
             return self.model(configuration)
 
-    def fill(
-        self, model: nn.Module, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None
-    ) -> nn.Module:
+    def fill(self, model: Model, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None) -> Model:
         """Give a skeleton its weights; return it in evaluation mode.
 
         Args:
@@ -65,7 +82,7 @@ class ModelKind:
         assert not unfilled, f"no values for {unfilled}"
         return model.eval()
 
-    def random(self, configuration: object, seed: int = UNTRAINED_SEED) -> nn.Module:
+    def random(self, configuration: object, seed: int = UNTRAINED_SEED) -> Model:
         """Build with random weights that depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -78,14 +95,16 @@ MODELS = {
         err_seg.ErrSeg,
         err_seg.ErrSegConfig,
         err_seg.PRESETS,
-        RELEASED["err-seg"],
+        reference=reference.ERR_SEG,
+        released=RELEASED["err-seg"],
     ),
     "eov-seg": ModelKind(
         "eov-seg",
         eov_seg.EovSeg,
         eov_seg.EovSegConfig,
         eov_seg.PRESETS,
-        RELEASED["eov-seg"],
+        reference=reference.EOV_SEG,
+        released=RELEASED["eov-seg"],
     ),
 }
 

@@ -18,6 +18,7 @@ Where we differ from the reference, with equal results:
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -40,7 +41,10 @@ from wordmask.clip import (
 )
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.in_parts import in_parts
+from wordmask.raw import QueryMasks
+from wordmask.settings import KeepSteps, Task
 from wordmask.text import Words, encode_phrases
+from wordmask.vocabulary import Synonyms
 
 TEMPLATES = (
     "a photo of a {}.",
@@ -107,20 +111,6 @@ class Features(NamedTuple):
     x16: Float[Tensor, "B C16 h w"]
     x32: Float[Tensor, "B C32 h32 w32"]
     spatial: Float[Tensor, "B S h w"] | None
-
-
-class MaskLogits(NamedTuple):
-    """The raw output: of every query the logarithms of its class probabilities, void last, and its mask; and what each
-    layer said.
-
-    The layers' class logits come before the ensemble. In evaluation only the last layer is there; in training there is
-    no ensemble.
-    """
-
-    class_logits: Float[Tensor, "B Q T1"]
-    mask_logits: Float[Tensor, "B Q h4 w4"]
-    layer_class_logits: Float[Tensor, "L B Q T1"]
-    layer_mask_logits: Float[Tensor, "L B Q h4 w4"]
 
 
 # Lite aggregator ------------------------------------------------------------------------------------------------------
@@ -275,13 +265,11 @@ class VocabularyAwareSelection(nn.Module):
         def of_rows(seen: Tensor) -> Tensor:
             pixels = F.gelu(self.norm2(self.pointwise(seen))).flatten(2)  # (B, D, N)
             with torch.autocast(x.device.type, enabled=False):
-                return largest_probability(widened(pixels) / pixels.shape[1] ** 0.5, guides).unflatten(
-                    1, seen.shape[-2:]
-                )[:, None]
+                clarity = largest_probability(widened(pixels) / pixels.shape[1] ** 0.5, guides)
+            return clarity.unflatten(1, seen.shape[-2:])[:, None]  # (B, 1, rows, w)
 
-        # in training the norms see all of them
-        rows = seen.shape[2] if self.training else PIXELS_AT_ONCE // seen[:, 0, 0].numel()
-        return in_parts(of_rows, seen, size=rows, dim=2)[:, 0]
+        pixels = seen.numel() if self.training else PIXELS_AT_ONCE  # in training the norms see all of them
+        return in_parts(of_rows, seen, entries=pixels, axis=2, channel_axis=1)[:, 0]
 
 
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N"]:
@@ -339,6 +327,15 @@ class DynamicInteraction(nn.Module):
         return self.kernel_norm(covered + self.kernel_attention(kernels, covered))
 
 
+class Gated(NamedTuple):
+    """What the CNN and the spatial extractor know of each region, and gates in (0, 1), by which that is multiplied."""
+
+    semantic_gate: Float[Tensor, "B Q C"]
+    semantic: Float[Tensor, "B Q C"]
+    spatial_gate: Float[Tensor, "B Q C"]
+    spatial: Float[Tensor, "B Q C"]
+
+
 class TwoWayExperts(nn.Module):
     """TDEE: mix what the CNN knows of a region with what the spatial extractor knows, by gates that both agree on."""
 
@@ -352,13 +349,18 @@ class TwoWayExperts(nn.Module):
         self.out, self.out_norm = nn.Linear(width, width), nn.LayerNorm(width)
 
     def forward(self, semantic: Float[Tensor, "B Q C"], spatial: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
+        gated = self.gate(semantic, spatial)
+        mixed = gated.semantic_gate * gated.semantic + gated.spatial_gate * gated.spatial
+        return F.gelu(self.out_norm(self.out(mixed)))
+
+    def gate(self, semantic: Float[Tensor, "B Q C"], spatial: Float[Tensor, "B Q C"]) -> Gated:
+        """What both know of each region, and by how much it counts."""
         semantic_router, semantic = self.semantic(semantic).chunk(2, dim=-1)
         spatial_router, spatial = self.spatial(spatial).chunk(2, dim=-1)
         routed = semantic_router * spatial_router
         semantic_gate = self.semantic_gate_norm(self.semantic_gate(routed)).sigmoid()
         spatial_gate = self.spatial_gate_norm(self.spatial_gate(routed)).sigmoid()
-        mixed = semantic_gate * self.semantic_norm(semantic) + spatial_gate * self.spatial_norm(spatial)
-        return F.gelu(self.out_norm(self.out(mixed)))
+        return Gated(semantic_gate, self.semantic_norm(semantic), spatial_gate, self.spatial_norm(spatial))
 
 
 class SpatialUpscale(nn.Module):
@@ -418,10 +420,22 @@ class DecoderLayer(nn.Module):
         spatial: Float[Tensor, "B S _ _"] | None,
     ) -> Float[Tensor, "B Q D"]:
         """Return a vector in CLIP's space for what each mask covers."""
-        embedding = self.semantic(mean_inside(features, hard_masks(mask_logits, features)))
+        embedding = self.embed_semantic(mask_logits, features)
         if spatial is not None:
-            embedding = self.fusion(embedding, self.spatial(mean_inside(spatial, hard_masks(mask_logits, spatial))))
+            embedding = self.fusion(embedding, self.embed_spatial(mask_logits, spatial))
         return self.class_vector(embedding + kernels)
+
+    def embed_semantic(
+        self, mask_logits: Float[Tensor, "B Q h w"], features: Float[Tensor, "B C h w"]
+    ) -> Float[Tensor, "B Q C"]:
+        """What the CNN knows of what each mask covers."""
+        return self.semantic(mean_inside(features, hard_masks(mask_logits, features)))
+
+    def embed_spatial(
+        self, mask_logits: Float[Tensor, "B Q h w"], spatial: Float[Tensor, "B S _ _"]
+    ) -> Float[Tensor, "B Q C"]:
+        """What the spatial extractor knows of it."""
+        return self.spatial(mean_inside(spatial, hard_masks(mask_logits, spatial)))
 
 
 def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B Q h w"]:
@@ -511,10 +525,21 @@ class EovSeg(nn.Module):
     """
 
     family = "eov-seg"
+    vocabularies = "eov-seg"
     templates = TEMPLATES
-    tasks = ("panoptic", "instance", "semantic")
-    synonyms = "each"
-    default_keep = None  # it looks at all classes
+    tasks: tuple[Task, ...] = ("panoptic", "instance", "semantic")
+    synonyms: Synonyms = "each"
+    keep_steps: KeepSteps = ()  # it looks at all classes
+    emits = QueryMasks
+    stages = MappingProxyType(
+        {
+            "encode_image": "CLIP and spatial extractor",
+            "aggregate": "aggregation",
+            "select": "vocabulary-aware selection",
+            "decode": "decoder",
+            "opinion": "ensemble",
+        }
+    )
 
     def __init__(self, config: EovSegConfig, parts: Parts = Parts()):
         super().__init__()
@@ -575,7 +600,7 @@ class EovSeg(nn.Module):
         """Run the frozen towers."""
         return Features(*clip.stage_maps(self.clip, pixels), self.spatial and self.spatial(pixels))
 
-    def forward(self, pixels: Float[Tensor, "B 3 H W"], words: Words) -> MaskLogits:
+    def forward(self, pixels: Float[Tensor, "B 3 H W"], words: Words) -> QueryMasks:
         """Compute masks at stride 4 and class probabilities.
 
         Args:
@@ -588,9 +613,10 @@ class EovSeg(nn.Module):
             selected, features.spatial, words, every_layer=self.training
         )
         class_logits, mask_logits = layer_class_logits[-1], layer_mask_logits[-1]
-        if not self.training:
-            class_logits = self.opinion(class_logits, mask_logits, features.x32, words)
-        return MaskLogits(class_logits, mask_logits, layer_class_logits, layer_mask_logits)
+        if self.training:
+            return QueryMasks(class_logits, mask_logits, layer_class_logits, layer_mask_logits)
+        class_logits, clips = self.opinion(class_logits, mask_logits, features.x32, words)
+        return QueryMasks(class_logits, mask_logits, layer_class_logits, layer_mask_logits, clips)
 
     def aggregate(self, features: Features) -> Float[Tensor, "B C h4 w4"]:
         """Bring the stages of the CNN to one map."""
@@ -634,10 +660,10 @@ class EovSeg(nn.Module):
         mask_logits: Float[Tensor, "B Q h4 w4"],
         x32: Float[Tensor, "B C32 h32 w32"],
         words: Words,
-    ) -> Float[Tensor, "B Q T1"]:
-        """Ask CLIP what it sees in each region, and blend that with the decoder's class logits."""
+    ) -> tuple[Float[Tensor, "B Q T1"], Float[Tensor, "B Q T1"]]:
+        """Ask CLIP what it sees in each region; return that blended with the decoder's class logits, and alone."""
         clips, has_region = self.ask_clip(mask_logits, x32, words)
-        return self.ensemble(own, clips, words.seen, has_region)
+        return self.ensemble(own, clips, words.seen, has_region), clips
 
     def ask_clip(
         self, mask_logits: Float[Tensor, "B Q h4 w4"], x32: Float[Tensor, "B C32 h32 w32"], words: Words

@@ -20,6 +20,8 @@ Where we differ from the reference, with equal results:
 """
 
 from dataclasses import dataclass, replace
+from functools import partial
+from types import MappingProxyType
 from typing import NamedTuple
 
 import torch
@@ -32,7 +34,10 @@ from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
 from wordmask.image import MEAN, STD, ImageInput
 from wordmask.in_parts import in_parts
+from wordmask.raw import ClassMaps
+from wordmask.settings import KeepSteps, Task, kept_of
 from wordmask.text import Words, encode_phrases
+from wordmask.vocabulary import Synonyms
 
 TEMPLATES = ("A photo of a {} in the scene",)
 GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:138
@@ -41,7 +46,8 @@ CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640�
 # pixels of class maps, through what sees each class or each pixel alone: five classes at 640×640
 ENTRIES_AT_ONCE = 8192
 DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:66
-LARGE_VOCABULARY = 400  # classes; from here on the paper keeps 48 (A-847, PC-459), below 32 (A-150)
+# from so many classes on, K: the paper's for A-150, and for A-847 and PC-459 (it takes fewer for PC-59 and PAS-20)
+KEEP_STEPS = ((1, 32), (400, 48))
 
 
 @dataclass(frozen=True)
@@ -83,15 +89,6 @@ class Features(NamedTuple):
     x32: Float[Tensor, "B C32 h32 w32"]
     dense_x16: Float[Tensor, "B D h w"]
     dense_x32: Float[Tensor, "B D h32 w32"]
-
-
-class SemanticLogits(NamedTuple):
-    """The raw output: logit maps of the K kept classes (their probability is the sigmoid), which ones, and every
-    class's votes."""
-
-    logits: Float[Tensor, "B K h4 w4"]
-    kept: Int[Tensor, "B K"]
-    votes: Float[Tensor, "B T"]
 
 
 # Redundancy-reduced hierarchical cost maps ----------------------------------------------------------------------------
@@ -154,10 +151,10 @@ def count_votes_at_once(
     return votes[:, : len(words)], cost.amax(dim=(2, 3))
 
 
-def sum_votes(best_class: Int[Tensor, "B R h w"], none: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
+def sum_votes(best_class: Int[Tensor, "B R h w"], zeros: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
     """Add up what pixels give their R best classes, to zeros, in the reference's order: its rounding decides some near
     ties."""
-    votes = none
+    votes = zeros
     for rank, weight in enumerate(RANK_VOTES[: best_class.shape[1]]):
         voted = best_class[:, rank].flatten(1)
         votes = votes + weight * torch.zeros_like(votes).scatter_add(
@@ -210,12 +207,7 @@ class CostEmbedding(nn.Module):
     ) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
             fused = self.fused(self.x16), self.fused(self.x32)
-            return in_parts(
-                lambda *costs: self.embed(*costs, *fused),
-                cost_x16,
-                cost_x32,
-                size=ENTRIES_AT_ONCE // cost_x16[:, 0].numel(),
-            )
+            return in_parts(lambda *costs: self.embed(*costs, *fused), cost_x16, cost_x32, entries=ENTRIES_AT_ONCE)
 
     def fused(self, embed: nn.Conv2d) -> Fused:
         """What `fuse` makes of an embedded cost map, as one convolution; half of both is their fusion."""
@@ -369,7 +361,7 @@ class SpatialBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
         self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], shared: tuple[Tensor, Tensor]) -> Float[Tensor, "B K h w C"]:
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: SharedByClasses) -> Float[Tensor, "B K h w C"]:
         """`shared` is what `attention.share` gave."""
         x = x + self._drop(self.attention(self.norm1(x), shared))
         y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
@@ -411,7 +403,7 @@ class ClassBlock(nn.Module):
         """What the classes have to say to each other, on the pooled grid."""
         pooled = F.avg_pool2d(x.flatten(0, 1).permute(0, 3, 1, 2), kernel_size=2)  # (B·K, C, h / 2, w / 2)
         y = pooled.unflatten(0, x.shape[:2]).permute(0, 3, 4, 1, 2)  # (B, h / 2, w / 2, K, C)
-        y = in_parts(lambda y: self._attend(y, shared), y, size=ENTRIES_AT_ONCE // y[:, 0, ..., 0].numel(), into=y)
+        y = in_parts(lambda y: self._attend(y, shared), y, entries=ENTRIES_AT_ONCE, channel_axis=-1, into=y)
         return y.permute(0, 3, 1, 2, 4)
 
     def bring_back(self, x: Float[Tensor, "B K h w C"], y: Float[Tensor, "B K h2 w2 C"]) -> Float[Tensor, "B K h w C"]:
@@ -463,10 +455,16 @@ class ErrSeg(nn.Module):
     """
 
     family = "err-seg"
+    vocabularies = "err-seg"
     templates = TEMPLATES
-    tasks = ("semantic",)
-    synonyms = "first"
+    tasks: tuple[Task, ...] = ("semantic",)
+    synonyms: Synonyms = "first"
+    keep_steps: KeepSteps = KEEP_STEPS
     training_vocabulary = ""  # it makes no difference between classes
+    emits = ClassMaps
+    stages = MappingProxyType(
+        {"encode_image": "CLIP", "choose": "class choice", "aggregate": "aggregation", "decode": "decoder"}
+    )
 
     def __init__(self, config: ErrSegConfig):
         super().__init__()
@@ -504,12 +502,6 @@ class ErrSeg(nn.Module):
         )
 
     @staticmethod
-    def default_keep(classes: int) -> int:
-        """K where the user names none: the paper's for A-150, A-847 and PC-459 (it takes fewer for PC-59 and PAS-20),
-        at most all."""
-        return min(classes, 48 if classes >= LARGE_VOCABULARY else 32)
-
-    @staticmethod
     def is_trained(name: str) -> bool:
         """Tell whether the recipe trains this parameter: all but most of CLIP, and the copied downsampling that belongs
         to it."""
@@ -538,7 +530,7 @@ class ErrSeg(nn.Module):
         *,
         keep: int | None = None,
         present: Bool[Tensor, "B T"] | None = None,
-    ) -> SemanticLogits:
+    ) -> ClassMaps:
         """Compute logit maps at stride 4 for the K classes that each picture needs.
 
         Args:
@@ -549,10 +541,10 @@ class ErrSeg(nn.Module):
         """
         features = self.encode_image(pixels)
         kept, votes = self.choose(
-            features, words, keep=keep or self.default_keep(len(words.embeddings)), present=present
+            features, words, keep=keep or kept_of(self.keep_steps, len(words.embeddings)), present=present
         )
         x = self.aggregate(features, words.embeddings[kept])
-        return SemanticLogits(self.decode(x, features), kept, votes)
+        return ClassMaps(self.decode(x, features), kept, votes)
 
     @torch.no_grad()
     def choose(
@@ -581,12 +573,11 @@ class ErrSeg(nn.Module):
         )
         text_guidance = F.gelu(self.text_guidance(text))
         x = self.cost_embedding(cost_x16, cost_x32)
-        size = ENTRIES_AT_ONCE // x[:, 0, ..., 0].numel()
+        few = partial(in_parts, entries=ENTRIES_AT_ONCE, channel_axis=-1)
         for spatial_block, class_block in zip(self.spatial_blocks, self.class_blocks, strict=True):
-            shared = spatial_block.attention.share(image_guidance)
-            x = in_parts(lambda x, block=spatial_block, shared=shared: block(x, shared), x, size=size, into=x)
+            x = few(partial(spatial_block, shared=spatial_block.attention.share(image_guidance)), x, into=x)
             y = class_block.exchange(x, class_block.attention.share(text_guidance))
-            x = in_parts(class_block.bring_back, x, y, size=size, into=x)
+            x = few(class_block.bring_back, x, y, into=x)
         return x
 
     @staticmethod
@@ -606,10 +597,10 @@ class ErrSeg(nn.Module):
                 maps = step(maps, beside)
             return self.head(maps)[:, 0].unflatten(0, x.shape[:2])
 
-        return in_parts(draw, x, size=ENTRIES_AT_ONCE // x[:, 0, ..., 0].numel())
+        return in_parts(draw, x, entries=ENTRIES_AT_ONCE, channel_axis=-1)
 
 
-def loss(raw: SemanticLogits, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
+def loss(raw: ClassMaps, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
     """Binary cross-entropy of all T logit maps against one-hot targets, at full resolution, mean over every pixel and
     class.
 

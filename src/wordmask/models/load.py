@@ -5,11 +5,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from torch import nn
-
 from wordmask import bundled, weights
-from wordmask.models import MODELS, InPackage, OnDrive, kind_of, preset_names
-from wordmask.models.convert import dropped_names, from_reference, guess_preset
+from wordmask.models import MODELS, InPackage, Model, OnDrive, kind_of, preset_names
+from wordmask.models.convert import from_reference, guess_preset
 from wordmask.writing import at_home
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
@@ -19,7 +17,7 @@ HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and
 class LoadedModel:
     """A model, the name it was asked by, and the fingerprint of its text tower where a file states it."""
 
-    model: nn.Module
+    model: Model
     name: str
     text_tower: str | None = None
 
@@ -77,7 +75,7 @@ def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = N
     state = from_reference(preset, checkpoint.state).state_dict()
     origin = Path(checkpoint.origin).name
     weights.save(target, state, family=kind.family, configuration=kind.presets[preset], origin=origin)
-    return preset, dropped_names(kind.family, checkpoint.state)
+    return preset, kind.known(kind.reference, "reference").dropped_names(checkpoint.state)
 
 
 def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:

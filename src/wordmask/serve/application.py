@@ -82,12 +82,10 @@ class Service:
         if name not in self.segmenters:
             raise Refused(422, f"The model came as {name!r}; here are {', '.join(self.segmenters)}.")
         segmenter = self.segmenters[name]
-        settings = question.model_dump(
-            include={"task", "threshold", "background", "synonyms", "keep", "overlap", "most"}
-        )
+        settings = question.settings
         try:
-            words = Vocabulary.of(asked.words, segmenter.model.family)
-            segmenter.check(words, **settings)
+            words = Vocabulary.of(asked.words, segmenter.model.vocabularies)
+            segmenter.check(words, settings)
         except ValueError as error:
             raise Refused(422, str(error)) from None
         size = input_size(asked.picture.height, asked.picture.width, segmenter.model.image_input)
@@ -293,7 +291,7 @@ def _page(file: str, kind: str) -> Callable[[], Awaitable[Response]]:
 def _model(name: str, segmenter: Segmenter) -> dict[str, object]:
     model = segmenter.model
     synonyms = ["first", "mean", "each"] if model.synonyms == "each" else ["first", "mean"]
-    refines = model.default_keep is not None
+    refines = bool(model.keep_steps)
     about = {"family": model.family, "tasks": list(model.tasks), "synonyms": synonyms, "keep": refines}
     return {"name": name, **about, "device": str(segmenter.device), "precision": segmenter.precision}
 

@@ -14,7 +14,7 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from wordmask.serve.limits import Limits, Refused
-from wordmask.settings import Task
+from wordmask.settings import DEFAULT_MOST, DEFAULT_OVERLAP, MOST_INSTANCES, MOST_KEPT, Settings, Task
 from wordmask.vocabulary import Synonyms, Vocabulary, builtin_names
 
 FORM, JSON = "multipart/form-data", "application/json"
@@ -50,10 +50,15 @@ class Question(BaseModel):
     synonyms: Synonyms | None = Field(
         None, description="A class is its first name, the mean of all, or the best of each."
     )
-    keep: int | None = Field(None, ge=1, le=65535, description="ERR-Seg: how many classes are refined.")
-    overlap: Share | None = Field(None, description="Panoptic: the share of its pixels a mask must win; 0.8.")
+    keep: int | None = Field(None, ge=1, le=MOST_KEPT, description="ERR-Seg: how many classes are refined.")
+    overlap: Share | None = Field(
+        None, description=f"Panoptic: the share of its pixels a mask must win; {DEFAULT_OVERLAP}."
+    )
     most: int | None = Field(
-        None, ge=1, le=1000, description="Instance: how many pairs of mask and class are looked at; 100."
+        None,
+        ge=1,
+        le=MOST_INSTANCES,
+        description=f"Instance: how many pairs of mask and class are looked at; {DEFAULT_MOST}.",
     )
     masks: Literal["rle", "polygons", "none"] = Field(
         "rle",
@@ -69,6 +74,19 @@ class Question(BaseModel):
         max_length=4,
         description="regions; labels and overlay as PNG; coco as a data set.",
     )
+
+    @property
+    def settings(self) -> Settings:
+        """What it says of settings."""
+        return Settings(
+            task=self.task,
+            keep=self.keep,
+            threshold=self.threshold,
+            overlap=self.overlap,
+            most=self.most,
+            background=self.background,
+            synonyms=self.synonyms,
+        )
 
 
 class JsonQuestion(Question):

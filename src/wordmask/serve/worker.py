@@ -15,6 +15,7 @@ from wordmask.image import read_picture
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.serve.metrics import Metrics
+from wordmask.settings import Settings
 from wordmask.vocabulary import Vocabulary
 
 MOST_PHRASES = 20_000  # whose vectors stay in memory: 40 to 60 MB
@@ -30,14 +31,14 @@ class Job:
     Args:
         picture: Opened, its header read; not decoded.
         input_size: (height, width) of the pixels that the model will see.
-        settings: As `Segmenter.__call__` takes them, task included.
+        settings: As they were asked for.
     """
 
     model: str
     picture: Image.Image
     input_size: tuple[int, int]
     words: Vocabulary
-    settings: Mapping[str, object]
+    settings: Settings
     future: Future[Segmentation] = field(default_factory=Future)
 
     def fits(self, other: "Job") -> bool:
@@ -119,7 +120,7 @@ class Worker:
         first = next(iter(pictures))
         segmenter, begin = self.segmenters[first.model], time.perf_counter()
         try:
-            results = segmenter(list(pictures.values()), first.words, **first.settings)
+            results = segmenter(list(pictures.values()), first.words, first.settings)
         except Exception as error:  # whatever it is, it belongs to the one who asked, and the thread goes on
             if len(pictures) > 1:
                 for job, picture in pictures.items():

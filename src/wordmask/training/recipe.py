@@ -62,7 +62,7 @@ class Settings:
         batch: Pictures per update, over all processes and all parts.
         at_once: Pictures that a process holds at a time; smaller means less memory. 0: its whole share.
         rate: Learning rate, at its highest.
-        precision: Of the forward pass: float32, bfloat16, float16, or auto, see `wordmask.settings.choose_precision`.
+        precision: Of the forward pass: float32, bfloat16, float16, or auto, see `wordmask.hardware.choose_precision`.
         device: auto, cpu, cuda or mps.
         seed: Of weights, order, augmentation and random parts of models; Shapeland's scenes have numbers of their own.
         workers: Processes that prepare pictures, per process that trains.

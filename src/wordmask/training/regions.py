@@ -158,7 +158,7 @@ def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None 
         vectors = clip.pool_regions(model.clip, last_stage_at_16(model.clip, x16), masks[None].to(text.device))[0]
         names = (F.normalize(vectors, dim=-1) @ text.T).argmax(dim=1).cpu().numpy()
         if folder is not None and place < DRAWN:
-            named = truth_of(replace(labelled, labels=names), data.vocabulary, panoptic=True)
+            named = truth_of(replace(labelled, labels=names), data.vocabulary, "panoptic")
             draw_beside_truth(named, labelled, folder / f"{place}.png")
         there = words.numpy() != NO_WORD
         found.append(names[there])

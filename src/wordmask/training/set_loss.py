@@ -13,7 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from wordmask.models.eov_seg import MaskLogits
+from wordmask.raw import QueryMasks
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0  # of the matching and of the losses alike; reference config.py
 VOID_WEIGHT = 0.1  # of queries that match nothing, in the loss of classes
@@ -45,7 +45,7 @@ def random_points(masks: int, points: int, like: Tensor) -> Float[Tensor, "N P 2
 
 
 def set_loss(
-    raw: MaskLogits,
+    raw: QueryMasks,
     targets: list[Target],
     draw: Draw = random_points,
     *,

@@ -11,7 +11,7 @@ from types import ModuleType
 
 import torch
 
-from wordmask.settings import choose_device, choose_precision
+from wordmask.hardware import choose_device, choose_precision
 from wordmask.training.recipe import Settings
 from wordmask.training.train import Outcome, train
 from wordmask.writing import at_home

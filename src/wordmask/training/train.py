@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wordmask.settings import choose_device
+from wordmask.hardware import choose_device
 from wordmask.training.journal import Checkpoint, Journal, StopSignal
 from wordmask.training.optimiser import build_optimiser
 from wordmask.training.parts import PartsAhead, Share, parts_per_step

@@ -10,10 +10,11 @@ from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.drawing import lay_out
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore, mean_of
 from wordmask.evaluation.scoring import present, segments_of
-from wordmask.regions import find_regions, find_segments
+from wordmask.regions import find_regions, find_segments, unlabelled_value
 from wordmask.results import as_labels
-from wordmask.segmentation import Segmentation, unlabelled_value
+from wordmask.segmentation import Origin, Segmentation
 from wordmask.segmenter import Segmenter
+from wordmask.settings import Task, of_known_labels
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
@@ -98,27 +99,26 @@ def summary(by_class: dict[str, np.ndarray], unseen: np.ndarray | None) -> dict[
 
 def draw_beside_truth(result: Segmentation, labelled: LabelledPicture, path: Path) -> None:
     """Draw what was found, and beside it what is there."""
-    truth = truth_of(labelled, result.vocabulary, panoptic=result.task == "panoptic")
+    truth = truth_of(labelled, result.vocabulary, result.task)
     with atomic(path) as temporary:
         lay_out([[result.draw(), truth.draw()]], ["found", "true"]).save(temporary)
 
 
-def truth_of(labelled: LabelledPicture, vocabulary: Vocabulary, *, panoptic: bool) -> Segmentation:
+def truth_of(labelled: LabelledPicture, vocabulary: Vocabulary, task: Task) -> Segmentation:
     """The label of a picture as a perfect model would return it: by segments, or by classes."""
+    origin = Origin(labelled.rgb, vocabulary, of_known_labels(task), "the truth")
     labels = as_labels(labelled.semantic, len(vocabulary))
-    details = {
-        "vocabulary": vocabulary,
-        "picture": labelled.rgb,
-        "model": "the truth",
-        "settings": {},
-        "labels": labels,
-    }
-    if not panoptic:
+    if task != "panoptic":
         sure, nothing = np.ones(labels.shape, dtype=np.float32), np.full_like(labels, unlabelled_value(len(vocabulary)))
-        return Segmentation(regions=find_regions(labels, vocabulary, confidence=sure, runner_up=nothing), **details)
+        return Segmentation(labels, find_regions(labels, vocabulary, confidence=sure, runner_up=nothing), origin)
     target = present(labelled)
     ids, classes = target["target_segments"], target["target_labels"].tolist()
-    areas = np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:].tolist()
-    certain = {"scores": [1.0] * len(classes), "runners_up": [-1] * len(classes)}
-    segments, regions = find_segments(ids, vocabulary, classes=classes, areas=areas, **certain)
-    return Segmentation(regions=regions, segments=segments, task="panoptic", **details)
+    segments, regions = find_segments(
+        ids,
+        vocabulary,
+        classes=classes,
+        scores=[1.0] * len(classes),
+        areas=np.bincount(ids.ravel(), minlength=len(classes) + 1)[1:].tolist(),
+        runners_up=[-1] * len(classes),
+    )
+    return Segmentation(labels, regions, origin, segments)

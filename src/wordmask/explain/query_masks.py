@@ -1,4 +1,5 @@
-"""EOV-Seg: where it looked, what its queries cover and are called by whom, and how their embeddings were mixed."""
+"""Masks of queries: what they cover and are called by whom; of EOV-Seg also where it looked, and how embeddings of
+regions were mixed."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -7,13 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from wordmask.explain.maps import as_array, competing, rounded
-from wordmask.image import Frame, Picture
-from wordmask.models.eov_seg import EovSeg, TwoWayExperts, VocabularyAwareSelection
+from wordmask.explain.maps import about, as_array, competing, rounded
+from wordmask.image import Frame
+from wordmask.models.eov_seg import EovSeg, Gated, TwoWayExperts, VocabularyAwareSelection
 from wordmask.postprocess import read_panoptic
+from wordmask.preparing import stacked
+from wordmask.raw import QueryMasks
 from wordmask.segmentation import Segmentation
-from wordmask.segmenter import Segmenter
-from wordmask.watching import Call, recorded
+from wordmask.segmenter import Look, Segmenter
 
 FATES = {  # of a query in the panoptic reading
     "segment": "it is a segment, or a part of one",
@@ -23,7 +25,6 @@ FATES = {  # of a query in the panoptic reading
     "void": "its most probable class is none of the words",
 }
 # parts of TDEE: a gate's logits, what it is for
-GATED = ("semantic_gate_norm", "semantic_norm", "spatial_gate_norm", "spatial_norm")
 NAMED = 3  # the best classes of a query, in the opinion of each: so many are told
 
 
@@ -68,10 +69,20 @@ class Gates:
     semantic_strength: np.ndarray
     spatial_strength: np.ndarray
 
+    def to_dict(self, query: int) -> dict[str, object]:
+        """The numbers of one query in plain values."""
+        return {
+            "layer": self.layer,
+            "semantic": float(self.semantic[query].mean()),
+            "spatial": float(self.spatial[query].mean()),
+            "semantic_strength": float(self.semantic_strength[query]),
+            "spatial_strength": float(self.spatial_strength[query]),
+        }
+
 
 @dataclass(frozen=True, eq=False)
-class EovSegExplanation:
-    """What EOV-Seg went by in a picture: Q queries, T classes.
+class QueryExplanation:
+    """What a model of queries (EOV-Seg) went by in a picture: Q queries, T classes.
 
     Maps lie on the grid of the model's input; `wordmask.explain.maps.on_picture(maps, frame)` brings them to the
     picture.
@@ -137,117 +148,114 @@ class EovSegExplanation:
 
     def to_dict(self) -> dict[str, object]:
         """The numbers in plain values, of all queries in their order; without the maps."""
-        result = self.result
-        about = {"picture": result.source, "model": result.model, "task": result.task, "settings": result.settings}
-        selection = self.selection and {
-            **{name: getattr(self.selection, name) for name in ("scale", "offset", "phrases")},
-            **{name: float(getattr(self.selection.weights, name)()) for name in ("min", "mean", "max")},
-        }
-        return about | {"selection": selection, "queries": [self._query(query) for query in self.order.tolist()]}
+        queries = [self._query(query) for query in self.order.tolist()]
+        selection = None
+        if self.selection is not None:
+            weights = self.selection.weights
+            selection = {
+                "scale": self.selection.scale,
+                "offset": self.selection.offset,
+                "phrases": self.selection.phrases,
+                "min": float(weights.min()),
+                "mean": float(weights.mean()),
+                "max": float(weights.max()),
+            }
+        return about(self.result) | {"selection": selection, "queries": queries}
 
     def _query(self, query: int) -> dict[str, object]:
         opinions, named = self.opinions(query), self.named(query)
         columns = {name: rounded(probs[named]) for name, probs in opinions.items()}
-        classes = [
-            {"class": label, "name": self.names[label], "seen": bool(self.seen[label])}
-            | {name: columns[name][i] for name in columns}
-            for i, label in enumerate(named)
-        ]
+        classes = []
+        for place, label in enumerate(named):
+            about_class = {"class": label, "name": self.names[label], "seen": bool(self.seen[label])}
+            classes.append(about_class | {name: column[place] for name, column in columns.items()})
         score = next((region.score for region in self.result.regions if region.id == self.regions[query]), None)
-        gates = [
-            {"layer": gates.layer}
-            | {way: float(getattr(gates, way)[query].mean()) for way in ("semantic", "spatial")}
-            | {way: float(getattr(gates, way)[query]) for way in ("semantic_strength", "spatial_strength")}
-            for gates in self.gates
-        ]
         return {
-            **{"query": query, "fate": self.fates[query], "region": int(self.regions[query]) or None, "score": score},
-            **{"void": float(self.final[query, -1]), "classes": classes, "gates": gates},
+            "query": query,
+            "fate": self.fates[query],
+            "region": int(self.regions[query]) or None,
+            "score": score,
+            "void": float(self.final[query, -1]),
+            "classes": classes,
+            "gates": [gates.to_dict(query) for gates in self.gates],
         }
 
 
-def explain_eov_seg(
-    segmenter: Segmenter, picture: Picture, words: object, settings: dict[str, object]
-) -> EovSegExplanation:
-    """See `wordmask.explain.answer.explain`."""
-    model = segmenter.model
-    with recorded(watched_methods(segmenter)) as calls:
-        result = segmenter(picture, words, **settings)
-        with torch.inference_mode(), segmenter.autocast():
-            classify_earlier(model, calls)
-    (read,), (asked,) = calls["read"], calls["clip"]
-    raw, number, frame = read.arguments
-    classes, masks = raw.class_logits[number], raw.mask_logits[number]
-    limits = {name: result.settings[name] for name in ("threshold", "overlap")}
-    segments = read_panoptic(classes, masks, things=read.settings["things"], frame=frame, **limits)
-    final, words_asked = classes.float().softmax(dim=-1), len(result.vocabulary)
-    regions, fates = tell_fates(
-        final, segments.queries, segments.classes, words=words_asked, threshold=result.settings["threshold"]
+def explain_query_masks(segmenter: Segmenter, look: Look, raw: QueryMasks) -> QueryExplanation:
+    """See `wordmask.explain.answer.explain`.
+
+    Raises:
+        ValueError: CLIP itself is not asked about the regions.
+    """
+    if raw.clip_class_logits is None:
+        raise ValueError(f"CLIP's opinion of regions is not known for {segmenter.model.family}: it can't be explained.")
+    result, chosen, classes = segmenter.read(look), look.chosen, raw.class_logits[0]
+    segments = read_panoptic(
+        classes,
+        raw.mask_logits[0],
+        things=look.encoded.things,
+        frame=look.frame,
+        threshold=chosen.threshold,
+        overlap=chosen.overlap,
     )
-    return EovSegExplanation(
+    final = classes.float().softmax(dim=-1)
+    regions, fates = tell_fates(
+        final, segments.queries, segments.classes, words=len(result.vocabulary), threshold=chosen.threshold
+    )
+    selection, gates = inside_eov_seg(segmenter, look)
+    return QueryExplanation(
         result=result,
-        frame=frame,
+        frame=look.frame,
         names=[entry.name for entry in competing(result)],
-        mask_logits=as_array(masks),
-        own=as_array(raw.layer_class_logits[-1][number].float().softmax(dim=-1)),
-        clip=as_array(asked.result[0][number, :, :-1].float().softmax(dim=-1)),
+        mask_logits=as_array(raw.mask_logits[0]),
+        own=as_array(raw.layer_class_logits[-1][0].float().softmax(dim=-1)),
+        clip=as_array(raw.clip_class_logits[0, :, :-1].float().softmax(dim=-1)),
         final=as_array(final),
-        seen=as_array(asked.arguments[-1].seen),
+        seen=as_array(look.encoded.words.seen),
         regions=regions,
         fates=fates,
-        selection=read_selection(model, calls, number),
-        gates=read_gates(model, calls, number),
+        selection=selection,
+        gates=gates,
     )
 
 
-def watched_methods(segmenter: Segmenter) -> dict[str, tuple[object, str]]:
-    """What is recorded while the model runs."""
-    model: EovSeg = segmenter.model
-    methods = {"read": (segmenter, "_read"), "clip": (model, "ask_clip")}
-    if isinstance(model.selection, VocabularyAwareSelection):
-        methods["clarity"] = (model.selection, "clarity")
+def inside_eov_seg(segmenter: Segmenter, look: Look) -> tuple[Selection | None, list[Gates]]:
+    """Go through EOV-Seg's stages once more, for what it alone has; other models have none of it."""
+    model, words = segmenter.model, look.encoded.words
+    if not isinstance(model, EovSeg):
+        return None, []
+    with torch.inference_mode(), segmenter.autocast():
+        features = model.encode_image(stacked([look.picture.pixels], segmenter.device))
+        x = model.aggregate(features)
+        selection = None
+        if isinstance(model.selection, VocabularyAwareSelection):
+            clarity = model.selection.clarity(x, words.embeddings, model.void_vector)
+            scale, offset = (float(part.detach()) for part in (model.selection.scale, model.selection.offset))
+            selection = Selection(as_array(clarity[0]), scale, offset, phrases=len(words.embeddings))
+        return selection, gates_of(model, model.select(x, words), features.spatial)
+
+
+def gates_of(model: EovSeg, x: Tensor, spatial: Tensor | None) -> list[Gates]:
+    """The gates of every layer that has some and what it takes: only the last layer's matter to a result."""
+    if spatial is None or model.spatial_upscale is None:
+        return []
+    spatial, found = model.spatial_upscale(spatial), []
+    kernels = model.kernels.weight.expand(len(x), -1, -1)
+    masks = torch.einsum("bqc,bchw->bqhw", kernels, x)
     for number, layer in enumerate(model.layers, 1):
-        methods[f"refine {number}"] = (layer, "refine")
-        methods[f"classify {number}"] = (layer, "classify")
+        kernels, masks = layer.refine(kernels, x, masks)
         if isinstance(layer.fusion, TwoWayExperts):
-            methods |= {f"{part} {number}": (getattr(layer.fusion, part), "forward") for part in GATED}
-    return methods
+            gated = layer.fusion.gate(layer.embed_semantic(masks, x), layer.embed_spatial(masks, spatial))
+            found.append(gates_from(number, Gated(*(part[0].float() for part in gated))))
+    return found
 
 
-def classify_earlier(model: EovSeg, calls: dict[str, list[Call]]) -> None:
-    """Make the class vectors of the layers before the last, where these have what it takes: a result doesn't need them,
-    their gates do."""
-    _, _, features, spatial = calls[f"classify {len(model.layers)}"][0].arguments
-    for number, layer in enumerate(model.layers[:-1], 1):
-        if isinstance(layer.fusion, TwoWayExperts):
-            kernels, masks = calls[f"refine {number}"][0].result
-            layer.classify(kernels, masks, features, spatial)
-
-
-def read_selection(model: EovSeg, calls: dict[str, list[Call]], number: int) -> Selection | None:
-    """Take what vocabulary-aware selection made of one picture of a batch."""
-    if "clarity" not in calls:
-        return None
-    (clarity,) = calls["clarity"]
-    scale, offset = (float(part.detach()) for part in (model.selection.scale, model.selection.offset))
-    _, phrases, _ = clarity.arguments
-    return Selection(as_array(clarity.result[number]), scale, offset, phrases=len(phrases))
-
-
-def read_gates(model: EovSeg, calls: dict[str, list[Call]], number: int) -> list[Gates]:
-    """Take the gates of one picture of a batch, from every layer that has some."""
-
-    def gates(layer: int) -> Gates:
-        semantic, semantic_value, spatial, spatial_value = (
-            calls[f"{part} {layer}"][0].result[number].float() for part in GATED
-        )
-        semantic, spatial = semantic.sigmoid(), spatial.sigmoid()
-        strengths = (
-            (gate * value).abs().mean(dim=-1) for gate, value in ((semantic, semantic_value), (spatial, spatial_value))
-        )
-        return Gates(layer, *map(as_array, (semantic, spatial, *strengths)))
-
-    return [gates(layer) for layer in range(1, len(model.layers) + 1) if f"{GATED[0]} {layer}" in calls]
+def gates_from(layer: int, gated: Gated) -> Gates:
+    """What is told of a layer's gates, of one picture."""
+    strengths = (gated.semantic_gate * gated.semantic, gated.spatial_gate * gated.spatial)
+    semantic_strength, spatial_strength = (as_array(strength.abs().mean(dim=-1)) for strength in strengths)
+    gates = as_array(gated.semantic_gate), as_array(gated.spatial_gate)
+    return Gates(layer, *gates, semantic_strength, spatial_strength)
 
 
 def tell_fates(

@@ -1,0 +1,34 @@
+"""A model as one graph."""
+
+from collections.abc import Callable
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from wordmask.image import PADDING
+from wordmask.raw import RawOutput
+from wordmask.text import Words
+
+
+def compiled(model: nn.Module, device: torch.device) -> Callable[..., RawOutput]:
+    """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together.
+
+    Sides are multiples of the coarsest stride. The graph is told so by the shape of what it gets: it would work for
+    minutes on how the sizes of its maps follow from a side that could be anything.
+    """
+
+    @partial(torch.compile, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
+    def graph(cells: Tensor, words: Words, **choice: int) -> RawOutput:
+        return model(cells.flatten(4).flatten(2, 3), words, **choice)
+
+    def run(pixels: Tensor, words: Words, **choice: int) -> RawOutput:
+        # (B, 3, H / 32, 32, W / 32, 32)
+        cells = pixels.contiguous().unflatten(3, (-1, PADDING)).unflatten(2, (-1, PADDING))
+        for axis in (3, 5):
+            torch._dynamo.mark_static(cells, axis)
+        # sizes that happen to be equal the first time needn't stay so
+        with torch.fx.experimental._config.patch(use_duck_shape=False):
+            return graph(cells, words, **choice)
+
+    return run
