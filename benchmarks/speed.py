@@ -204,10 +204,9 @@ def page(found: dict) -> str:
             "So both are given in"
         ),
         "*yardsticks*: the image tower of ERR-Seg B with both dense maps, 640×640, float32, on the same machine.",
-        "It is taken anew before each model"(
-            f" ({machine['yardstick']['fastest']:.2f} to {machine['yardstick']['slowest']:.2f} s): a shared machine "
-            "has "
-            "slow minutes."
+        (
+            f"It is taken anew before each model ({machine['yardstick']['fastest']:.2f} to "
+            f"{machine['yardstick']['slowest']:.2f} s): a shared machine has slow minutes."
         ),
         *_native(machine["rates"]),
         "",

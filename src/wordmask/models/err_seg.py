@@ -361,7 +361,7 @@ class SpatialBlock(nn.Module):
         self.norm2, self.mlp = nn.LayerNorm(width), GatedMlp(width)
         self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
 
-    def forward(self, x: Float[Tensor, "B K h w C"], shared: SharedByClasses) -> Float[Tensor, "B K h w C"]:
+    def forward(self, x: Float[Tensor, "B K h w C"], shared: tuple[Tensor, Tensor]) -> Float[Tensor, "B K h w C"]:
         """`shared` is what `attention.share` gave."""
         x = x + self._drop(self.attention(self.norm1(x), shared))
         y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
