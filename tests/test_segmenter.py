@@ -25,7 +25,7 @@ def segment(tiny):
 
 
 def test_the_public_surface():
-    assert set(wordmask.__all__) == {"load", "Segmenter", "Segmentation", "Vocabulary"}
+    assert set(wordmask.__all__) == {"load", "Segmenter", "Segmentation", "Settings", "Vocabulary"}
     assert all(hasattr(wordmask, name) for name in wordmask.__all__)
     assert set(dir(wordmask)) >= set(wordmask.__all__)
     with pytest.raises(AttributeError):
@@ -48,6 +48,66 @@ def test_three_lines_of_python(picture, tmp_path):
         "synonyms": "first",
         "precision": result.settings.precision,
     }
+
+
+def test_settings_as_an_object(segment):
+    careful = wordmask.Settings(threshold=0.3, keep=2)
+    result = segment(colourful(40, 50), "sky; car; sea", careful, per_pixel=True)
+    by_name = segment(colourful(40, 50), "sky; car; sea", threshold=0.3, keep=2)
+    both = segment(colourful(40, 50), "sky; car; sea", wordmask.Settings(threshold=0.9, keep=2), threshold=0.3)
+    assert result.settings == by_name.settings == both.settings
+    assert (result.labels == by_name.labels).all()
+    assert ((result.labels == 255) == (result.confidence < np.float32(0.3))).all(), "what is at least as probable stays"
+    with pytest.raises(TypeError, match="unexpected keyword argument 'treshold'"):
+        segment(colourful(40, 50), "sky", treshold=0.3)
+
+
+def test_a_look_is_read_as_the_segmenter_reads(segment, segment_eov):
+    for segmenter, tasks in ((segment, ["semantic"]), (segment_eov, ["panoptic", "instance", "semantic"])):
+        for task in tasks:
+            look = segmenter.look(colourful(40, 170), "person; sky; car", task=task)
+            assert look.chosen.task == task
+            result, again = segmenter.read(look), segmenter(colourful(40, 170), "person; sky; car", task=task)
+            assert (result.labels == again.labels).all()
+            assert result.to_dict() == again.to_dict()
+        with pytest.raises(ValueError, match="tile"):
+            segmenter.look(colourful(40, 50), "sky", task="semantic", tile=64)
+
+
+def test_another_input_size_is_a_setting(tiny):
+    segment = Segmenter(tiny)
+    small = segment.look(colourful(60, 80), "sky; car", size=128)
+    assert small.picture.pixels.shape == (3, 128, 128)
+    assert small.chosen.to_dict()["size"] == 128
+    assert segment.look(colourful(60, 80), "sky; car").picture.pixels.shape == (3, 256, 256)
+
+
+@pytest.mark.parametrize(
+    ("setting", "value", "expected"),
+    [
+        ("keep", 0, "at least 1"),
+        ("keep", 1.5, "a number of classes"),
+        ("most", 65536, "at most 65535"),
+        ("threshold", 1.01, "a probability"),
+        ("threshold", None, "a probability"),
+        ("overlap", -0.1, "a share"),
+        ("background", "none", "'other'"),
+        ("synonyms", "all", "'first', 'mean' or 'each'"),
+        ("tile", 63, "at least 64, or 'auto'"),
+        ("tile", "big", "at least 64, or 'auto'"),
+        ("size", 31, "pixels, at least 32"),
+    ],
+)
+def test_settings_validate_themselves(setting, value, expected):
+    with pytest.raises(ValueError, match=f"{setting} came as .*{expected}"):
+        wordmask.Settings(**{setting: value})
+
+
+def test_numbers_of_other_libraries_become_plain():
+    settings = wordmask.Settings(keep=np.int64(3), threshold=np.float32(0.5), tile=np.int16(64), most=np.uint8(7))
+    plain = (settings.keep, settings.threshold, settings.tile, settings.most)
+    assert [type(value) for value in plain] == [int, float, int, int]
+    assert plain == (3, 0.5, 64, 7)
 
 
 def test_one_word_takes_the_whole_picture(segment):

@@ -1,9 +1,15 @@
 """Words in, masks out: open-vocabulary segmentation with ERR-Seg and EOV-Seg."""
 
-__all__ = ["Segmentation", "Segmenter", "Vocabulary", "load"]
+__all__ = ["Segmentation", "Segmenter", "Settings", "Vocabulary", "load"]
 __version__ = "0.1.0"
 
-_HOMES = {"load": "segmenter", "Segmenter": "segmenter", "Vocabulary": "vocabulary", "Segmentation": "segmentation"}
+_HOMES = {
+    "load": "segmenter",
+    "Segmenter": "segmenter",
+    "Segmentation": "segmentation",
+    "Settings": "settings",
+    "Vocabulary": "vocabulary",
+}
 
 
 def __getattr__(name: str):
