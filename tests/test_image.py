@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import colourful
-from wordmask import image
-from wordmask.image import Frame, ImageInput, prepare, read_picture, shortest_edge_size
+from wordmask import pixels
+from wordmask.image import Frame, prepare, read_picture
+from wordmask.pixels import ImageInput, shortest_edge_size
 
 RGB = colourful(6, 8)
 
@@ -181,14 +182,14 @@ def test_sizes_keep_the_shape(height, width):
 
 def test_the_frame_undoes_the_sizes():
     wanted = ImageInput(80, 133, 64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    pixels, frame = prepare(colourful(30, 90), wanted)
-    assert pixels.shape == (3, 64, 64)
+    prepared, frame = prepare(colourful(30, 90), wanted)
+    assert prepared.shape == (3, 64, 64)
     assert frame == Frame((30, 90))
 
 
 @pytest.mark.parametrize("entries", [1, 700, 10**6])
 def test_strips_equal_the_whole(monkeypatch, entries):
-    monkeypatch.setattr(image, "STRIP_ENTRIES", entries)
+    monkeypatch.setattr(pixels, "STRIP_ENTRIES", entries)
     maps = torch.rand(3, 16, 16)
     strips = list(Frame((30, 90)).restore_strips(maps))
     assert len(strips) == {1: 30, 700: 15, 10**6: 1}[entries]

@@ -28,7 +28,8 @@ from wordmask import runtime
 from wordmask.clip import CONTEXT_LENGTH, encode_tokens, token_tables, tokenize
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
-from wordmask.image import PADDING, ImageInput, prepare
+from wordmask.image import prepare
+from wordmask.pixels import PADDING, ImageInput
 from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.segmenter import Segmenter
 from wordmask.settings import kept_of

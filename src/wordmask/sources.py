@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wordmask.vocabulary import WORD_FILES
+from wordmask.words import WORD_FILES
 from wordmask.writing import at_home
 
 PICTURE_FILES = (

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask.clip import Clip, encode_tokens, tokenize
-from wordmask.vocabulary import Synonyms, Vocabulary, same_phrase
+from wordmask.vocabulary import Synonyms, Vocabulary
+from wordmask.words import same_phrase
 
 Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
