@@ -32,6 +32,7 @@ def test_every_form_of_one_picture(tmp_path):
         image,
         RGB,
         RGB.astype(np.uint16) * 257,
+        (RGB.astype(np.uint16) * 257).astype(">u2"),
         RGB / 255,
         (RGB / 255).astype(np.float32),
         np.dstack([RGB, np.full((6, 8), 255, np.uint8)]),
@@ -49,7 +50,7 @@ def test_grey_pictures(grey):
 
 
 @pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
 )
 def test_modes(mode):
     base = Image.fromarray(RGB)
@@ -59,8 +60,8 @@ def test_modes(mode):
         image = Image.fromarray(np.array(base.convert("L")).astype(np.int32) * 257)
     elif mode == "F":
         image = Image.fromarray(np.array(base.convert("L")).astype(np.float32) / 255)
-    elif mode == "PA":
-        image = base.convert("LA").convert("PA")
+    elif mode in ("PA", "La"):
+        image = base.convert("LA").convert(mode)
     elif mode == "LAB":
         image = Image.frombytes("LAB", (8, 6), bytes(RGB))
     else:
@@ -68,7 +69,7 @@ def test_modes(mode):
     read = read_picture(image)
     assert read.shape == (6, 8, 3)
     assert read.dtype == np.uint8
-    if mode in ("L", "LA", "I", "I;16", "F"):
+    if mode in ("L", "LA", "La", "I", "I;16", "F"):
         np.testing.assert_allclose(read[..., 0], np.array(base.convert("L")), atol=1)
     if mode in ("RGB", "RGBA", "CMYK"):
         np.testing.assert_allclose(read, RGB, atol=1)
@@ -114,6 +115,7 @@ def test_exif_orientation_is_applied():
         (17, "came as int"),
         ("missing.jpg", "does not exist"),
         (".", "is a folder"),
+        ("x" * 300 + ".png", "cannot be opened: File name too long"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture, message):
