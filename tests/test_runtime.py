@@ -321,6 +321,8 @@ def test_words_that_make_no_sense():
         segment("a.png", ["car"], task="instance")
     with pytest.raises(ValueError, match="keep came as 0"):
         segment("a.png", ["car"], keep=0)
+    with pytest.raises(ValueError, match=r"overlap came as 1\.5; expected a share"):
+        segment("a.png", ["car"], overlap=1.5)
 
 
 # The folder and the command line --------------------------------------------------------------------------------------
@@ -333,12 +335,21 @@ def test_a_missing_file_is_named(segment, tmp_path, name):
         runtime.Runtime(tmp_path / "exported")
 
 
+@pytest.mark.parametrize("name", ["model.json", "tokenizer.json", "model.onnx"])
+def test_a_damaged_file_is_named(segment, tmp_path, monkeypatch, name):
+    monkeypatch.undo()  # graphs are opened
+    pytest.importorskip("onnxruntime")
+    (tmp_path / "exported" / name).write_text("{")
+    with pytest.raises(ValueError, match=f"{name}' is damaged: "):
+        runtime.Runtime(tmp_path / "exported")
+
+
 def test_a_folder_of_another_version_is_named(segment, tmp_path):
     file = tmp_path / "exported" / "model.json"
     about = json.loads(file.read_text())
     del about["emits"]
     file.write_text(json.dumps(about))
-    with pytest.raises(ValueError, match="lacks emits: it is of another version"):
+    with pytest.raises(ValueError, match=r"lacks emits\. Use the runtime\.py beside it"):
         runtime.Runtime(tmp_path / "exported")
 
 

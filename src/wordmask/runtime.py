@@ -10,7 +10,7 @@ import html
 import json
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import ftfy
 import numpy as np
@@ -24,6 +24,8 @@ else:  # beside the graphs: the copies there, whichever wordmask may be installe
     from array_readings import ArrayFrame, Found, read_panoptic, read_semantic, resize, sigmoid, softmax
     from pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
     from words import WORD_FILES, WordList, means_builtin, read_words, same_phrase
+
+Result = TypeVar("Result")
 
 
 class Description(NamedTuple):
@@ -46,19 +48,16 @@ class Description(NamedTuple):
 
 
 class Runtime:
-    """An exported model.
-
-    Args:
-        folder: What `wordmask export` wrote, as onnx or openvino.
+    """An exported model: `folder` is what `wordmask export` wrote, as onnx or openvino.
 
     Raises:
-        ValueError: A file is missing there.
+        ValueError: A file is missing there, damaged, or of another version.
     """
 
     def __init__(self, folder: Path | str):
-        self.about = read_description(existing(folder, "model.json"))
-        self.tokenizer = Tokenizer.from_file(str(existing(folder, "tokenizer.json")))
-        self.model, self.text = (open_graph(existing(folder, self.about.files[name])) for name in ("model", "text"))
+        self.about = read_description(Path(folder, "model.json"))
+        self.tokenizer = opened(Path(folder, "tokenizer.json"), lambda file: Tokenizer.from_file(str(file)))
+        self.model, self.text = (opened(Path(folder, self.about.files[name]), open_graph) for name in ("model", "text"))
         self.vectors: dict[str, np.ndarray] = {}
 
     def __call__(
@@ -80,6 +79,8 @@ class Runtime:
             raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
         if keep is not None and keep < 1:
             raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1.")
+        if overlap is not None and not 0 <= overlap <= 1:
+            raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
         pixels, frame = self.prepare(read_rgb(picture))
         groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
         embeddings = np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])  # (S, D)
@@ -138,26 +139,25 @@ class Runtime:
         return np.pad(pixels, edges)[None], ArrayFrame(original, resized, (height, width))
 
 
-def existing(folder: Path | str, name: str) -> Path:
-    """A file of an exported model, which must be there."""
-    file = Path(folder, name)
+def opened(file: Path, read: Callable[[Path], Result]) -> Result:
+    """What `read` makes of a file of an exported model."""
     if not file.is_file():
         raise ValueError(f"There is no file {str(file)!r}. Copy the whole folder that wordmask export wrote.")
-    return file
+    try:
+        return read(file)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # every package has its own
+        raise ValueError(f"The file {str(file)!r} is damaged: {error}. Copy it again, or export anew.") from None
 
 
 def read_description(file: Path) -> Description:
-    """Read model.json."""
-    content = json.loads(file.read_text(encoding="utf-8"))
+    content = opened(file, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
     missing = [name for name in Description._fields if name not in content]
     if missing:
-        raise ValueError(
-            f"{str(file)!r} lacks {', '.join(missing)}: it is of another version. Use the runtime.py beside it, or "
-            "export the model again."
-        )
+        raise ValueError(f"{str(file)!r} lacks {', '.join(missing)}. Use the runtime.py beside it, or export anew.")
     wanted = [content["input"][name] for name in ("shortest_edge", "longest_edge", "square", "mean", "std")]
-    stuff, seen = frozenset(content["stuff"]), frozenset(content["seen"])
-    content |= {"input": ImageInput(*wanted), "stuff": stuff, "seen": seen}
+    content |= {"input": ImageInput(*wanted)} | {name: frozenset(content[name]) for name in ("stuff", "seen")}
     return Description(*(content[name] for name in Description._fields))
 
 
@@ -180,8 +180,8 @@ def main(folder: Path) -> None:
     parser = argparse.ArgumentParser(description="Find what words name in a picture, by the model in this folder.")
     parser.add_argument("picture", metavar="PICTURE", help="a file")
     parser.add_argument("words", metavar="WORD", nargs="*", help='what to look for: road "car, automobile" sky')
-    parser.add_argument("--words-file", type=Path, metavar="FILE", help="or text with one class a line, or json")
-    parser.add_argument("--task", help="semantic or panoptic, if the model does both; panoptic if left out")
+    parser.add_argument("--words-file", type=Path, metavar="FILE", help="a file of them instead: one a line, or json")
+    parser.add_argument("--task", help="semantic or panoptic, as far as the model does them")
     given = parser.parse_args()
     try:
         if given.words and given.words_file:
