@@ -222,9 +222,9 @@ def test_every_name_of_a_built_in_vocabulary_is_refused(segment):
 @pytest.mark.parametrize("size", [(20, 30), (30, 20), (31, 31), (1, 90), (400, 300)])
 def test_pixels_are_prepared_as_for_pytorch(segment, segmenter, size):
     picture = colourful(*size)
-    ours, sizes = prepare(picture, segmenter.image_input)
+    ours, sizes = prepare(picture, segmenter.model.image_input)
     theirs, frame = segment.prepare(picture)
-    np.testing.assert_allclose(theirs[0], ours.numpy(), atol=1e-5 if segmenter.image_input.square else 0)
+    np.testing.assert_allclose(theirs[0], ours.numpy(), atol=1e-5 if segmenter.model.image_input.square else 0)
     assert (frame.original, frame.resized, frame.padded) == (sizes.original, sizes.resized, sizes.padded)
 
 

@@ -15,7 +15,7 @@ else:  # beside the graphs
     from pixels import PictureSizes
 
 
-class FoundRegion(NamedTuple):
+class NamedRegion(NamedTuple):
     """The pixels of one class, or of one segment of it: its id counts from 1, its area is in pixels."""
 
     id: int
@@ -30,7 +30,7 @@ class Found(NamedTuple):
 
     labels: np.ndarray
     ids: np.ndarray
-    regions: list[FoundRegion]
+    regions: list[NamedRegion]
 
 
 class ArrayFrame(PictureSizes):
@@ -69,7 +69,7 @@ def read_semantic(
     table = np.zeros(len(names), np.int32)
     table[order] = np.arange(1, len(order) + 1)
     regions = [
-        FoundRegion(number, names[label], label, float(sums[label] / areas[label]), int(areas[label]))
+        NamedRegion(number, names[label], label, float(sums[label] / areas[label]), int(areas[label]))
         for number, label in enumerate(order, 1)
     ]
     return Found(labels, table[labels], regions)
@@ -113,7 +113,7 @@ def read_panoptic(
     for number, queries in enumerate(sorted(groups.values(), key=lambda group: -taken[group].sum()), 1):
         table[queries], label, area = number, int(classes[queries[0]]), int(taken[queries].sum())
         score = float(evidence[queries].sum() / area)
-        regions.append(FoundRegion(number, names[label], label, score, area))
+        regions.append(NamedRegion(number, names[label], label, score, area))
     labels = np.array([-1, *(region.label for region in regions)], np.int32)
     return Found(labels[table[winner]], table[winner], regions)
 

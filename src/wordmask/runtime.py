@@ -89,7 +89,7 @@ class Runtime:
             logits, kept = self.model(pixels=pixels, embeddings=embeddings, keep=most)
             return read_semantic(sigmoid(logits[0]), kept[0], frame, asked.names)
         owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (S,)
-        seen = np.array([any(same_phrase(name) in self.about.seen for name in entry.names) for entry in asked])
+        seen = np.array([entry.is_among(self.about.seen) for entry in asked])  # (T,)
         class_logits, mask_logits = self.model(pixels=pixels, embeddings=embeddings, owner=owner, seen=seen)
         probs, masks = softmax(class_logits[0]), mask_logits[0]  # (Q, T + 1), void last; (Q, h, w)
         if task == "semantic":

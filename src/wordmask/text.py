@@ -75,7 +75,7 @@ def encode_vocabulary(
     Raises:
         ValueError: A phrase is too long for CLIP.
     """
-    seen = torch.tensor([any(same_phrase(name) in training_names for name in entry.names) for entry in vocabulary])
+    seen = torch.tensor([entry.is_among(training_names) for entry in vocabulary])
     names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
     phrases = encode([name for group in names for name in group])  # (S, D)
     owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names]))

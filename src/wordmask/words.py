@@ -31,6 +31,10 @@ class WordClass:
     def name(self) -> str:
         return self.names[0]
 
+    def is_among(self, phrases: Collection[str]) -> bool:
+        """Tell whether one of its names is among phrases, which are as `same_phrase` writes them."""
+        return any(same_phrase(name) in phrases for name in self.names)
+
 
 @dataclass(frozen=True)
 class WordList:
