@@ -300,7 +300,7 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
         "end": ids[-1],
         "most_tokens": CONTEXT_LENGTH,
         "input": {**asdict(wanted), "stride": PADDING},
-        "keep": [list(step) for step in model.keep_steps],
+        "keep": [list(step) for step in model.keep_steps] or None,
         "overlap": DEFAULT_OVERLAP,
         "stuff": sorted(stuff_words()),
         "seen": sorted(segmenter.training_names),

@@ -40,7 +40,7 @@ class Description(NamedTuple):
     end: int  # token after it
     most_tokens: int  # both included
     input: ImageInput
-    keep: list[tuple[int, int]]  # from so many classes on, so many are refined; empty: all
+    keep: list[tuple[int, int]] | None  # from so many classes on, so many are refined; None: all
     overlap: float  # of panoptic masks, if none is asked for
     stuff: frozenset[str]  # names as `same_phrase` writes them, of what is not counted, and of what training saw
     seen: frozenset[str]
@@ -107,7 +107,7 @@ class Runtime:
 
     def default_keep(self, classes: int) -> int:
         """How many of so many classes are refined."""
-        return next((most for least, most in reversed(self.about.keep) if classes >= least), classes)
+        return next((most for least, most in reversed(self.about.keep or []) if classes >= least), classes)
 
     def encode(self, phrase: str) -> np.ndarray:
         """A phrase → its unit vector (1, D), remembered."""
