@@ -15,15 +15,12 @@ import torch
 from PIL import Image
 
 from conftest import colourful, filled
+from exporting import FAMILIES, OTHER_WORDS, agree
 from wordmask import export, runtime
-from wordmask.clip import token_tables, tokenize
-from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
-from wordmask.segmentation import Segmentation
+from wordmask.data.shapeland import COMPOSITIONS, World, draw_scene
 from wordmask.segmenter import Segmenter, load
 
 PAGE = Path(__file__).parents[1] / "docs" / "export.md"
-FAMILIES = ["err-seg", "eov-seg"]
-OTHER_WORDS = [*MATERIALS, *(thing.name for thing in COMPOSITIONS[:60:3]), "old lace, tulle [stuff]"]
 
 
 def export_by_shell(model: str, form: str, folder: Path) -> list[str]:
@@ -47,27 +44,12 @@ def exported(request, tmp_path_factory):
     return load(f"{request.param}-tiny", precision="float32", cache=None), folder, said
 
 
-def agree(found: runtime.Found, result: Segmentation) -> None:
-    """The same labels, the same regions, the same scores."""
-    labels = np.where(result.labels == result.unlabelled, -1, result.labels.astype(int))
-    assert (found.labels == labels).mean() >= 0.999
-    large = {region.name: region for region in result.regions if region.area > 0.02 * labels.size}
-    assert large.keys() <= {region.name for region in found.regions}
-    if result.task == "semantic":
-        for region in found.regions:
-            if region.name in large:
-                assert region.score == pytest.approx(large[region.name].score, abs=2e-3)
-                assert region.area == pytest.approx(large[region.name].area, rel=0.01)
-    else:
-        assert abs(len(found.regions) - len(result.regions)) <= 1
-        assert sum(region.area for region in found.regions) == (found.ids > 0).sum()
-
-
 @pytest.mark.slow
 def test_the_folder_says_what_it_holds(exported):
     segmenter, folder, said = exported
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["model.json", "model.onnx", "runtime.py", "text.onnx", "tokenizer.json"]
+    graphs = ["model.json", "model.onnx", "text.onnx", "tokenizer.json"]
+    assert names == sorted([*graphs, "runtime.py", "pixels.py", "words.py", "array_readings.py"])
     assert len(said) == 2
     assert float(re.search(r"([\d.]+)% of pixels", said[0])[1]) >= 99.9
     about = json.loads((folder / "model.json").read_text())
@@ -83,7 +65,7 @@ def test_other_words_on_other_sizes(exported, size, count):
     scene = Image.fromarray(draw_scene(count, World(*size)).rgb)
     words = [*OTHER_WORDS, *(thing.name for thing in COMPOSITIONS[1:200:3])][:count]
     segment = runtime.Runtime(folder)
-    for task in segment.about["tasks"]:
+    for task in segment.about.tasks:
         agree(segment(scene, words, task=task), segmenter(scene, words, task=task))
 
 
@@ -94,7 +76,7 @@ def test_photographs(exported, shared):
     photos = sorted((shared / "samples").glob("*/images/*.jpg"))
     assert photos
     for photo in photos:
-        for task in segment.about["tasks"]:
+        for task in segment.about.tasks:
             words = ["sky [stuff]", "tree", "person, man", "building", "car", "grass", "a red bus"]
             agree(segment(photo, words, task=task), segmenter(photo, words, task=task))
 
@@ -145,101 +127,6 @@ def test_what_the_page_says_of_the_runtime(exported, tmp_path, monkeypatch, caps
     assert [line.split("  ")[0] for line in done.stdout.splitlines()] == [
         line.split()[0] for line in capsys.readouterr().out.splitlines()
     ]
-
-
-def test_importing_wordmask_or_the_runtime_does_not_import_torch():
-    pytest.importorskip("tokenizers")
-    script = "import sys, wordmask, wordmask.runtime; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout.strip() == "False"
-
-
-def test_the_runtime_is_short():
-    assert len(Path(runtime.__file__).read_text().splitlines()) <= 200
-
-
-TEXTS = [
-    *(
-        "a photo of a red car.",
-        "don't",
-        "it's  the\tcat’s",
-        "CAFÉ au lait",
-        "naïve ﬁre",
-        "3 dogs 42",
-        "semi-detached (old) house!!",
-        "&amp;amp; &lt;b&gt;",
-    ),
-    *("日本語の猫", "👩‍👩‍👧 family", "ΣΊΣΥΦΟΣ", "x" * 60, "", "…", "a_b", "über straße", "<start_of_text> x", "schÃ¶n"),
-]
-
-
-@pytest.mark.parametrize("text", TEXTS)
-def test_the_exported_tokenizer_is_clips(text):
-    """Through the very line of the runtime that cleans and cuts."""
-    pytest.importorskip("tokenizers")
-    seen = []
-    bare = runtime.Runtime.__new__(runtime.Runtime)
-    start, end = token_tables()[0]["<start_of_text>"], token_tables()[0]["<end_of_text>"]
-    bare.about = {"templates": ["{}", "a {}."], "start": start, "end": end, "most_tokens": 77}
-    bare.tokenizer, bare.vectors = export.tokenizer(), {}
-    bare.text = lambda tokens: [seen.append(tokens[0]) or np.zeros((1, 4))]
-    bare.encode(text)
-    for row, template in zip(seen[0], bare.about["templates"], strict=True):
-        (expected,) = tokenize([template.format(text)])
-        assert row[: len(expected)].tolist() == expected
-        assert not row[len(expected) :].any()
-
-
-def test_words_that_make_no_sense():
-    bare = runtime.Runtime.__new__(runtime.Runtime)
-    bare.about, bare.stuff = {"tasks": ["panoptic", "semantic"]}, {"sky"}
-    assert bare.read_word(" red  car, auto [stuff]") == (["red car", "auto"], False)
-    assert bare.read_word("sky") == (["sky"], False)
-    assert bare.read_word("sky [thing]") == (["sky"], True)
-    with pytest.raises(ValueError, match="blank"):
-        bare.read_word("car,, auto")
-    with pytest.raises(ValueError, match="0 words"):
-        bare("a.png", [])
-    with pytest.raises(ValueError, match="instance"):
-        bare("a.png", ["car"], task="instance")
-
-
-@pytest.mark.parametrize("sizes", [(7, 19), (19, 7), (1, 5), (5, 1), (6, 6)])
-def test_resizing_is_torchs(sizes):
-    maps = np.random.default_rng(0).normal(size=(2, sizes[0], sizes[0] + 2)).astype(np.float32)
-    ours = runtime.resize(runtime.resize(maps, sizes[1], 1), sizes[1] + 3, 2)
-    theirs = torch.nn.functional.interpolate(
-        torch.from_numpy(maps)[None], size=(sizes[1], sizes[1] + 3), mode="bilinear", align_corners=False
-    )
-    assert np.allclose(ours, theirs[0].numpy(), atol=1e-5)
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-@pytest.mark.parametrize("size", [(48, 64), pytest.param((70, 33), marks=pytest.mark.slow)])
-def test_the_runtime_reads_as_the_segmenter(family, size, monkeypatch):
-    """Everything but the graphs: the model itself stands in for them."""
-    pytest.importorskip("tokenizers")
-    segmenter = Segmenter(filled(f"{family}-untrained"))
-    model = segmenter.model
-    graph, text = export.GRAPHS[model.emits](model), export.TextGraph(model)
-
-    def run(module, names):
-        def call(**inputs):
-            with torch.inference_mode():
-                given = [torch.from_numpy(inputs[name]) if inputs[name].ndim else int(inputs[name]) for name in names]
-                return [output.numpy() for output in export.as_tuple(module(*given))]
-
-        return call
-
-    segment = runtime.Runtime.__new__(runtime.Runtime)
-    segment.about = json.loads(json.dumps(export.describe(segmenter, {})))
-    segment.tokenizer, segment.vectors = export.tokenizer(), {}
-    segment.stuff, segment.seen = set(segment.about["stuff"]), set(segment.about["seen"])
-    segment.model, segment.text = run(graph, graph.inputs), run(text, text.inputs)
-    picture = Image.fromarray(colourful(*size))
-    for words in (["sky"], ["road", "car, automobile", "sky [thing]"], OTHER_WORDS[:40]):
-        for task in segment.about["tasks"]:
-            agree(segment(picture, words, task=task), segmenter(picture, words, task=task))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

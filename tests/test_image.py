@@ -8,8 +8,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from conftest import colourful
-from wordmask import image
-from wordmask.image import Frame, ImageInput, prepare, read_picture, shortest_edge_size
+from wordmask import pixels
+from wordmask.image import Frame, prepare, read_picture
+from wordmask.pixels import ImageInput, shortest_edge_size
 
 RGB = colourful(6, 8)
 
@@ -31,6 +32,7 @@ def test_every_form_of_one_picture(tmp_path):
         image,
         RGB,
         RGB.astype(np.uint16) * 257,
+        (RGB.astype(np.uint16) * 257).astype(">u2"),
         RGB / 255,
         (RGB / 255).astype(np.float32),
         np.dstack([RGB, np.full((6, 8), 255, np.uint8)]),
@@ -48,7 +50,7 @@ def test_grey_pictures(grey):
 
 
 @pytest.mark.parametrize(
-    "mode", ["1", "L", "LA", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
+    "mode", ["1", "L", "LA", "La", "P", "PA", "RGB", "RGBA", "CMYK", "YCbCr", "LAB", "HSV", "I", "I;16", "F"]
 )
 def test_modes(mode):
     base = Image.fromarray(RGB)
@@ -58,8 +60,8 @@ def test_modes(mode):
         image = Image.fromarray(np.array(base.convert("L")).astype(np.int32) * 257)
     elif mode == "F":
         image = Image.fromarray(np.array(base.convert("L")).astype(np.float32) / 255)
-    elif mode == "PA":
-        image = base.convert("LA").convert("PA")
+    elif mode in ("PA", "La"):
+        image = base.convert("LA").convert(mode)
     elif mode == "LAB":
         image = Image.frombytes("LAB", (8, 6), bytes(RGB))
     else:
@@ -67,7 +69,7 @@ def test_modes(mode):
     read = read_picture(image)
     assert read.shape == (6, 8, 3)
     assert read.dtype == np.uint8
-    if mode in ("L", "LA", "I", "I;16", "F"):
+    if mode in ("L", "LA", "La", "I", "I;16", "F"):
         np.testing.assert_allclose(read[..., 0], np.array(base.convert("L")), atol=1)
     if mode in ("RGB", "RGBA", "CMYK"):
         np.testing.assert_allclose(read, RGB, atol=1)
@@ -113,6 +115,7 @@ def test_exif_orientation_is_applied():
         (17, "came as int"),
         ("missing.jpg", "does not exist"),
         (".", "is a folder"),
+        ("x" * 300 + ".png", "cannot be opened: File name too long"),
     ],
 )
 def test_what_is_no_picture_is_refused(picture, message):
@@ -181,14 +184,14 @@ def test_sizes_keep_the_shape(height, width):
 
 def test_the_frame_undoes_the_sizes():
     wanted = ImageInput(80, 133, 64, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
-    pixels, frame = prepare(colourful(30, 90), wanted)
-    assert pixels.shape == (3, 64, 64)
+    prepared, frame = prepare(colourful(30, 90), wanted)
+    assert prepared.shape == (3, 64, 64)
     assert frame == Frame((30, 90))
 
 
 @pytest.mark.parametrize("entries", [1, 700, 10**6])
 def test_strips_equal_the_whole(monkeypatch, entries):
-    monkeypatch.setattr(image, "STRIP_ENTRIES", entries)
+    monkeypatch.setattr(pixels, "STRIP_ENTRIES", entries)
     maps = torch.rand(3, 16, 16)
     strips = list(Frame((30, 90)).restore_strips(maps))
     assert len(strips) == {1: 30, 700: 15, 10**6: 1}[entries]

@@ -12,10 +12,10 @@ FILES = sorted(ROOT.rglob("*.py"))
 # The rooms of the house, from the ground up: a room imports from those below it alone. This is the only list of layers;
 # docs/architecture.md says what each room is for.
 LEVELS = [
-    {"coco", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "polygons", "runtime"}
-    | {"watching", "writing"},
-    {"adapters", "clip", "image", "released", "vocabulary"},
-    {"background", "doctor", "regions", "sources", "text", "weights"},
+    {"coco", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "pixels", "polygons"}
+    | {"watching", "words", "writing"},
+    {"adapters", "array_readings", "clip", "image", "released", "vocabulary"},
+    {"background", "doctor", "regions", "runtime", "sources", "text", "weights"},
     {"bundled", "data", "drawing", "settings"},
     {"postprocess", "segmentation"},
     {"tiles"},
@@ -53,8 +53,9 @@ def imports(path: Path, *, at_import: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names.add(node.module)
-            names.update(f"{node.module}.{alias.name}" for alias in node.names)
+            module = f"wordmask.{node.module}" if node.level else node.module  # relative in files that are copied
+            names.add(module)
+            names.update(f"{module}.{alias.name}" for alias in node.names)
     return names
 
 

@@ -38,7 +38,7 @@ def full_masks(mask_logits: torch.Tensor, frame: Frame) -> torch.Tensor:
 @pytest.fixture(autouse=True)
 def short_strips(monkeypatch):
     """So that every case crosses several strips and several groups of classes."""
-    monkeypatch.setattr("wordmask.image.STRIP_ENTRIES", 5000)
+    monkeypatch.setattr("wordmask.pixels.STRIP_ENTRIES", 5000)
     monkeypatch.setattr(postprocess, "CLASS_ENTRIES", 3000)
 
 
@@ -189,7 +189,7 @@ def test_nothing_but_void():
 
 def test_scores_of_large_segments_are_exact(monkeypatch):
     """Adding a million confidences in float32, one by one, loses percents."""
-    monkeypatch.setattr("wordmask.image.STRIP_ENTRIES", 2**22)
+    monkeypatch.setattr("wordmask.pixels.STRIP_ENTRIES", 2**22)
     frame, score = Frame((1500, 1500), (64, 64), (64, 64)), 0.6
     class_logits = torch.tensor([[score, 1 - score]]).log()
     found = read_panoptic(class_logits, torch.full((1, 16, 16), 30.0), things=torch.tensor([True]), frame=frame)

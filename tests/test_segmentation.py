@@ -18,7 +18,8 @@ from wordmask.postprocess import Instances, Segments
 from wordmask.regions import find_regions, label_type, unlabelled_value
 from wordmask.results import instance_result, panoptic_result
 from wordmask.segmentation import Segmentation
-from wordmask.vocabulary import Vocabulary, WordClass
+from wordmask.vocabulary import Vocabulary
+from wordmask.words import WordClass
 from wordmask.writing import undisturbed
 
 

@@ -13,7 +13,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from conftest import colourful
-from wordmask.image import Frame, ImageInput
+from wordmask.image import Frame
+from wordmask.pixels import ImageInput
 from wordmask.raw import ClassMaps
 from wordmask.segmenter import Segmenter
 from wordmask.tiles import ClassTile, Grid, QueryTile, read_tiles

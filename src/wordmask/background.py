@@ -3,7 +3,8 @@
 from functools import lru_cache
 from typing import Literal
 
-from wordmask.vocabulary import Vocabulary, WordClass, same_phrase
+from wordmask.vocabulary import Vocabulary
+from wordmask.words import WordClass, same_phrase
 
 Background = Literal["none", "other"]
 

@@ -6,7 +6,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from wordmask.image import PADDING
+from wordmask.pixels import PADDING
 from wordmask.raw import RawOutput
 from wordmask.text import Words
 

@@ -3,7 +3,7 @@ not checked.
 
 Two graphs: `model`, from pixels and the vectors of words to the raw output, and `text`, from tokens to those vectors.
 Beside them `model.json` says what they want, `tokenizer.json` makes tokens of words, and `runtime.py`, which needs no
-torch, puts all together.
+torch, puts all together; it comes with the modules that it is made of.
 """
 
 import json
@@ -28,12 +28,13 @@ from wordmask import runtime
 from wordmask.clip import CONTEXT_LENGTH, encode_tokens, token_tables, tokenize
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
-from wordmask.image import PADDING, ImageInput, prepare
+from wordmask.image import prepare
+from wordmask.pixels import PADDING, ImageInput
 from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.segmenter import Segmenter
-from wordmask.settings import kept_of
+from wordmask.settings import DEFAULT_OVERLAP, kept_of
 from wordmask.text import Words
-from wordmask.vocabulary import stuff_words
+from wordmask.vocabulary import builtin_names, stuff_words
 from wordmask.writing import at_home, check_writable
 
 NEEDED = {  # format → the packages that write and check it, and the extra that has them
@@ -41,6 +42,7 @@ NEEDED = {  # format → the packages that write and check it, and the extra tha
     "openvino": (("onnx", "onnxscript", "openvino", "tokenizers"), "openvino"),
     "torch": ((), ""),
 }
+COPIED = ("runtime.py", "pixels.py", "words.py", "array_readings.py")  # beside the graphs; they run without torch
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the sampling as OpenVINO reads it
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
@@ -107,6 +109,7 @@ class TextGraph(nn.Module):
 
 
 GRAPHS = {ClassMaps: ClassMapGraph, QueryMasks: QueryMaskGraph}
+EMITS = {ClassMaps: "class maps", QueryMasks: "query masks"}  # as model.json says it
 
 
 class Case(NamedTuple):
@@ -155,7 +158,8 @@ def export(
             found = compare(graph, open_graph(file, graph), getattr(checked, name))
             say(f"{file.name}  {megabytes:.1f} MB, {time.monotonic() - start:.0f} s; {found}")
         if form != "torch":
-            shutil.copy(runtime.__file__, temporary / "runtime.py")
+            for name in COPIED:
+                shutil.copy(Path(runtime.__file__).with_name(name), temporary)
             tokenizer().save(str(temporary / "tokenizer.json"))
         about = describe(segmenter, {name: f"{name}{ENDINGS[form]}" for name in graphs})
         (temporary / "model.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
@@ -287,6 +291,7 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
     return {
         "model": segmenter.name,
         "family": model.family,
+        "emits": EMITS[model.emits],
         "files": files,
         "tasks": [task for task in model.tasks if task != "instance"],
         "synonyms": model.synonyms,
@@ -296,8 +301,10 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
         "most_tokens": CONTEXT_LENGTH,
         "input": {**asdict(wanted), "stride": PADDING},
         "keep": [list(step) for step in model.keep_steps] or None,
+        "overlap": DEFAULT_OVERLAP,
         "stuff": sorted(stuff_words()),
         "seen": sorted(segmenter.training_names),
+        "vocabularies": builtin_names(),
     }
 
 

@@ -9,7 +9,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from wordmask.image import Frame, ImageInput, Picture, prepare, read_picture
+from wordmask.image import Frame, Picture, prepare, read_picture
+from wordmask.pixels import ImageInput
 from wordmask.tiles import Grid
 
 Asked = Picture | Callable[[], Picture]  # a picture, or what gives it

@@ -1,212 +1,170 @@
-"""Run an exported model: a picture and words → labels, names and scores. Needs no torch, and nothing else of wordmask.
+"""Run an exported model: a picture and words → labels, names and scores. Needs no torch.
 
-`wordmask export` puts a copy beside the graphs: `python runtime.py street.jpg road "car, automobile" sky`. It needs
-numpy, pillow, tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, K or Q maps, H W pixels, h w a grid.
+`wordmask export` puts a copy beside the graphs, with pixels.py, words.py and array_readings.py, and nothing else of
+wordmask is needed: `python runtime.py street.jpg road "car, automobile" sky`. The packages are numpy, pillow,
+tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, D width of CLIP's space, H W pixels.
 """
 
+import argparse
 import html
 import json
-import re
-import sys
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeVar
 
 import ftfy
 import numpy as np
-from PIL import Image, ImageOps
 from tokenizers import Tokenizer
 
-STRIP_ENTRIES = 2**22  # of maps restored at a time: 16 MB
-KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]\s*$", re.IGNORECASE)
-Region = NamedTuple("Region", [("id", int), ("name", str), ("label", int), ("score", float), ("area", int)])  # noqa: UP014
+if TYPE_CHECKING or __package__:
+    from .array_readings import ArrayFrame, Found, read_panoptic, read_semantic, resize, sigmoid, softmax
+    from .pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
+    from .words import WORD_FILES, WordList, means_builtin, read_words, same_phrase
+else:  # beside the graphs: the copies there, whichever wordmask may be installed
+    from array_readings import ArrayFrame, Found, read_panoptic, read_semantic, resize, sigmoid, softmax
+    from pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
+    from words import WORD_FILES, WordList, means_builtin, read_words, same_phrase
+
+Result = TypeVar("Result")
 
 
-class Found(NamedTuple):
-    """Labels (H, W), -1 where there is none; ids of regions (H, W), 0 where there is none; regions, largest first,
-    areas in pixels."""
+class Description(NamedTuple):
+    """What model.json says of a model, as far as it is needed here."""
 
-    labels: np.ndarray
-    ids: np.ndarray
-    regions: list[Region]
+    emits: str  # "class maps" or "query masks"
+    files: dict[str, str]  # the graphs' names: "model" and "text"
+    tasks: list[str]  # the first is done if none is asked for
+    synonyms: str  # "each" name of a class has a vector, or the "first" alone
+    templates: list[str]  # the prompts that a phrase is put into
+    start: int  # token before a prompt
+    end: int  # token after it
+    most_tokens: int  # both included
+    input: ImageInput
+    keep: list[tuple[int, int]] | None  # from so many classes on, so many are refined; None: all
+    overlap: float  # of panoptic masks, if none is asked for
+    stuff: frozenset[str]  # names as `same_phrase` writes them, of what is not counted, and of what training saw
+    seen: frozenset[str]
+    vocabularies: list[str]  # names that mean a list of words to wordmask, which is not here
 
 
 class Runtime:
-    """An exported model: `folder` is what `wordmask export` wrote, as onnx or openvino."""
+    """An exported model: `folder` is what `wordmask export` wrote, as onnx or openvino.
+
+    Raises:
+        ValueError: A file is missing there, damaged, or of another version.
+    """
 
     def __init__(self, folder: Path | str):
-        self.about = json.loads(Path(folder, "model.json").read_text(encoding="utf-8"))
-        self.tokenizer = Tokenizer.from_file(str(Path(folder, "tokenizer.json")))
-        self.model, self.text = (open_graph(Path(folder, self.about["files"][name])) for name in ("model", "text"))
-        self.stuff, self.seen, self.vectors = set(self.about["stuff"]), set(self.about["seen"]), {}
+        self.about = read_description(Path(folder, "model.json"))
+        self.tokenizer = opened(Path(folder, "tokenizer.json"), lambda file: Tokenizer.from_file(str(file)))
+        self.model, self.text = (opened(Path(folder, self.about.files[name]), open_graph) for name in ("model", "text"))
+        self.vectors: dict[str, np.ndarray] = {}
 
     def __call__(
-        self, picture, words: list[str], *, task: str | None = None, keep: int | None = None, overlap: float = 0.8
+        self,
+        picture: PlainPicture,
+        words: WordList | str | Path | Iterable[str],
+        *,
+        task: str | None = None,
+        keep: int | None = None,
+        overlap: float | None = None,
     ) -> Found:
-        """Find what words name in a picture, a path or a PIL image. Settings mean what they do to `wordmask segment`.
+        """Find what words name in a picture. Pictures, words and settings mean what they do to a `Segmenter`.
 
         Raises:
-            ValueError: No words, a blank or too long one, or a task that the model can't do.
+            ValueError: A picture that can't be read, words that make no sense, or settings that the model can't obey.
         """
-        task, classes = task or self.about["tasks"][0], [self.read_word(word) for word in words]
-        if not classes or task not in self.about["tasks"]:
-            raise ValueError(
-                f"Came: {len(classes)} words, task {task!r}; expected a word or more, and "
-                f"{' or '.join(self.about['tasks'])}."
-            )
-        groups = [names if self.about["synonyms"] == "each" else names[:1] for names, _ in classes]
-        names, things = [group[0] for group in groups], np.array([thing for _, thing in classes])
-        pixels, frame = self.prepare(read_picture(picture))
-        given = {
-            "pixels": pixels,
-            "embeddings": np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group]),
-        }
-        if self.about["family"] == "err-seg":
-            own = next(most for least, most in reversed(self.about["keep"]) if len(names) >= least)
-            logits, kept = self.model(**given, keep=np.array(min(keep or own, len(names))))
-            return read_semantic(sigmoid(logits[0]), kept[0], frame, names)
-        owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])
-        seen = np.array([any(same_phrase(name) in self.seen for name in every) for every, _ in classes])
-        class_logits, mask_logits = (output[0] for output in self.model(**given, owner=owner, seen=seen))
-        probs = np.exp(class_logits - class_logits.max(axis=1, keepdims=True))
-        probs /= probs.sum(axis=1, keepdims=True)  # (Q, T + 1), void last
+        asked, task = self.read_words(words), task or self.about.tasks[0]
+        if task not in self.about.tasks:
+            raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
+        if keep is not None and keep < 1:
+            raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1.")
+        if overlap is not None and not 0 <= overlap <= 1:
+            raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
+        pixels, frame = self.prepare(read_rgb(picture))
+        groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
+        embeddings = np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])  # (S, D)
+        if self.about.emits == "class maps":
+            most = np.array(min(keep or self.default_keep(len(asked)), len(asked)))
+            logits, kept = self.model(pixels=pixels, embeddings=embeddings, keep=most)
+            return read_semantic(sigmoid(logits[0]), kept[0], frame, asked.names)
+        owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (S,)
+        seen = np.array([entry.is_among(self.about.seen) for entry in asked])  # (T,)
+        class_logits, mask_logits = self.model(pixels=pixels, embeddings=embeddings, owner=owner, seen=seen)
+        probs, masks = softmax(class_logits[0]), mask_logits[0]  # (Q, T + 1), void last; (Q, h, w)
         if task == "semantic":
-            return read_semantic(mask_logits, np.arange(len(names)), frame, names, weights=probs[:, :-1].T)
-        return read_panoptic(probs, mask_logits, frame, names, things=things, overlap=overlap)
+            return read_semantic(masks, np.arange(len(asked)), frame, asked.names, weights=probs[:, :-1].T)
+        things, overlap = [entry.thing for entry in asked], self.about.overlap if overlap is None else overlap
+        return read_panoptic(probs, masks, frame, names=asked.names, things=things, overlap=overlap)
 
-    def read_word(self, word: str) -> tuple[list[str], bool]:
-        """A class as a user writes it → its names, and whether it is a thing."""
-        mark, names = KIND_MARK.search(word), [" ".join(name.split()) for name in KIND_MARK.sub("", word).split(",")]
-        if not all(names):
-            raise ValueError(f"A name in {word!r} is blank. Write a word there, or leave out the comma.")
-        return names, mark[1].lower() == "thing" if mark else same_phrase(names[0]) not in self.stuff
+    def read_words(self, words: WordList | str | Path | Iterable[str]) -> WordList:
+        """Read words in any form that `wordmask` takes, but the name of a vocabulary that comes with it."""
+        if isinstance(words, WordList):
+            return words
+        if isinstance(words, str) and means_builtin(words, self.about.vocabularies):
+            raise ValueError(f"{words.strip()!r} means a list that only wordmask has. Name its words, or a file.")
+        return read_words(words, self.about.stuff)
+
+    def default_keep(self, classes: int) -> int:
+        """How many of so many classes are refined."""
+        return next((most for least, most in reversed(self.about.keep or []) if classes >= least), classes)
 
     def encode(self, phrase: str) -> np.ndarray:
         """A phrase → its unit vector (1, D), remembered."""
         if phrase not in self.vectors:
-            prompts = [template.format(phrase) for template in self.about["templates"]]
+            prompts = [template.format(phrase) for template in self.about.templates]
             cleaned = [same_phrase(html.unescape(html.unescape(ftfy.fix_text(prompt)))) for prompt in prompts]
-            rows = [[self.about["start"], *self.tokenizer.encode(text).ids, self.about["end"]] for text in cleaned]
+            rows = [[self.about.start, *self.tokenizer.encode(text).ids, self.about.end] for text in cleaned]
             longest = max(map(len, rows))
-            if longest > self.about["most_tokens"]:
+            if longest > self.about.most_tokens:
                 raise ValueError(
-                    f"{phrase[:60]!r} is too long: CLIP reads {self.about['most_tokens']} tokens. Use a shorter phrase."
+                    f"{phrase[:60]!r} is too long: CLIP reads {self.about.most_tokens} tokens. Use a shorter phrase."
                 )
-            tokens = np.array([[row + [0] * (longest - len(row)) for row in rows]], np.int64)
+            tokens = np.zeros((1, len(rows), longest), np.int64)
+            for number, row in enumerate(rows):
+                tokens[0, number, : len(row)] = row
             self.vectors[phrase] = self.text(tokens=tokens)[0]
         return self.vectors[phrase]
 
-    def prepare(self, rgb: Image.Image) -> tuple[np.ndarray, "Frame"]:
-        """A picture → pixels (1, 3, H, W) as the model wants them, and how to get back."""
-        wanted, (width, height) = self.about["input"], rgb.size
-        short, scale = wanted["shortest_edge"], wanted["shortest_edge"] / min(height, width)
-        sides = (short, scale * width) if height < width else (scale * height, short)
-        resized = tuple(max(1, int(side * min(1.0, wanted["longest_edge"] / max(sides)) + 0.5)) for side in sides)
-        small = np.asarray(rgb.resize(resized[::-1], Image.Resampling.BILINEAR), np.float32)
-        pixels = ((small - np.float32(wanted["mean"])) / np.float32(wanted["std"])).transpose(2, 0, 1)
-        if wanted["square"]:
-            return resize(resize(pixels, wanted["square"], 1), wanted["square"], 2)[None], Frame((height, width))
-        padded = tuple(-(-side // wanted["stride"]) * wanted["stride"] for side in resized)
-        edge = [(0, 0), (0, padded[0] - resized[0]), (0, padded[1] - resized[1])]
-        return np.pad(pixels, edge)[None], Frame((height, width), resized, padded)
+    def prepare(self, rgb: np.ndarray) -> tuple[np.ndarray, ArrayFrame]:
+        """RGB (H, W, 3) → pixels as the model wants them, (1, 3, H, W), and how to get back."""
+        wanted, original = self.about.input, (rgb.shape[0], rgb.shape[1])
+        small, (height, width) = resize_picture(rgb, wanted), input_size(*original, wanted)
+        mean, std = (np.array(values, np.float32) for values in (wanted.mean, wanted.std))
+        pixels = ((small.astype(np.float32) - mean) / std).transpose(2, 0, 1)
+        if wanted.square is not None:
+            return resize(resize(pixels, height, 1), width, 2)[None], ArrayFrame(original)
+        resized = small.shape[0], small.shape[1]
+        edges = (0, 0), (0, height - resized[0]), (0, width - resized[1])
+        return np.pad(pixels, edges)[None], ArrayFrame(original, resized, (height, width))
 
 
-class Frame(NamedTuple):
-    """The sizes of a picture, (height, width): as it was; resized, and padded, both None if it was stretched."""
-
-    original: tuple[int, int]
-    resized: tuple[int, int] | None = None
-    padded: tuple[int, int] | None = None
-
-    def strips(self, maps: np.ndarray, most: int):
-        """Bring maps (K, h, w) back to the picture, some rows at a time: (rows, maps). So many maps, `most`, are in
-        memory at once."""
-        tall = self.restore(maps, 0)
-        many = max(1, STRIP_ENTRIES // (max(1, most) * max(self.original[1], self.padded[1] if self.padded else 0)))
-        return ((slice(y, y + many), self.restore(tall[:, y : y + many], 1)) for y in range(0, self.original[0], many))
-
-    def restore(self, maps: np.ndarray, axis: int) -> np.ndarray:
-        if self.padded:
-            maps = np.take(resize(maps, self.padded[axis], axis + 1), np.arange(self.resized[axis]), axis + 1)
-        return resize(maps, self.original[axis], axis + 1)
+def opened(file: Path, read: Callable[[Path], Result]) -> Result:
+    """What `read` makes of a file of an exported model."""
+    if not file.is_file():
+        raise ValueError(f"There is no file {str(file)!r}. Copy the whole folder that wordmask export wrote.")
+    try:
+        return read(file)
+    except ModuleNotFoundError:
+        raise
+    except Exception as error:  # every package has its own
+        raise ValueError(f"The file {str(file)!r} is damaged: {error}. Copy it again, or export anew.") from None
 
 
-def read_semantic(
-    maps: np.ndarray, classes: np.ndarray, frame: Frame, names: list[str], weights: np.ndarray | None = None
-) -> Found:
-    """Label every pixel with its most probable class: of maps of probabilities, or sums of mask probabilities by
-    `weights` (T, Q)."""
-    labels, confidence = np.empty(frame.original, np.int32), np.empty(frame.original, np.float32)
-    for rows, strip in frame.strips(maps, max(len(maps), len(classes))):
-        probs = strip if weights is None else np.tensordot(weights, sigmoid(strip), 1)
-        labels[rows], confidence[rows] = classes[probs.argmax(axis=0)], np.minimum(probs.max(axis=0), 1)
-    areas, sums = np.bincount(labels.ravel()), np.bincount(labels.ravel(), confidence.ravel())
-    order, table = (
-        [label for label in np.argsort(-areas, kind="stable").tolist() if areas[label]],
-        np.zeros(len(names), np.int32),
-    )
-    table[order] = np.arange(1, len(order) + 1)
-    regions = [
-        Region(n, names[label], label, float(sums[label] / areas[label]), int(areas[label]))
-        for n, label in enumerate(order, 1)
-    ]
-    return Found(labels, table[labels], regions)
+def read_description(file: Path) -> Description:
+    content = opened(file, lambda file: dict(json.loads(file.read_text(encoding="utf-8"))))
+    missing = [name for name in Description._fields if name not in content]
+    if missing:
+        raise ValueError(f"{str(file)!r} lacks {', '.join(missing)}. Use the runtime.py beside it, or export anew.")
+    wanted = [content["input"][name] for name in ("shortest_edge", "longest_edge", "square", "mean", "std")]
+    content |= {"input": ImageInput(*wanted)} | {name: frozenset(content[name]) for name in ("stuff", "seen")}
+    return Description(*(content[name] for name in Description._fields))
 
 
-def read_panoptic(probs, mask_logits, frame: Frame, names: list[str], *, things: np.ndarray, overlap: float) -> Found:
-    """Give every pixel to the query that is surest of it; keep the queries that win most of their masks; stuff merges
-    by class."""
-    kept = np.flatnonzero(probs.argmax(axis=1) != len(names))
-    classes, scores, count = probs.argmax(axis=1)[kept], probs.max(axis=1)[kept], len(kept)
-    winner = np.full(frame.original, -1)  # -1 outside the winner's own mask
-    covered, won, taken, evidence = np.zeros((4, count))
-    for rows, strip in frame.strips(mask_logits[kept], count) if count else ():
-        covers, masks = strip >= 0, sigmoid(strip) * scores[:, None, None]
-        best = masks.argmax(axis=0)
-        inside = np.take_along_axis(covers, best[None], 0)[0]
-        covered += covers.sum(axis=(1, 2))
-        won += np.bincount(best.ravel(), minlength=count)
-        taken += np.bincount(best[inside], minlength=count)
-        evidence += np.bincount(best[inside], masks.max(axis=0)[inside], count)
-        winner[rows] = np.where(inside, best, -1)
-    groups: dict[tuple, list[int]] = {}
-    for query in np.flatnonzero((taken > 0) & (won >= overlap * covered)).tolist():
-        groups.setdefault((classes[query], things[classes[query]] and query), []).append(query)
-    table, regions = np.zeros(count + 1, np.int32), []  # the last entry is for -1
-    for number, queries in enumerate(sorted(groups.values(), key=lambda group: -taken[group].sum()), 1):
-        table[queries], label, area = number, int(classes[queries[0]]), int(taken[queries].sum())
-        regions.append(Region(number, names[label], label, float(evidence[queries].sum() / area), area))
-    return Found(np.array([-1, *(region.label for region in regions)], np.int32)[table[winner]], table[winner], regions)
-
-
-def resize(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
-    """Resize one axis bilinearly, without antialiasing; the corners of pixels are aligned."""
-    place = np.clip((np.arange(size) + 0.5) * (maps.shape[axis] / size) - 0.5, 0, None)
-    low = place.astype(int)
-    share = (place - low).astype(np.float32).reshape([-1 if n == axis else 1 for n in range(maps.ndim)])
-    return maps.take(low, axis) * (1 - share) + maps.take(np.minimum(low + 1, maps.shape[axis] - 1), axis) * share
-
-
-def sigmoid(x: np.ndarray) -> np.ndarray:
-    with np.errstate(over="ignore"):  # small values count: where no mask covers a pixel, the least unlikely one wins it
-        return 1 / (1 + np.exp(-x))
-
-
-def same_phrase(phrase: str) -> str:
-    return " ".join(phrase.split()).lower()
-
-
-def read_picture(picture) -> Image.Image:
-    """Upright RGB; transparency is laid on white."""
-    image = ImageOps.exif_transpose(picture if isinstance(picture, Image.Image) else Image.open(picture)).convert(
-        "RGBA"
-    )
-    return Image.alpha_composite(Image.new("RGBA", image.size, "white"), image).convert("RGB")
-
-
-def open_graph(file: Path):
+def open_graph(file: Path) -> Callable[..., list[np.ndarray]]:
     """A graph → a function from named arrays to a list of arrays, in full precision, on the processor."""
     if file.suffix == ".xml":
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]  # this or onnxruntime is needed
 
         compiled = openvino.Core().compile_model(file, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
         return lambda **inputs: list(compiled(inputs).values())
@@ -214,11 +172,29 @@ def open_graph(file: Path):
 
     onnxruntime.set_default_logger_severity(3)  # errors: it warns of what it can't fold
     session = onnxruntime.InferenceSession(str(file), providers=["CPUExecutionProvider"])
-    return lambda **inputs: session.run(None, inputs)
+    return lambda **inputs: [np.asarray(output) for output in session.run(None, inputs)]
+
+
+def main(folder: Path) -> None:
+    """Run the model of a folder on what the command line names, and print the regions found."""
+    parser = argparse.ArgumentParser(description="Find what words name in a picture, by the model in this folder.")
+    parser.add_argument("picture", metavar="PICTURE", help="a file")
+    parser.add_argument("words", metavar="WORD", nargs="*", help='what to look for: road "car, automobile" sky')
+    parser.add_argument("--words-file", type=Path, metavar="FILE", help="a file of them instead: one a line, or json")
+    parser.add_argument("--task", help="semantic or panoptic, as far as the model does them")
+    given = parser.parse_args()
+    try:
+        if given.words and given.words_file:
+            raise ValueError("The words came in two ways: WORD... and --words-file. Give them in one.")
+        for word in given.words:
+            if word.lower().endswith(WORD_FILES) and Path(word).is_file():
+                raise ValueError(f"{word!r} is a file. If it lists the words, give it as --words-file {word}.")
+        found = Runtime(folder)(given.picture, given.words_file or given.words, task=given.task)
+    except (ValueError, OSError, ModuleNotFoundError) as error:
+        parser.exit(2, f"{parser.prog}: error: {error}\n")
+    for region in found.regions:
+        print(f"{region.name}  {region.area / found.ids.size:.1%}  {region.score:.2f}")
 
 
 if __name__ == "__main__":
-    photo, *asked = sys.argv[1:] or sys.exit(f"usage: python {sys.argv[0]} PICTURE WORD...")
-    result = Runtime(Path(__file__).parent)(photo, asked)
-    for region in result.regions:
-        print(f"{region.name}  {region.area / result.ids.size:.1%}  {region.score:.2f}")
+    main(Path(__file__).parent)

@@ -25,8 +25,9 @@ from wordmask.segmentation import Origin, Segmentation
 from wordmask.settings import ChosenSettings, Settings, SettingsByName, Task
 from wordmask.text import TextCache, Words, encode_vocabulary
 from wordmask.tiles import TileMaps, read_tiles
-from wordmask.vocabulary import Synonyms, Vocabulary, same_phrase
+from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.weights import text_tower_fingerprint
+from wordmask.words import same_phrase
 from wordmask.writing import at_home, cache_folder
 
 Pictures = list[Picture] | tuple[Picture, ...]

@@ -9,10 +9,11 @@ from numbers import Integral, Real
 from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 
 from wordmask.background import Background, competing
-from wordmask.vocabulary import MOST_CLASSES, Synonyms, Vocabulary
+from wordmask.vocabulary import Synonyms, Vocabulary
+from wordmask.words import MOST_CLASSES
 
 if TYPE_CHECKING:
-    from wordmask.image import ImageInput  # needs torch, which `wordmask --help` does without
+    from wordmask.pixels import ImageInput  # needs numpy, which `wordmask --help` does without
 
 Task = Literal["semantic", "panoptic", "instance"]
 KeepSteps = Sequence[tuple[int, int]]  # (from so many classes on, so many are kept), ascending; empty: all are kept
@@ -233,7 +234,7 @@ class ChosenSettings:
 
 def of_known_labels(task: Task) -> ChosenSettings:
     """Settings of a result that no model made: labels that are known, to be drawn or saved as a result is."""
-    from wordmask.image import MEAN, STD, ImageInput
+    from wordmask.pixels import MEAN, STD, ImageInput
 
     return ChosenSettings(
         task=task,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from wordmask.vocabulary import WORD_FILES
+from wordmask.words import WORD_FILES
 from wordmask.writing import at_home
 
 PICTURE_FILES = (
@@ -64,8 +64,7 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
             if not is_picture and any(_pictures_in(Path(argument), skip=None)):
                 raise ValueError(
                     f"{argument!r} may be a word, or the folder here that holds pictures. "
-                    f"Write ./{argument} for the folder, or give the "
-                    "words in one string: --words."
+                    f"Write ./{argument} for the folder, or give the words in one string: --words."
                 )
         else:
             is_picture = (
@@ -142,11 +141,9 @@ def _expand(argument: str, skip: Path | None, endings: tuple[str, ...]) -> list[
         return [Source(file, file.relative_to(path).with_suffix("")) for file in inside]
     if _is(argument, Path.exists) or not _is_glob(argument):
         return [Source(path, Path(path.stem))]  # a missing file is reported when it is read, like any bad picture
-    files = [
-        file
-        for match in _matches(argument)
-        for file in (sorted(_pictures_in(match, skip, endings)) if match.is_dir() else [match])
-    ]
+    files = []
+    for match in _matches(argument):
+        files += sorted(_pictures_in(match, skip, endings)) if match.is_dir() else [match]
     files = [file for file in files if not file.name.endswith(OWN_FILES)]
     if not files:
         raise ValueError(f"No picture matches {argument!r}.")
@@ -154,10 +151,12 @@ def _expand(argument: str, skip: Path | None, endings: tuple[str, ...]) -> list[
 
 
 def _pictures_in(folder: Path, skip: Path | None, endings: tuple[str, ...] = PICTURE_FILES) -> Iterable[Path]:
-    inner = skip is not None and skip.resolve() != folder.resolve() and skip.resolve().is_relative_to(folder.resolve())
+    whole, left_out = folder.resolve(), None if skip is None else skip.resolve()
+    if left_out is not None and (left_out == whole or not left_out.is_relative_to(whole)):
+        left_out = None  # all pictures are there, or none
     for path in folder.rglob("*"):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
-        ours = path.name.endswith(OWN_FILES) or (inner and path.resolve().is_relative_to(skip.resolve()))
+        ours = path.name.endswith(OWN_FILES) or (left_out is not None and path.resolve().is_relative_to(left_out))
         if path.suffix.lower() in endings and path.is_file() and not hidden and not ours:
             yield path
 

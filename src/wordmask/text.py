@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from wordmask.clip import Clip, encode_tokens, tokenize
-from wordmask.vocabulary import Synonyms, Vocabulary, same_phrase
+from wordmask.vocabulary import Synonyms, Vocabulary
+from wordmask.words import same_phrase
 
 Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
@@ -51,10 +52,10 @@ def encode_phrases(clip: Clip, phrases: list[str], templates: tuple[str, ...]) -
     """
     prompts = tokenize([template.format(phrase) for phrase in phrases for template in templates])
     order = sorted(range(len(prompts)), key=lambda number: len(prompts[number]))
-    chunks = []
+    chunks, device = [], next(clip.parameters()).device
     for start in range(0, len(order), PROMPTS_AT_ONCE):
         rows = [torch.tensor(prompts[number]) for number in order[start : start + PROMPTS_AT_ONCE]]
-        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(clip.positional_embedding.device)
+        tokens = nn.utils.rnn.pad_sequence(rows, batch_first=True).to(device)
         chunks.append(F.normalize(encode_tokens(clip, tokens), dim=-1))
     vectors = torch.cat(chunks)[torch.tensor(order).argsort()]  # (S·P, D)
     return F.normalize(vectors.unflatten(0, (len(phrases), len(templates))).mean(dim=1), dim=-1)
@@ -74,12 +75,11 @@ def encode_vocabulary(
     Raises:
         ValueError: A phrase is too long for CLIP.
     """
-    seen = torch.tensor([any(same_phrase(name) in training_names for name in entry.names) for entry in vocabulary])
+    seen = torch.tensor([entry.is_among(training_names) for entry in vocabulary])
     names = [entry.names[:1] if synonyms == "first" else entry.names for entry in vocabulary]
     phrases = encode([name for group in names for name in group])  # (S, D)
-    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names])).to(
-        phrases.device
-    )
+    owner = torch.repeat_interleave(torch.arange(len(names)), torch.tensor([len(group) for group in names]))
+    owner = owner.to(phrases.device)
     if synonyms == "mean" and len(phrases) > len(names):
         sums = phrases.new_zeros(len(names), phrases.shape[1]).index_add(0, owner, phrases)
         phrases, owner = F.normalize(sums, dim=-1), torch.arange(len(names), device=phrases.device)
@@ -119,13 +119,12 @@ class TextCache:
         query = "SELECT vector, checksum FROM vectors WHERE template = ? AND phrase = ?"
 
         def read(database: sqlite3.Connection) -> dict[str, Tensor]:
-            rows = {key: database.execute(query, (self.template, key)).fetchone() for key in keys}
-            whole = {
-                key: row[0]
-                for key, row in rows.items()
-                if row and isinstance(row[0], bytes) and zlib.crc32(row[0]) == row[1]
-            }
-            return {key: torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy()) for key, blob in whole.items()}
+            found = {}
+            for key in keys:
+                blob, checksum = database.execute(query, (self.template, key)).fetchone() or (None, None)
+                if isinstance(blob, bytes) and zlib.crc32(blob) == checksum:
+                    found[key] = torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy())
+            return found
 
         return self._with_file(read) or {}
 
@@ -133,11 +132,11 @@ class TextCache:
         blobs = {key: vector.numpy().astype("<f4").tobytes() for key, vector in vectors.items()}
         rows = [(self.template, key, blob, zlib.crc32(blob)) for key, blob in blobs.items()]
         self._with_file(
-            lambda database: database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows) and None
+            lambda database: database.executemany("INSERT OR REPLACE INTO vectors VALUES (?, ?, ?, ?)", rows)
         )
 
     def _with_file(self, action: Callable[[sqlite3.Connection], Result]) -> Result | None:
-        """Run `action` on the open file; give None if the file can't be used now. A damaged file is removed."""
+        """Run `action` on the open file; return None if the file can't be used now. A damaged file is removed."""
         if self.file is None:
             return None
         try:

@@ -47,10 +47,7 @@ def undisturbed() -> Iterator[None]:
 
 def at_home(path: str | Path) -> Path:
     """Expand a leading `~`; one that names no user stays as it is."""
-    try:
-        return Path(path).expanduser()
-    except RuntimeError:
-        return Path(path)
+    return Path(os.path.expanduser(path))
 
 
 def cache_folder() -> Path:

@@ -19,7 +19,7 @@ from jaxtyping import Float32, UInt8
 from PIL import Image
 
 from wordmask.data.labelled import LabelledPicture
-from wordmask.image import shortest_edge_size
+from wordmask.pixels import shortest_edge_size
 
 GREY = 128  # the colour of padding, for both papers
 LARGEST_COLOUR = 255

@@ -10,7 +10,8 @@ from wordmask.data.label_maps import NO_CLASS, UNLABELLED_8, label_rule, read_cl
 from wordmask.data.outlines import read_runs
 from wordmask.data.published import Published, Segments, one_segment_a_class, shifted
 from wordmask.regions import look_up
-from wordmask.vocabulary import Vocabulary, WordClass
+from wordmask.vocabulary import Vocabulary
+from wordmask.words import WordClass
 
 CONTEXT_SHAPE = (
     "{'images': [{'image_id', 'file_name', 'phase', …}, …], 'annos_segmentation': [{'image_id', 'category_id', …}, …]}"

@@ -9,7 +9,7 @@ from torch import Tensor
 from wordmask import background
 from wordmask.image import Frame
 from wordmask.segmentation import Segmentation
-from wordmask.vocabulary import WordClass
+from wordmask.words import WordClass
 
 
 def as_array(tensor: Tensor) -> np.ndarray:

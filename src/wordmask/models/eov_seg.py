@@ -39,8 +39,8 @@ from wordmask.clip import (
     sum_inside,
     widened,
 )
-from wordmask.image import MEAN, STD, ImageInput
 from wordmask.in_parts import in_parts
+from wordmask.pixels import MEAN, STD, ImageInput
 from wordmask.raw import QueryMasks
 from wordmask.settings import KeepSteps, Task
 from wordmask.text import Words, encode_phrases

@@ -32,8 +32,8 @@ from torchvision.ops import stochastic_depth
 
 from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
-from wordmask.image import MEAN, STD, ImageInput
 from wordmask.in_parts import in_parts
+from wordmask.pixels import MEAN, STD, ImageInput
 from wordmask.raw import ClassMaps
 from wordmask.settings import KeepSteps, Task, kept_of
 from wordmask.text import Words, encode_phrases

@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 import wordmask
 from wordmask.demo import draw_sample
-from wordmask.image import input_size
+from wordmask.pixels import input_size
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.serve.answer import Answer, Problem, as_png, describe

@@ -24,7 +24,8 @@ from wordmask.training.recipe import Recipe, Settings, warmup_cosine
 from wordmask.training.segmentation import Augmentation, eov_seg_recipe, err_seg_recipe, save_model
 from wordmask.training.train import Outcome, train
 from wordmask.training.validation import Part, validate
-from wordmask.vocabulary import Vocabulary, same_phrase
+from wordmask.vocabulary import Vocabulary
+from wordmask.words import same_phrase
 from wordmask.writing import atomic
 
 BLENDS = (0.0, 0.25, 0.5, 0.75, 1.0)  # shares of the fine-tuned weights that are measured

@@ -13,8 +13,8 @@ from torch.utils.data import Dataset
 
 from wordmask import weights
 from wordmask.data.labelled import UNLABELLED, DataSet, LabelledPicture
-from wordmask.image import MEAN, STD
 from wordmask.models import err_seg
+from wordmask.pixels import MEAN, STD
 from wordmask.text import Words, encode_vocabulary
 from wordmask.training.optimiser import matrices_by_muon
 from wordmask.training.recipe import Batch, Example, Recipe, Settings, parameter_groups
