@@ -34,7 +34,7 @@ def validate(
     Returns:
         ERR-Seg: `mIoU`. EOV-Seg: `PQ`, then `mIoU`. With `unseen` also `… seen` and `… unseen`.
     """
-    scores = Scores(Segmenter(model), data.vocabulary)
+    scores = ValidationScores(Segmenter(model), data.vocabulary)
     for place, labelled in enumerate(pictures_of(data)):
         found = scores.add(labelled)
         if folder is not None and place < DRAWN:
@@ -42,7 +42,7 @@ def validate(
     return scores.compute(unseen)
 
 
-class Scores:
+class ValidationScores:
     """What a segmenter makes of labelled pictures: mIoU, and first PQ where it tells segments apart."""
 
     def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary):
@@ -66,11 +66,16 @@ class Scores:
         return summary(by_class | {"mIoU": self.semantic.compute().iou}, unseen)
 
 
-class Part:
-    """Some pictures of a data set, by their places."""
+class Subset:
+    """Pictures of a data set, by their places: a data set of its own."""
 
     def __init__(self, data: DataSet, places: Sequence[int]):
         self.data, self.places, self.vocabulary = data, places, data.vocabulary
+
+    @classmethod
+    def first(cls, data: DataSet, most: int) -> "Subset":
+        """The first pictures, at most so many."""
+        return cls(data, range(min(most, len(data))))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -78,9 +83,13 @@ class Part:
     def __getitem__(self, place: int) -> LabelledPicture:
         return self.data[self.places[place]]
 
-    def check(self) -> None:
-        """See `DataSet.check`."""
-        self.data.check()
+    def files(self, place: int) -> tuple[Path, ...]:
+        """See `DataSet.files`."""
+        return self.data.files(self.places[place])
+
+    def check(self, *, thorough: bool = False) -> None:
+        """See `DataSet.check`: of all pictures."""
+        self.data.check(thorough=thorough)
 
 
 def pictures_of(data: DataSet) -> Iterator[LabelledPicture]:
