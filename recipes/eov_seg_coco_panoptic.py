@@ -16,14 +16,14 @@ from wordmask.data.datasets import CocoPanoptic
 from wordmask.training.from_clip import from_clip
 from wordmask.training.from_labels import Views, check_data, labelled_recipe
 from wordmask.training.objectives import masks
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import drops
 from wordmask.training.validation import Subset, validate
 
 
 @dataclass(frozen=True)
-class EovSegSettings(Settings):
-    """What differs from `Settings`.
+class EovSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         data: Where COCO lies.

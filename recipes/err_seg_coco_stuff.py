@@ -14,14 +14,14 @@ from wordmask.data.datasets import CocoStuff
 from wordmask.training.from_clip import from_clip
 from wordmask.training.from_labels import Views, check_data, labelled_recipe
 from wordmask.training.objectives import semantic
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import warmup_cosine
 from wordmask.training.validation import Subset, validate
 
 
 @dataclass(frozen=True)
-class ErrSegSettings(Settings):
-    """What differs from `Settings`.
+class ErrSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         data: Where COCO lies.

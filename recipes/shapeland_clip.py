@@ -14,7 +14,7 @@ import torch
 
 from wordmask.clip import CONVNEXT_MINI, VIT_MINI
 from wordmask.data.shapeland import COMPOSITIONS, World
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import warmup_cosine
 from wordmask.training.tiny_clip import pair
 from wordmask.training.tiny_clip.captions import Captioned, contrastive_loss, pad_captions
@@ -26,8 +26,8 @@ WIDENINGS = 10  # worlds in all, the easiest included
 
 
 @dataclass(frozen=True)
-class ClipSettings(Settings):
-    """What differs from `Settings`.
+class ClipSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         plain: Steps with one large plain thing in the middle: shapes and colours are learned much faster so.

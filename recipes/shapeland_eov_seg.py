@@ -16,7 +16,7 @@ from wordmask.models import kind_of
 from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import masks
 from wordmask.training.optimiser import MUON_RATE
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import warmup_cosine
 from wordmask.training.tiny_clip import pair
 from wordmask.training.validation import validate
@@ -26,8 +26,8 @@ MUON = MUON_RATE / 3  # after 1300 of 2600 steps PQ 23.9, by AdamW alone 13.2; a
 
 
 @dataclass(frozen=True)
-class TinyEovSegSettings(Settings):
-    """What differs from `Settings`.
+class TinyEovSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         clip: What recipes/shapeland_regions.py wrote.

@@ -16,7 +16,7 @@ from wordmask.data.shapeland.sets import SEEN
 from wordmask.models import kind_of
 from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import semantic
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import rounds
 from wordmask.training.tiny_clip import pair
 from wordmask.training.validation import validate
@@ -26,8 +26,8 @@ COLOURS = ColourJitter(hue=3)  # the paper's 18 turns red into orange, and here 
 
 
 @dataclass(frozen=True)
-class TinyErrSegSettings(Settings):
-    """What differs from `Settings`.
+class TinyErrSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         clip: What recipes/shapeland_regions.py wrote.

@@ -16,7 +16,7 @@ import torch
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import World
 from wordmask.data.shapeland.sets import SEEN
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import rounds
 from wordmask.training.tiny_clip import pair
 from wordmask.training.tiny_clip.regions import RegionLoss, RegionScenes, pad_regions, region_naming
@@ -27,8 +27,8 @@ CROWDED = World(256, 256, count=(6, 12))  # twice as many things to name in a sc
 
 
 @dataclass(frozen=True)
-class RegionSettings(Settings):
-    """What differs from `Settings`.
+class RegionSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         clip: What recipes/shapeland_clip.py wrote.

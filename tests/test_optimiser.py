@@ -59,3 +59,27 @@ def test_both_go_on_where_they_stopped():
     assert torch.equal(whole.weight, parts.weight)
     assert torch.equal(whole.bias, parts.bias)
     assert len(again.param_groups) == 2
+
+
+def test_rates_reach_every_optimiser_also_after_it_went_on():
+    torch.manual_seed(0)
+    model = nn.Linear(3, 4)
+    optimiser = build_optimiser(model, groups_of(model))
+    optimiser.load_state_dict(copy.deepcopy(optimiser.state_dict()))
+    for group in optimiser.param_groups:
+        group["lr"] = 0.0
+    before = [parameter.detach().clone() for parameter in model.parameters()]
+    model(torch.ones(1, 3)).square().sum().backward()
+    optimiser.step()
+    assert all(torch.equal(old, new) for old, new in zip(before, model.parameters(), strict=True))
+
+
+def test_groups_are_kept_as_checkpoints_have_them():
+    """A training that was begun by an older version goes on."""
+    model = ClipPair(PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=1))
+    state = build_optimiser(model, groups_of(model)).state_dict()
+    assert state.keys() == {"0", "1"}
+    for part in state.values():
+        for group in part["param_groups"]:
+            assert {"params", "names", "lr", "full_rate", "weight_decay"} <= group.keys()
+            assert "muon" not in group

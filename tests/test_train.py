@@ -27,7 +27,7 @@ from wordmask.training.command import load_recipe, read_settings, settings_class
 from wordmask.training.loading import Share, parts_per_step
 from wordmask.training.loop import train
 from wordmask.training.optimiser import ParameterGroup
-from wordmask.training.recipe import Example, Recipe, Settings, stack
+from wordmask.training.recipe import Example, Recipe, TrainingSettings, stack
 from wordmask.training.schedules import drops, warmup_cosine
 
 RECIPES = Path(__file__).parents[1] / "recipes"
@@ -75,7 +75,7 @@ def line_recipe(loss=squares, **changes) -> Recipe:
     return Recipe(**parts | changes)
 
 
-def settings_for(folder: Path, **changes) -> Settings:
+def settings_for(folder: Path, **changes) -> TrainingSettings:
     values = {
         "folder": folder,
         "steps": 8,
@@ -85,7 +85,7 @@ def settings_for(folder: Path, **changes) -> Settings:
         "validate_every": 4,
         "save_every": 2,
     }
-    return Settings(**values | changes)
+    return TrainingSettings(**values | changes)
 
 
 def losses_in(folder: Path) -> list[float]:
@@ -126,6 +126,8 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, monkeypatch):
     )
     assert train(line_recipe(), settings_for(tmp_path / "parts")).finished
     assert losses_in(tmp_path / "parts") == losses_in(tmp_path / "whole")
+    state = torch.load(tmp_path / "parts" / RESUME, weights_only=True)
+    assert {"step", "validation_due", "best", "scores", "settings", "model", "optimiser", "scaler"} == state.keys()
     ours, theirs = (load_file(tmp_path / name / LAST) for name in ("parts", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -477,7 +479,7 @@ def test_every_recipe_says_how_to_run_it():
         header = path.read_text().split('"""')[1]
         assert f"wordmask train recipes/{path.name}" in header, path
         kind = settings_class(load_recipe(str(path)))
-        assert {field.name for field in dataclasses.fields(Settings)} <= {
+        assert {field.name for field in dataclasses.fields(TrainingSettings)} <= {
             field.name for field in dataclasses.fields(kind)
         }
 

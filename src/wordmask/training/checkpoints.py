@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from wordmask.training.recipe import Settings
+from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import atomic, check_writable
 
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "last.pt"
@@ -28,7 +28,7 @@ class TrainingState:
 
     def __init__(
         self,
-        settings: Settings,
+        settings: TrainingSettings,
         model: nn.Module,
         optimiser: torch.optim.Optimizer,
         scaler: torch.amp.GradScaler,

@@ -14,10 +14,10 @@ import torch
 
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.training.loop import TrainingOutcome, train
-from wordmask.training.recipe import Settings
+from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import at_home
 
-SettingsOfRecipe = TypeVar("SettingsOfRecipe", bound=Settings)
+SettingsOfRecipe = TypeVar("SettingsOfRecipe", bound=TrainingSettings)
 Value = str | int | float | Path | None
 
 INSTALLED = Path(__file__).parents[1] / "recipes"  # where a wheel has them; in a checkout they lie beside src
@@ -67,13 +67,13 @@ def load_recipe(recipe: str) -> ModuleType:
     return module
 
 
-def settings_class(module: ModuleType) -> type[Settings]:
+def settings_class(module: ModuleType) -> type[TrainingSettings]:
     """Find the settings that a recipe declares."""
-    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, Settings)]
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, TrainingSettings)]
     own = [kind for kind in kinds if kind.__module__ == module.__name__]
     if len(own) != 1 or not hasattr(module, "build"):
         raise ValueError(
-            f"{module.__file__} is no recipe: expected one class of Settings and a function build(settings)."
+            f"{module.__file__} is no recipe: expected one class of TrainingSettings and a function build(settings)."
         )
     return own[0]
 

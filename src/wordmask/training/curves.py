@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from wordmask.training.recipe import Settings
+from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import atomic
 
 if TYPE_CHECKING:
@@ -28,7 +28,7 @@ class TrainingJournal:
         quiet: Nothing is written or shown: another process does.
     """
 
-    def __init__(self, settings: Settings, first: int, *, quiet: bool):
+    def __init__(self, settings: TrainingSettings, first: int, *, quiet: bool):
         self.settings, self.first, self.quiet = settings, first, quiet
         self.console = Console(stderr=True, quiet=quiet)
         self.shown: float | None = None

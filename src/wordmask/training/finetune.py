@@ -20,7 +20,7 @@ from wordmask.training.blends import SHARES, Measured, Weights, blend, print_rep
 from wordmask.training.from_labels import Augmentation, Views, check_data, labelled_recipe, save_model
 from wordmask.training.loop import TrainingOutcome, train
 from wordmask.training.objectives import objective_of
-from wordmask.training.recipe import Recipe, Settings
+from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import warmup_cosine
 from wordmask.training.validation import Subset, validate
 from wordmask.vocabulary import Vocabulary, same_phrase
@@ -31,8 +31,8 @@ EOV_SEG_SCALE = 1.6  # side of the training crop over the shortest edge at infer
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class FineTuneSettings(Settings):
-    """What differs from `Settings`.
+class FineTuneSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
 
     Args:
         data: One's own pictures and labels; see `wordmask.data.datasets`.
@@ -59,7 +59,7 @@ class FineTuneSettings(Settings):
     rate: float = 1e-4
     validate_every: int = 250
     save_every: int = 250
-    any_time: ClassVar[frozenset[str]] = Settings.any_time | {"blend", "heldout", "pictures"}
+    any_time: ClassVar[frozenset[str]] = TrainingSettings.any_time | {"blend", "heldout", "pictures"}
 
 
 class FineTuneData(NamedTuple):

@@ -18,14 +18,14 @@ from wordmask.image import ImageInput, normalise
 from wordmask.models import MODELS, Model
 from wordmask.processes import Processes
 from wordmask.training.objectives import Objective
-from wordmask.training.recipe import Example, Recipe, Settings
+from wordmask.training.recipe import Example, Recipe, TrainingSettings
 from wordmask.training.schedules import Schedule
 
 Augmentation = Callable[[LabelledPicture, np.random.Generator], LabelledPicture]
 
 
 def labelled_recipe(
-    settings: Settings,
+    settings: TrainingSettings,
     model: Model,
     views: "Views",
     *,

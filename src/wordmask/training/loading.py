@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 import torch
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from wordmask.training.recipe import Batch, Example, Recipe, Settings
+from wordmask.training.recipe import Batch, Example, Recipe, TrainingSettings
 from wordmask.training.signals import leave_signals
 
 
@@ -27,7 +27,7 @@ class Share(Sampler[list[int]]):
                 yield list(range(start, start + size))
 
 
-def parts_per_step(settings: Settings, count: int, *, divisible: bool) -> int:
+def parts_per_step(settings: TrainingSettings, count: int, *, divisible: bool) -> int:
     """How many parts each process takes one after the other, so that the batch is the recipe's on any number of GPUs.
 
     Args:

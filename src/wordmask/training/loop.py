@@ -15,7 +15,7 @@ from wordmask.training.checkpoints import TrainingState
 from wordmask.training.curves import TrainingJournal
 from wordmask.training.loading import PartsAhead, Share, parts_per_step
 from wordmask.training.optimiser import build_optimiser
-from wordmask.training.recipe import Batch, Recipe, Settings
+from wordmask.training.recipe import Batch, Recipe, TrainingSettings
 from wordmask.training.signals import StopSignal
 
 MIX = 1_000_003  # a prime, so that seed and step give different streams
@@ -28,7 +28,7 @@ class TrainingOutcome(NamedTuple):
     finished: bool
 
 
-def train(recipe: Recipe, settings: Settings) -> TrainingOutcome:
+def train(recipe: Recipe, settings: TrainingSettings) -> TrainingOutcome:
     """Train until the last step, or until SIGTERM or Ctrl-C; a training found in the folder goes on where it was saved.
 
     Raises:

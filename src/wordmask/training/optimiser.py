@@ -93,7 +93,7 @@ class Together(torch.optim.Optimizer):
         """The optimisers' own: whoever changes a rate here changes it there."""
         return [group for optimiser in self.optimisers for group in optimiser.param_groups]
 
-    def step(self, closure: None = None) -> None:
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # the loop has none
         for optimiser in self.optimisers:
             optimiser.step()
 

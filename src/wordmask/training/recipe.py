@@ -39,15 +39,16 @@ class Batch(NamedTuple, Generic[Targets]):
 
     def to(self, device: torch.device) -> "Batch[Targets]":
         """The same on a device."""
-        return Batch(self.pixels.to(device, non_blocking=True), _moved(self.targets, device), self.sources)
+        return self._replace(pixels=self.pixels.to(device, non_blocking=True), targets=_moved(self.targets, device))
 
 
-def _moved(target: Targets, device: torch.device) -> Targets:
+def _moved(target: object, device: torch.device) -> object:
     """Move a tensor, or all tensors of a list or a named tuple."""
     if isinstance(target, Tensor):
         return target.to(device, non_blocking=True)
-    moved = [_moved(entry, device) for entry in target]  # pyright: ignore[reportGeneralTypeIssues]  # or it can't travel
-    return type(target)(*moved) if hasattr(target, "_fields") else moved  # pyright: ignore[reportReturnType]  # as above
+    assert isinstance(target, list | tuple), type(target)
+    moved = [_moved(entry, device) for entry in target]
+    return type(target)(*moved) if isinstance(target, tuple) else moved
 
 
 def stack(examples: list[Example]) -> Batch:
@@ -61,7 +62,7 @@ def stack(examples: list[Example]) -> Batch:
 
 
 @dataclass(frozen=True)
-class Settings:
+class TrainingSettings:
     """What every training can be told, `wordmask train RECIPE key=value`; a recipe has the defaults and adds its own.
 
     Args:

@@ -85,6 +85,8 @@ def load(path: Path) -> ClipPair:
     checkpoint = weights.read(path)
     if checkpoint.family != FAMILY:
         raise ValueError(f"{str(path)!r} is no pair of CLIP towers; expected what recipes/shapeland_clip.py wrote.")
-    model = ClipPair(weights.configure(PairConfig, checkpoint.configuration))
+    config = weights.configure(PairConfig, checkpoint.configuration)
+    assert isinstance(config, PairConfig)
+    model = ClipPair(config)
     model.load_state_dict(checkpoint.state)
     return model.eval()
