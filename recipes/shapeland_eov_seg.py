@@ -12,7 +12,7 @@ from pathlib import Path
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.shapeland.sets import SEEN
-from wordmask.models import kind_of
+from wordmask.models.eov_seg import PRESETS, EovSeg
 from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import masks
 from wordmask.training.optimiser import MUON_RATE
@@ -51,12 +51,12 @@ class TinyEovSegSettings(TrainingSettings):
 
 
 def build(settings: TinyEovSegSettings) -> Recipe:
-    kind = kind_of(PRESET)
-    model = kind.model(kind.presets[PRESET])
+    model = EovSeg(PRESETS[PRESET])
     towers = pair.load(settings.clip)
     model.clip.load_state_dict(towers.clip.state_dict())
+    assert model.spatial is not None
     model.spatial.load_state_dict(towers.spatial_state())
-    side = kind.presets[PRESET].shortest_edge
+    side = model.config.shortest_edge
     data = Shapeland(SEEN, "training", settings.steps * settings.batch)
     held_out = Shapeland("shapeland-150", "validation", settings.scenes)
     return labelled_recipe(

@@ -13,7 +13,7 @@ from pathlib import Path
 from wordmask.data.augment import ColourJitter, CropAugmentation
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.shapeland.sets import SEEN
-from wordmask.models import kind_of
+from wordmask.models.err_seg import PRESETS, ErrSeg
 from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import semantic
 from wordmask.training.recipe import Recipe, TrainingSettings
@@ -56,11 +56,10 @@ class TinyErrSegSettings(TrainingSettings):
 
 
 def build(settings: TinyErrSegSettings) -> Recipe:
-    kind = kind_of(PRESET)
-    model = kind.model(kind.presets[PRESET])
+    model = ErrSeg(PRESETS[PRESET])
     model.clip.load_state_dict(pair.load(settings.clip).clip.state_dict())
     model.start_from_clip()
-    side = kind.presets[PRESET].resolution
+    side = model.config.resolution
     data = Shapeland(SEEN, "training", settings.steps * settings.batch)
     held_out = Shapeland("shapeland-150", "validation", settings.scenes)
     augment = CropAugmentation(shortest_edge=side, longest_edge=2 * side, crop=side, colours=COLOURS)

@@ -47,7 +47,7 @@ def blend(model: Model, start: Weights, tuned: Weights, share: float) -> None:
         before = start.tensors[name].to(after.device)
         mixed[name] = torch.lerp(before, after, share) if after.is_floating_point() else nearest.tensors[name]
     model.load_state_dict(mixed)
-    model.config = nearest.configuration
+    model.config = nearest.configuration  # pyright: ignore[reportAttributeAccessIssue]  # `Model` can't say its type
 
 
 def write_report(path: Path, start: str, blend: float, measured: dict[float, Measured]) -> None:

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import ClassVar, NamedTuple
 
 from rich.console import Console
-from torch import nn
 
 from wordmask.data.augment import ColourJitter, CropAugmentation, ScaleAugmentation
 from wordmask.data.datasets import open_folder
@@ -116,7 +115,7 @@ def build(settings: FineTuneSettings, model: Model, data: FineTuneData) -> Recip
     return dataclasses.replace(recipe, fingerprint=" ".join(fingerprint(folder_of(folder)) for folder in folders))
 
 
-def _validate(model: nn.Module, folder: Path, own: DataSet) -> dict[str, float]:
+def _validate(model: Model, folder: Path, own: DataSet) -> dict[str, float]:
     return validate(model, own, folder)
 
 
@@ -179,13 +178,16 @@ def with_classes(model: Model, vocabulary: Vocabulary) -> Model:
     """Note in the configuration of a model that tells seen classes from others that it is about to see these too."""
     if not model.training_vocabulary:
         return model
-    known = Vocabulary.of(model.training_vocabulary, model.family)
+    known = Vocabulary.of(model.training_vocabulary, model.vocabularies)
     names = {same_phrase(name) for entry in known for name in entry.names}
     words = [", ".join(entry.names) for entry in known]
     for entry in vocabulary:
         if names.isdisjoint(same_phrase(name) for name in entry.names):
             words.append(", ".join(entry.names))
-    model.config = dataclasses.replace(model.config, training_vocabulary="; ".join(words))
+    model.config = dataclasses.replace(  # pyright: ignore[reportAttributeAccessIssue]  # `Model` can't say its type
+        model.config,  # pyright: ignore[reportArgumentType]  # likewise
+        training_vocabulary="; ".join(words),
+    )
     return model
 
 

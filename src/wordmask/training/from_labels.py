@@ -17,7 +17,7 @@ from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.image import ImageInput, normalise
 from wordmask.models import MODELS, Model
 from wordmask.processes import Processes
-from wordmask.training.objectives import Objective
+from wordmask.training.objectives import Objective, objective_name
 from wordmask.training.recipe import Example, Recipe, TrainingSettings
 from wordmask.training.schedules import Schedule
 
@@ -31,7 +31,7 @@ def labelled_recipe(
     *,
     objective: Objective,
     schedule: Schedule,
-    validate: Callable[[nn.Module, Path], dict[str, float]],
+    validate: Callable[[Model, Path], dict[str, float]],
     origin: str,
 ) -> Recipe:
     """The recipe by which a model learns from labelled pictures.
@@ -44,10 +44,11 @@ def labelled_recipe(
         origin: What checkpoints say of where they come from.
 
     Raises:
-        ValueError: The model has another objective.
+        ValueError: The model has another objective, or none that is known.
     """
-    fitting = [family for family, kind in MODELS.items() if kind.objective == objective.name]
-    if model.family not in fitting:
+    own_objective = objective_name(model.family)
+    if own_objective != objective.name:
+        fitting = [family for family, kind in MODELS.items() if kind.objective == objective.name]
         raise ValueError(
             f"This recipe trains models of the family {' or '.join(fitting)}; {model.family} came. "
             "Choose another model, or another recipe."

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from wordmask.processes import Processes, mean_over_processes
 from wordmask.hardware import choose_device
+from wordmask.processes import Processes, mean_over_processes
 from wordmask.training.checkpoints import TrainingState
 from wordmask.training.curves import TrainingJournal
 from wordmask.training.loading import PartsAhead, Share, parts_per_step

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from wordmask.data.labelled import UNLABELLED, LabelledPicture
 from wordmask.models import MODELS, Model, err_seg
+from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.text import Encoder, Words, encode_vocabulary
 from wordmask.training.optimiser import ParameterGroup, matrices_by_muon, parameter_groups
 from wordmask.training.recipe import Batch
@@ -59,13 +60,22 @@ def objective_of(family: str) -> Objective:
     Raises:
         ValueError: It is not known.
     """
+    return OBJECTIVES[objective_name(family)]()
+
+
+def objective_name(family: str) -> str:
+    """What models of a family learn: a name in `OBJECTIVES`.
+
+    Raises:
+        ValueError: It is not known.
+    """
     named = MODELS[family].objective if family in MODELS else None
     if named not in OBJECTIVES:
         raise ValueError(
-            f"What to learn is not known for {family}: its row in wordmask.models.MODELS says {named!r}; "
-            f"expected an objective, {' or '.join(OBJECTIVES)}."
+            f"The objective is not known for {family}: its row in wordmask.models.MODELS says {named!r}; "
+            f"expected {' or '.join(OBJECTIVES)}."
         )
-    return OBJECTIVES[named]()
+    return named
 
 
 # Maps of classes ------------------------------------------------------------------------------------------------------
@@ -100,7 +110,7 @@ class SemanticLoss:
 
     Args:
         most: At most so many classes take part, those of the pictures and others at random. None: all, as in the paper.
-        keep: Of those, how many the aggregator refines.
+        keep: Of those, how many are refined, by models that choose; those of the pictures first.
     """
 
     def __init__(self, vocabulary: Vocabulary, most: int | None = None, keep: int = KEPT):
@@ -112,7 +122,11 @@ class SemanticLoss:
         text = model.encode_text([self.names[label] for label in chosen.tolist()])
         owner = torch.arange(len(chosen), device=text.device)
         words = Words(text, owner, torch.ones_like(owner, dtype=torch.bool))
-        raw = model(part.pixels, words, keep=self.keep, present=present(target, len(chosen)))
+        if model.keep_steps:
+            raw = model(part.pixels, words, keep=self.keep, present=present(target, len(chosen)))
+        else:
+            raw = model(part.pixels, words)
+        assert isinstance(raw, ClassMaps)
         return err_seg.loss(raw, target, ignore=UNLABELLED)
 
     def choose(self, target: Int[Tensor, "B H W"]) -> tuple[Int[Tensor, " C"], Int[Tensor, "B H W"]]:
@@ -187,7 +201,9 @@ class MaskLoss:
             words = Words(*(tensor.to(part.pixels.device) for tensor in self.words))
         words, targets = self.choose(words, part.targets)
         count = mean_count([target for one in whole for target in one.targets], part.pixels, parts=len(whole))
-        return set_loss(model(part.pixels, words), targets, count=count, points=self.points)
+        raw = model(part.pixels, words)
+        assert isinstance(raw, QueryMasks)
+        return set_loss(raw, targets, count=count, points=self.points)
 
     def choose(self, words: Words, targets: list[Target]) -> tuple[Words, list[Target]]:
         """Choose the classes that take part; return their words, and the targets in their numbers."""

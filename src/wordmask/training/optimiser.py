@@ -117,7 +117,8 @@ def build_optimiser(
     for group in groups:
         for parameter in group.parameters.values():
             parameter.requires_grad_(True)
-    by_adamw, by_muon = ([_for_torch(group) for group in groups if group.muon is muon] for muon in (False, True))
+    by_adamw = [_for_torch(group) for group in groups if not group.muon]
+    by_muon = [_for_torch(group) for group in groups if group.muon]
     adamw = torch.optim.AdamW(by_adamw, betas=betas, fused=True)
     return Together([adamw, torch.optim.Muon(by_muon)]) if by_muon else adamw
 

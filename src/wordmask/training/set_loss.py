@@ -13,8 +13,8 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
-from wordmask.raw import QueryMasks
 from wordmask.processes import mean_over_processes
+from wordmask.raw import QueryMasks
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0  # of the matching and of the losses alike; reference config.py
 VOID_WEIGHT = 0.1  # of queries that match nothing, in the loss of classes

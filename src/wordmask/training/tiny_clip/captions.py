@@ -5,6 +5,7 @@ compared with other captions of the same pictures: words whose pictures can't be
 otherwise (docs/log.md).
 """
 
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -49,12 +50,14 @@ class Captioned(Dataset[Example[list[list[int]]]]):
 
 def pad_captions(examples: list[Example[list[list[int]]]]) -> Batch[Captions]:
     """Stack pictures; captions are padded to the longest."""
-    tokens, again = (
-        nn.utils.rnn.pad_sequence([torch.tensor(example.target[which]) for example in examples], batch_first=True)
-        for which in (0, 1)
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    captions = Captions(
+        pad([torch.tensor(example.target[0]) for example in examples]),
+        pad([torch.tensor(example.target[1]) for example in examples]),
     )
-    pixels = torch.stack([example.pixels for example in examples])
-    return Batch(pixels, Captions(tokens, again), [example.source for example in examples])
+    return Batch(
+        torch.stack([example.pixels for example in examples]), captions, [example.source for example in examples]
+    )
 
 
 def contrastive_loss(model: ClipPair, part: Batch[Captions], whole: list[Batch[Captions]]) -> Float[Tensor, ""]:

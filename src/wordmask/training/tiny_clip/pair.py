@@ -83,7 +83,8 @@ def load(path: Path) -> ClipPair:
             "or name another with clip=…."
         )
     checkpoint = weights.read(path)
-    if checkpoint.family != FAMILY:
+    holds = checkpoint.family
+    if holds != FAMILY:
         raise ValueError(f"{str(path)!r} is no pair of CLIP towers; expected what recipes/shapeland_clip.py wrote.")
     config = weights.configure(PairConfig, checkpoint.configuration)
     assert isinstance(config, PairConfig)

@@ -137,7 +137,7 @@ def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor
     norm, conv = clip.last_downsampling(tower)
     with torch.device("meta"):
         middle = err_seg.MiddleDownsample(x16.shape[1])
-    own = {f"norm.{name}": parameter for name, parameter in norm.named_parameters()}
+    own: dict[str, Tensor] = {f"norm.{name}": parameter for name, parameter in norm.named_parameters()}
     own |= {f"conv.{name}": parameter for name, parameter in conv.named_parameters()}
     return clip.last_stage_blocks(tower, functional_call(middle, own, x16))
 
