@@ -21,7 +21,7 @@ from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore
 from wordmask.models import kind_of
 from wordmask.models.load import load_model
-from wordmask.training.segmentation import normalised
+from wordmask.training.from_labels import pixels_of
 from wordmask.training.validation import pictures_of, summary, validate
 
 SETS = {"shapeland-150": 200, "shapeland-847": 100}  # scenes of the test split
@@ -39,7 +39,7 @@ def frozen_clip(data: Shapeland) -> Answer:
     words, side = model.encode_text(data.vocabulary.names), model.config.resolution
 
     def answer(labelled: LabelledPicture) -> np.ndarray:
-        features = model.encode_image(normalised(resize(labelled, (side, side)).rgb)[None])
+        features = model.encode_image(pixels_of(resize(labelled, (side, side)).rgb, model.image_input)[None])
         costs = [
             torch.einsum("bdhw,td->bthw", F.normalize(x, dim=1), words)
             for x in (features.dense_x16, features.dense_x32)

@@ -15,7 +15,7 @@ from wordmask.bench import conditions
 from wordmask.data.shapeland import Shapeland
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
-from wordmask.training.validation import Scores, pictures_of
+from wordmask.training.validation import ValidationScores, pictures_of
 
 MODELS = ("err-seg-tiny", "eov-seg-tiny")
 SETS = {"shapeland-150": 400, "shapeland-847": 400}  # scenes of the test split
@@ -26,7 +26,7 @@ def compare(model: str, vocabulary: str, scenes: int) -> dict[str, object]:
     """Segment scenes in both precisions; score each, and count equal labels."""
     data = Shapeland(vocabulary, "test", scenes)
     network = load_model(model).model.for_inference()
-    scores = [Scores(Segmenter(network, precision=precision), data.vocabulary) for precision in PRECISIONS]
+    scores = [ValidationScores(Segmenter(network, precision=precision), data.vocabulary) for precision in PRECISIONS]
     same = []
     for labelled in pictures_of(data):
         one, other = (score.add(labelled)["semantic"].labels for score in scores)

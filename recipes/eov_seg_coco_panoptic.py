@@ -1,9 +1,10 @@
 """EOV-Seg on COCO Panoptic, as the paper trains it.
 
 command   torchrun --nproc-per-node 4 -m wordmask train recipes/eov_seg_coco_panoptic.py data=/data/coco
-model=eov-seg-small
-data      train2017, annotations/panoptic_train2017.json and annotations/panoptic_train2017/*.png, as published; val2017
-likewise hardware  the paper's; this project has never run it to its end
+          model=eov-seg-small
+data      train2017, annotations/panoptic_train2017.json and annotations/panoptic_train2017/*.png, as published;
+          val2017 likewise
+hardware  the paper's; this project has never run it to its end
 expected  on ADE20K, S / M / L: PQ 15.1 / 18.7 / 24.5 (paper)
 """
 
@@ -12,21 +13,25 @@ from pathlib import Path
 
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.datasets import CocoPanoptic
-from wordmask.training.beginning import check, from_clip
-from wordmask.training.recipe import Recipe, Settings, drops
-from wordmask.training.segmentation import eov_seg_recipe
-from wordmask.training.validation import Part, validate
+from wordmask.training.from_clip import from_clip
+from wordmask.training.from_labels import Views, check_data, labelled_recipe
+from wordmask.training.objectives import masks
+from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.schedules import drops
+from wordmask.training.validation import Subset, validate
 
 
 @dataclass(frozen=True)
-class EovSegSettings(Settings):
-    """Args:
-    data: Where COCO lies.
-    model: A preset.
-    clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
-    spatial: The same for the CLIP whose first block sees where things are.
-    pictures: Of val2017, for a validation.
-    thorough: Decode every label before the training, to know now of a value that is no class.
+class EovSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
+
+    Args:
+        data: Where COCO lies.
+        model: A preset.
+        clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
+        spatial: The same for the CLIP whose first block sees where things are.
+        pictures: Of val2017, for a validation.
+        thorough: Decode every label before the training, to know now of a value that is no class.
     """
 
     folder: Path = Path("runs/eov_seg_coco_panoptic")
@@ -44,14 +49,14 @@ class EovSegSettings(Settings):
 
 def build(settings: EovSegSettings, data: CocoPanoptic | None = None, held_out: CocoPanoptic | None = None) -> Recipe:
     data, held_out = data or CocoPanoptic(settings.data), held_out or CocoPanoptic(settings.data, "val2017")
-    check(data, held_out, thorough=settings.thorough)
-    some = Part(held_out, range(min(settings.pictures, len(held_out))))
-    return eov_seg_recipe(
+    check_data(data, held_out, thorough=settings.thorough)
+    measured = Subset.first(held_out, settings.pictures)
+    return labelled_recipe(
         settings,
         from_clip(settings.model, settings.clip, settings.spatial),
-        data,
-        augment=ScaleAugmentation(side=1024, smallest=0.1, largest=2.0),
+        Views(data, ScaleAugmentation(side=1024, smallest=0.1, largest=2.0), seed=settings.seed),
+        objective=masks(),
         schedule=drops((settings.steps * 163_889 // 200_000, settings.steps * 187_546 // 200_000)),
-        validate=lambda model, folder: validate(model, some, folder),
+        validate=lambda model, folder: validate(model, measured, folder),
         origin="recipes/eov_seg_coco_panoptic.py",
     )

@@ -11,20 +11,24 @@ from pathlib import Path
 
 from wordmask.data.augment import CropAugmentation
 from wordmask.data.datasets import CocoStuff
-from wordmask.training.beginning import check, from_clip
-from wordmask.training.recipe import Recipe, Settings, warmup_cosine
-from wordmask.training.segmentation import err_seg_recipe
-from wordmask.training.validation import Part, validate
+from wordmask.training.from_clip import from_clip
+from wordmask.training.from_labels import Views, check_data, labelled_recipe
+from wordmask.training.objectives import semantic
+from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.schedules import warmup_cosine
+from wordmask.training.validation import Subset, validate
 
 
 @dataclass(frozen=True)
-class ErrSegSettings(Settings):
-    """Args:
-    data: Where COCO lies.
-    model: A preset.
-    clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
-    pictures: Of val2017, for a validation.
-    thorough: Decode every label before the training, to know now of a value that is no class.
+class ErrSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
+
+    Args:
+        data: Where COCO lies.
+        model: A preset.
+        clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
+        pictures: Of val2017, for a validation.
+        thorough: Decode every label before the training, to know now of a value that is no class.
     """
 
     folder: Path = Path("runs/err_seg_coco_stuff")
@@ -42,14 +46,14 @@ class ErrSegSettings(Settings):
 
 def build(settings: ErrSegSettings, data: CocoStuff | None = None, held_out: CocoStuff | None = None) -> Recipe:
     data, held_out = data or CocoStuff(settings.data), held_out or CocoStuff(settings.data, "val2017")
-    check(data, held_out, thorough=settings.thorough)
-    some = Part(held_out, range(min(settings.pictures, len(held_out))))
-    return err_seg_recipe(
+    check_data(data, held_out, thorough=settings.thorough)
+    measured = Subset.first(held_out, settings.pictures)
+    return labelled_recipe(
         settings,
         from_clip(settings.model, settings.clip),
-        data,
-        augment=CropAugmentation(shortest_edge=640, longest_edge=1333, crop=640),
+        Views(data, CropAugmentation(shortest_edge=640, longest_edge=1333, crop=640), seed=settings.seed),
+        objective=semantic(),
         schedule=warmup_cosine(settings.steps, warmup=min(1000, settings.steps // 10), start=0.001),
-        validate=lambda model, folder: validate(model, some, folder),
+        validate=lambda model, folder: validate(model, measured, folder),
         origin="recipes/err_seg_coco_stuff.py",
     )

@@ -3,13 +3,13 @@
 command   wordmask train recipes/finetune.py data=FOLDER start=err-seg-base
 data      FOLDER/images/*, FOLDER/labels/*.png (class numbers; 255: none), FOLDER/names.txt (a class a line);
           or FOLDER/images/* and a COCO json
-hardware  one GPU of 12 GB or more for the full-size models (precision=float16; not measured), a laptop for the tiny
-ones
+hardware  one GPU of 12 GB or more for the full-size models (precision=float16; not measured); a laptop for the
+          tiny ones
 """
 
 from wordmask.training import finetune
+from wordmask.training.loop import TrainingOutcome
 from wordmask.training.recipe import Recipe
-from wordmask.training.train import Outcome
 
 
 class Settings(finetune.FineTuneSettings):
@@ -17,10 +17,10 @@ class Settings(finetune.FineTuneSettings):
 
 
 def build(settings: Settings) -> Recipe:
-    learn, own, _ = finetune.open_data(settings)
-    model = finetune.with_classes(finetune.load_model(settings.start).model, learn.vocabulary)
-    return finetune.build(settings, model=model, learn=learn, own=own)
+    data = finetune.open_data(settings)
+    model = finetune.with_classes(finetune.load_model(settings.start).model, data.learn.vocabulary)
+    return finetune.build(settings, model, data)
 
 
-def run(settings: Settings) -> Outcome:
+def run(settings: Settings) -> TrainingOutcome:
     return finetune.finetune(settings)

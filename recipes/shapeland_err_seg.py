@@ -1,8 +1,9 @@
 """ERR-Seg, tiny, on Shapeland: the recipe of the paper in small. CLIP comes from recipes/shapeland_regions.py.
 
 command   wordmask train recipes/shapeland_err_seg.py
-hardware  one core with avx512_bf16, beside the other model's training and more, 41 min for 2500 steps, 25 for the other
-2000 expected  shapeland-150, validation: mIoU 61.4 (seen 65.4, unseen 56.6); after 2500 steps 58.3
+hardware  one core with avx512_bf16, beside the other model's training and more, 41 min for 2500 steps, 25 for the
+          other 2000
+expected  shapeland-150, validation: mIoU 61.4 (seen 65.4, unseen 56.6); after 2500 steps 58.3
 reached   at 37ac7e9
 """
 
@@ -12,10 +13,12 @@ from pathlib import Path
 from wordmask.data.augment import ColourJitter, CropAugmentation
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.shapeland.sets import SEEN
-from wordmask.models import kind_of
-from wordmask.training import contrastive
-from wordmask.training.recipe import Recipe, Settings, rounds
-from wordmask.training.segmentation import err_seg_recipe
+from wordmask.models.err_seg import PRESETS, ErrSeg
+from wordmask.training.from_labels import Views, labelled_recipe
+from wordmask.training.objectives import semantic
+from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.schedules import rounds
+from wordmask.training.tiny_clip import pair
 from wordmask.training.validation import validate
 
 PRESET = "err-seg-tiny"
@@ -23,14 +26,18 @@ COLOURS = ColourJitter(hue=3)  # the paper's 18 turns red into orange, and here 
 
 
 @dataclass(frozen=True)
-class TinyErrSegSettings(Settings):
-    """Args:
-    clip: What recipes/shapeland_regions.py wrote.
-    most: Classes that take part in a step, as many as COCO-Stuff has: the words are encoded at every step.
-    keep: Of those, how many the aggregator refines; the paper's 32 would take twice the time, and scenes hold eleven
-    classes at most. clip_factor: Of the rate, for CLIP's weights; a CLIP as small as this one has more to learn than
-    the paper's 0.01 lets it. first: Steps of the first round; the rest are a second one, in which the rate rises again.
-    scenes: Of the validation.
+class TinyErrSegSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
+
+    Args:
+        clip: What recipes/shapeland_regions.py wrote.
+        most: Classes that take part in a step, as many as COCO-Stuff has: the words are encoded at every step.
+        keep: Of those, how many the aggregator refines; the paper's 32 would take twice the time, and scenes hold
+            eleven classes at most.
+        clip_factor: Of the rate, for CLIP's weights; a CLIP as small as this one has more to learn than the paper's
+            0.01 lets it.
+        first: Steps of the first round; the rest are a second one, in which the rate rises again.
+        scenes: Of the validation.
     """
 
     folder: Path = Path("runs/shapeland_err_seg")
@@ -49,22 +56,18 @@ class TinyErrSegSettings(Settings):
 
 
 def build(settings: TinyErrSegSettings) -> Recipe:
-    kind = kind_of(PRESET)
-    model = kind.model(kind.presets[PRESET])
-    model.clip.load_state_dict(contrastive.load(settings.clip).clip.state_dict())
+    model = ErrSeg(PRESETS[PRESET])
+    model.clip.load_state_dict(pair.load(settings.clip).clip.state_dict())
     model.start_from_clip()
-    side = kind.presets[PRESET].resolution
+    side = model.config.resolution
     data = Shapeland(SEEN, "training", settings.steps * settings.batch)
     held_out = Shapeland("shapeland-150", "validation", settings.scenes)
-    return err_seg_recipe(
+    augment = CropAugmentation(shortest_edge=side, longest_edge=2 * side, crop=side, colours=COLOURS)
+    return labelled_recipe(
         settings,
         model,
-        data,
-        augment=CropAugmentation(shortest_edge=side, longest_edge=2 * side, crop=side, colours=COLOURS),
-        shuffle=False,
-        most=settings.most,
-        keep=settings.keep,
-        clip_factor=settings.clip_factor,
+        Views(data, augment, seed=settings.seed, shuffle=False),
+        objective=semantic(most=settings.most, keep=settings.keep, clip_factor=settings.clip_factor),
         schedule=rounds(settings.first, settings.steps, warmup=31, start=0.001),
         validate=lambda model, folder: validate(model, held_out, folder, unseen=unseen_classes("shapeland-150")),
         origin="recipes/shapeland_err_seg.py",

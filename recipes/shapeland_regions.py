@@ -1,9 +1,10 @@
-"""The tiny CLIP of recipes/shapeland_clip.py learns where: it names regions of whole scenes, at the size both tiny
-models see them.
+"""The tiny CLIP of recipes/shapeland_clip.py learns where things are: it names regions of whole scenes, at the size at
+which both tiny models see them.
 
 command   wordmask train recipes/shapeland_regions.py
-hardware  two CPU cores with avx512_bf16 beside other work, one thread and one worker, 44 min for 5000 steps, 69 for the
-other 4000 expected  things 79 % named right among 150 names (seen ones 80 %, unseen ones 78 %), materials 100 %
+hardware  two CPU cores with avx512_bf16 beside other work, one thread and one worker, 44 min for 5000 steps, 69 for
+          the other 4000
+expected  things 79 % named right among 150 names (seen ones 80 %, unseen ones 78 %), materials 100 %
 reached   at 3113d6d, the second round at 72a2881
 """
 
@@ -15,9 +16,10 @@ import torch
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import World
 from wordmask.data.shapeland.sets import SEEN
-from wordmask.training import contrastive
-from wordmask.training.recipe import Recipe, Settings, rounds
-from wordmask.training.regions import RegionLoss, RegionScenes, pad_regions, region_naming
+from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.schedules import rounds
+from wordmask.training.tiny_clip import pair
+from wordmask.training.tiny_clip.regions import RegionLoss, RegionScenes, pad_regions, region_naming
 from wordmask.vocabulary import Vocabulary
 
 SIDE = 192  # what both tiny models see
@@ -25,12 +27,14 @@ CROWDED = World(256, 256, count=(6, 12))  # twice as many things to name in a sc
 
 
 @dataclass(frozen=True)
-class RegionSettings(Settings):
-    """Args:
-    clip: What recipes/shapeland_clip.py wrote.
-    most: Words that a region is compared with.
-    first: Steps of the first round; the rest are a second one, in which the rate rises again.
-    scenes: Of the validation.
+class RegionSettings(TrainingSettings):
+    """What differs from `TrainingSettings`.
+
+    Args:
+        clip: What recipes/shapeland_clip.py wrote.
+        most: Words that a region is compared with.
+        first: Steps of the first round; the rest are a second one, in which the rate rises again.
+        scenes: Of the validation.
     """
 
     folder: Path = Path("runs/shapeland_regions")
@@ -47,18 +51,17 @@ class RegionSettings(Settings):
 
 
 def build(settings: RegionSettings) -> Recipe:
-    model = contrastive.load(settings.clip).to(memory_format=torch.channels_last)
+    model = pair.load(settings.clip).to(memory_format=torch.channels_last)
     return Recipe(
         model=model,
-        groups=lambda model: contrastive.muon_groups(
-            model.clip, rate=settings.rate, weight_decay=0.05
-        ),  # the transformer stays
+        # the transformer stays as it is
+        groups=lambda model: pair.muon_groups(model.clip, rate=settings.rate, weight_decay=0.05),
         schedule=rounds(settings.first, settings.steps, warmup=50, start=0.01),
         examples=RegionScenes(ScaleAugmentation(side=SIDE, smallest=0.8, largest=1.3), settings.seed, CROWDED),
         collate=pad_regions,
         loss=RegionLoss(Vocabulary.builtin(SEEN).names, settings.most),
         validate=lambda model, folder: region_naming(model, SIDE, settings.scenes, folder),
-        save=lambda path, model: contrastive.save(path, model, "recipes/shapeland_regions.py"),
+        save=lambda path, model: pair.save(path, model, "recipes/shapeland_regions.py"),
         betas=(0.9, 0.98),
         divisible=False,
     )

@@ -16,10 +16,10 @@ from wordmask import clip, weights
 from wordmask.data.labelled import DataSet
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.models.eov_seg import EovSeg
-from wordmask.training import contrastive
-from wordmask.training.journal import LAST
-from wordmask.training.start import load_recipe, read_settings, settings_class
-from wordmask.training.train import train
+from wordmask.training.checkpoints import LAST
+from wordmask.training.command import load_recipe, read_settings, settings_class
+from wordmask.training.loop import train
+from wordmask.training.tiny_clip import pair
 from wordmask.writing import atomic
 
 RECIPES = {"err-seg": "shapeland_err_seg", "eov-seg": "shapeland_eov_seg"}
@@ -112,7 +112,7 @@ def begin(model: nn.Module, base: nn.Module, clip_file: Path) -> nn.Module:
     model.load_state_dict(shared, strict=False)
     if isinstance(model, EovSeg) and model.spatial is not None:
         beginning = replace(model.config.spatial, blocks=len(model.spatial.blocks))
-        model.spatial.load_state_dict(clip.beginning_of(contrastive.load(clip_file).vit.state_dict(), beginning))
+        model.spatial.load_state_dict(clip.beginning_of(pair.load(clip_file).vit.state_dict(), beginning))
     return model
 
 

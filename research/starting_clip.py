@@ -17,12 +17,13 @@ from wordmask.clip import contrastive_loss, encode_by_vit, encode_tokens
 from wordmask.data.shapeland import World
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.models.eov_seg import EovSegConfig
-from wordmask.training.contrastive import ClipPair, PairConfig
-from wordmask.training.journal import LAST
+from wordmask.training.checkpoints import LAST
+from wordmask.training.command import load_recipe, read_settings, settings_class
+from wordmask.training.loop import train
 from wordmask.training.recipe import Batch
-from wordmask.training.shapeland import naming
-from wordmask.training.start import load_recipe, read_settings, settings_class
-from wordmask.training.train import train
+from wordmask.training.tiny_clip.captions import Captions
+from wordmask.training.tiny_clip.naming import naming
+from wordmask.training.tiny_clip.pair import ClipPair, PairConfig
 
 BLOCKS = 3  # as many as recipes/shapeland_clip.py trains
 
@@ -85,7 +86,7 @@ def part_of(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
 
 
-def by_captions(model: ClipPair, part: Batch, whole: list[Batch]) -> Tensor:
+def by_captions(model: ClipPair, part: Batch[Captions], whole: list[Batch[Captions]]) -> Tensor:
     """The ViT against captions."""
     assert len(whole) == 1
     seen, read = encode_by_vit(model.vit, part.pixels), encode_tokens(model.clip, part.targets.tokens)

@@ -98,6 +98,22 @@ def picture(tmp_path) -> Path:
     return path
 
 
+@pytest.fixture
+def garden(tmp_path) -> Path:
+    """Six pictures of one's own: a red and a blue half, labelled by PNGs."""
+    root = tmp_path / "garden"
+    for folder in ("images", "labels"):
+        (root / folder).mkdir(parents=True)
+    (root / "names.txt").write_text("red wall [stuff]\nblue door, blue gate [thing]\n")
+    for number in range(6):
+        border = 20 + 5 * number
+        labels = np.where(np.arange(64) < border, 0, 1).astype(np.uint8)[None].repeat(48, axis=0)
+        rgb = np.array([(200, 30, 30), (30, 30, 200)], np.uint8)[labels]
+        Image.fromarray(rgb).save(root / "images" / f"{number}.png")
+        Image.fromarray(labels).save(root / "labels" / f"{number}.png")
+    return root
+
+
 def filled(preset: str) -> torch.nn.Module:
     """Build a preset with weights that depend on each parameter's name."""
     from wordmask.models import kind_of

@@ -19,7 +19,7 @@ from wordmask.demo import UNSEEN, demo
 from wordmask.models import InPackage, kind_of, preset_names
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
-from wordmask.training.validation import Scores, pictures_of, validate
+from wordmask.training.validation import ValidationScores, pictures_of, validate
 from wordmask.weights import Checkpoint
 
 ROOT = Path(__file__).parents[1]
@@ -97,7 +97,8 @@ def test_bfloat16_hardly_changes_them(name):
     """On a few scenes, measured again: 99 pixels in 100 keep their class."""
     data, model = Shapeland("shapeland-150", "test", 4), load_model(name).model.for_inference()
     full, half = (
-        Scores(Segmenter(model, precision=precision), data.vocabulary) for precision in ("float32", "bfloat16")
+        ValidationScores(Segmenter(model, precision=precision), data.vocabulary)
+        for precision in ("float32", "bfloat16")
     )
     found = [[score.add(labelled)["semantic"].labels for score in (full, half)] for labelled in pictures_of(data)]
     same = np.mean([np.mean(one == other) for one, other in found])

@@ -28,7 +28,7 @@ from wordmask.models.eov_seg import (
     largest_probability,
 )
 from wordmask.text import Words
-from wordmask.training.recipe import parameter_groups
+from wordmask.training.optimiser import parameter_groups
 
 CONFIG = PRESETS["eov-seg-untrained"]
 
@@ -329,10 +329,10 @@ def test_double_precision_runs():
 def test_weight_decay_spares_norms_and_embeddings():
     model = EovSeg(CONFIG)
     groups = parameter_groups(model, rate=1e-4, clip_factor=1.0, weight_decay=0.05)
-    spared = {name for group in groups if group["weight_decay"] == 0 for name in group["names"]}
+    spared = {name for group in groups if group.weight_decay == 0 for name in group.parameters}
     assert {"kernels.weight", "void.weight", "aggregator.ups.0.norm1.weight", "layers.0.attention_norm.bias"} <= spared
     assert {"aggregator.smooth.weight", "aggregator.bias", "selection.scale"}.isdisjoint(spared)
-    assert all(model.is_trained(name) for group in groups for name in group["names"])
+    assert all(model.is_trained(name) for group in groups for name in group.parameters)
     assert (model.aggregator.ups[0].offsets.bias == 0).all()
 
 

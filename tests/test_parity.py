@@ -16,7 +16,7 @@ from wordmask.postprocess import read_semantic
 from wordmask.raw import ClassMaps
 from wordmask.segmenter import Segmenter
 from wordmask.text import Words
-from wordmask.training.recipe import parameter_groups
+from wordmask.training.optimiser import parameter_groups
 from wordmask.vocabulary import Vocabulary
 
 
@@ -127,9 +127,9 @@ def test_trained_parameters_equal_the_reference(parity, preset, file):
     kind = MODELS["err-seg"]
     groups = parameter_groups(kind.skeleton(kind.presets[preset]), rate=2e-4, clip_factor=0.01, weight_decay=1e-4)
     ours = {
-        MODELS["err-seg"].reference.name(name): [group["lr"], group["weight_decay"]]
+        MODELS["err-seg"].reference.name(name): [group.rate, group.weight_decay]
         for group in groups
-        for name in group["names"]
+        for name in group.parameters
     }
     assert ours.keys() == theirs.keys()
     assert all(ours[name] == pytest.approx(theirs[name]) for name in theirs)

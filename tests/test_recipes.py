@@ -17,12 +17,13 @@ from wordmask import clip
 from wordmask.data.datasets import CocoPanoptic, CocoStuff, LabelledFolder
 from wordmask.models import MODELS, kind_of
 from wordmask.models.load import load_model
-from wordmask.training import contrastive
-from wordmask.training.beginning import from_clip
-from wordmask.training.finetune import Weights, blend, with_classes
+from wordmask.training.blends import Weights, blend
+from wordmask.training.command import load_recipe, read_settings, settings_class, start
+from wordmask.training.finetune import with_classes
+from wordmask.training.from_clip import from_clip
+from wordmask.training.loop import train
 from wordmask.training.optimiser import build_optimiser
-from wordmask.training.start import load_recipe, read_settings, settings_class, start
-from wordmask.training.train import train
+from wordmask.training.tiny_clip import pair
 from wordmask.vocabulary import Vocabulary
 
 TWO_STEPS = ("steps=2", "workers=0", "validate_every=2", "save_every=2", "precision=float32")
@@ -80,7 +81,7 @@ def test_regions_on_shapeland(clip_file, tmp_path):
     assert outcome.finished
     assert outcome.scores.keys() == {"named", "named seen", "named unseen", "materials"}
     assert sorted(path.name for path in (tmp_path / "pictures" / "000002").iterdir()) == ["0.png", "1.png"]
-    before, after = (contrastive.load(path) for path in (clip_file, tmp_path / "last.safetensors"))
+    before, after = (pair.load(path) for path in (clip_file, tmp_path / "last.safetensors"))
     assert all(torch.equal(a, b) for a, b in zip(before.vit.parameters(), after.vit.parameters(), strict=True))
     assert not torch.equal(before.clip.text_projection, after.clip.text_projection)
 
@@ -164,7 +165,7 @@ def test_the_optimiser_of_the_recipe_is_the_references(parity, coco, model, file
     recipe = load_recipe("err_seg_coco_stuff").build(
         settings_of("err_seg_coco_stuff", f"data={coco}", f"model={model}", "clip=random")
     )
-    optimiser = build_optimiser(recipe, recipe.model)
+    optimiser = build_optimiser(recipe.model, recipe.groups(recipe.model), betas=recipe.betas)
     names = {
         id(parameter): MODELS["err-seg"].reference.name(name) for name, parameter in recipe.model.named_parameters()
     }
@@ -178,22 +179,6 @@ def test_the_optimiser_of_the_recipe_is_the_references(parity, coco, model, file
 
 
 # Fine-tuning ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def garden(tmp_path) -> Path:
-    """Six pictures of one's own: a red and a blue half, labelled by PNGs."""
-    root = tmp_path / "garden"
-    for folder in ("images", "labels"):
-        (root / folder).mkdir(parents=True)
-    (root / "names.txt").write_text("red wall [stuff]\nblue door, blue gate [thing]\n")
-    for number in range(6):
-        border = 20 + 5 * number
-        labels = np.where(np.arange(64) < border, 0, 1).astype(np.uint8)[None].repeat(48, axis=0)
-        rgb = np.array([(200, 30, 30), (30, 30, 200)], np.uint8)[labels]
-        Image.fromarray(rgb).save(root / "images" / f"{number}.png")
-        Image.fromarray(labels).save(root / "labels" / f"{number}.png")
-    return root
 
 
 @pytest.mark.slow

@@ -13,7 +13,8 @@ from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, Scene, draw_scene
 from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import kind_of
-from wordmask.training.regions import (
+from wordmask.training.objectives import choose_among
+from wordmask.training.tiny_clip.regions import (
     NO_WORD,
     STRIDE,
     RegionLoss,
@@ -22,7 +23,6 @@ from wordmask.training.regions import (
     pad_regions,
     regions_of,
 )
-from wordmask.training.segmentation import choose_among
 from wordmask.vocabulary import Vocabulary
 
 NAMES = Vocabulary.builtin(SEEN).names
@@ -102,7 +102,7 @@ def test_what_the_loss_asks_for(scenes, monkeypatch):
     pair.clip = tower
     loss = RegionLoss(NAMES, most=len(NAMES))
     table = F.normalize(torch.randn(len(NAMES), CONVNEXT_MINI.width), dim=1)
-    monkeypatch.setattr("wordmask.training.regions.encode_phrases", lambda *_: table)
+    monkeypatch.setattr("wordmask.training.tiny_clip.regions.encode_phrases", lambda *_: table)
 
     def with_shift(shift: int) -> float:
         def pooled(_tower, x, masks):

@@ -31,7 +31,7 @@ from wordmask.models.eov_seg import EovSeg
 from wordmask.models.err_seg import loss
 from wordmask.models.load import load_model
 from wordmask.text import Words
-from wordmask.training import contrastive
+from wordmask.training.tiny_clip import pair
 from wordmask.training.validation import validate
 
 ROOT = Path(__file__).parents[1]
@@ -138,14 +138,12 @@ def test_other_towers_give_a_map_at_stride_16(name):
 
 def test_variants_begin_alike(tmp_path):
     file = tmp_path / "clip.safetensors"
-    contrastive.save(
-        file, contrastive.ClipPair(contrastive.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3)), "a test"
-    )
+    pair.save(file, pair.ClipPair(pair.PairConfig(CONVNEXT_MINI, VIT_MINI, vit_layers=3)), "a test")
     config = kind_of("eov-seg-tiny").presets["eov-seg-tiny"]
     base = EovSeg(config)
     model = begin(VARIANTS["CLIP, last of 3 blocks"].build(config), base, file)
     assert len(model.spatial.blocks) == 3
-    vit = contrastive.load(file).vit.state_dict()
+    vit = pair.load(file).vit.state_dict()
     assert torch.equal(model.spatial.blocks[2].ln_1.weight, vit["transformer.resblocks.2.ln_1.weight"])
     assert torch.equal(model.layers[0].feed_forward[0].weight, base.layers[0].feed_forward[0].weight)
 
@@ -153,7 +151,7 @@ def test_variants_begin_alike(tmp_path):
 def test_trainings_begin_with_the_bundled_clip_and_further_blocks(tmp_path):
     before = starting_clip.bundled_pair().state_dict()
     file = starting_clip.starting_clip(tmp_path / "clip", "cpu", 2, ("batch=2", "workers=0"))
-    after = contrastive.load(file).state_dict()
+    after = pair.load(file).state_dict()
     changed = {name for name in after if not torch.equal(before[name], after[name])}
     assert {name.split(".")[3] for name in changed if "resblocks" in name} == {"1", "2"}
     assert {name for name in changed if "resblocks" not in name} == {

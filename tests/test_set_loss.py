@@ -13,7 +13,7 @@ from wordmask.models import kind_of
 from wordmask.raw import QueryMasks
 from wordmask.text import Words
 from wordmask.training import set_loss as module
-from wordmask.training.segmentation import MaskLoss
+from wordmask.training.objectives import MaskLoss
 from wordmask.training.set_loss import (
     DICE_WEIGHT,
     MASK_WEIGHT,
@@ -171,7 +171,7 @@ def test_the_loss_does_not_follow_autocast(precision):
 def test_some_classes_take_part():
     """Those of the pictures do, with all their names; the targets count among them."""
     vocabulary = Vocabulary.of("sky; car, automobile; grass; dog, hound; sea; road", "eov-seg")
-    loss = MaskLoss(vocabulary, TextOnly(), most=4)
+    loss = MaskLoss(vocabulary, encode_apart, most=4)
     words = loss.words._replace(seen=torch.tensor([True, False, True, True, False, True]))
     masks = torch.zeros(3, 2, 2, dtype=torch.bool)
     targets = [Target(torch.tensor([3, 1, 3]), masks), Target(torch.tensor([5]), masks[:1])]
@@ -183,11 +183,9 @@ def test_some_classes_take_part():
         for label, old in zip(target.labels.tolist(), before.labels.tolist(), strict=True):
             assert torch.equal(fewer.embeddings[fewer.owner == label], words.embeddings[words.owner == old])
             assert fewer.seen[label] == words.seen[old]
-    assert MaskLoss(vocabulary, TextOnly()).choose(words, targets) == (words, targets)
+    assert MaskLoss(vocabulary, encode_apart).choose(words, targets) == (words, targets)
 
 
-class TextOnly:
-    """Encodes any phrase as a vector of its own."""
-
-    def encode_text(self, phrases: list[str]) -> torch.Tensor:
-        return torch.eye(12)[: len(phrases)]
+def encode_apart(phrases: list[str]) -> torch.Tensor:
+    """Encode any phrase as a vector of its own."""
+    return torch.eye(12)[: len(phrases)]

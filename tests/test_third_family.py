@@ -18,6 +18,7 @@ from PIL import Image
 
 from conftest import colourful, noise_for
 from serving import running
+from wordmask import clip
 from wordmask.evaluation.evaluate import evaluate
 from wordmask.evaluation.protocols import PROTOCOLS, Protocol
 from wordmask.explain.answer import explain
@@ -27,7 +28,10 @@ from wordmask.models.convert import from_reference
 from wordmask.models.eov_seg import PRESETS, EovSeg, EovSegConfig
 from wordmask.runtime import Runtime
 from wordmask.segmenter import Segmenter, load
-from wordmask.weights import save
+from wordmask.training.command import start
+from wordmask.training.from_clip import from_clip
+from wordmask.training.objectives import objective_of
+from wordmask.weights import save, save_tensors
 
 PRESET = "fc-clip-untrained"
 WORDS = ["person", "sky", "car, automobile", "grass", "tree"]
@@ -43,7 +47,7 @@ class FcClip(EovSeg):
 def move_in(add: Callable[[str, ModelKind], None]) -> None:
     """Its row in the table of families."""
     small = replace(PRESETS["eov-seg-untrained"], shortest_edge=128)
-    add("fc-clip", ModelKind("fc-clip", FcClip, EovSegConfig, {PRESET: small}))
+    add("fc-clip", ModelKind("fc-clip", FcClip, EovSegConfig, {PRESET: small}, objective="masks"))
 
 
 @pytest.fixture(autouse=True)
@@ -168,6 +172,32 @@ def test_it_is_exported(segment, checkpoint, tmp_path):
     assert (np.where(result.labels == result.unlabelled, -1, result.labels.astype(int)) == found.labels).mean() > 0.999
 
 
-def test_what_its_row_lacks_is_said():
+def test_its_training_begins_with_clip(tmp_path):
+    towers = clip.build(PRESETS["eov-seg-untrained"].clip)
+    save_tensors(tmp_path / "clip.safetensors", towers.state_dict(), {})
+    model = from_clip(PRESET, str(tmp_path / "clip.safetensors"), "random")
+    assert model.family == "fc-clip"
+    assert model.clip.text_projection.equal(towers.text_projection)
+
+
+@pytest.mark.slow
+def test_it_is_fine_tuned(garden, checkpoint, tmp_path):
+    folder = tmp_path / "tuned"
+    few = ["steps=2", "batch=2", "workers=0", "pictures=1", "precision=float32"]
+    assert start("finetune", [f"data={garden}", f"start={checkpoint}", f"folder={folder}", *few]).finished
+    assert "PQ" in json.loads((folder / "report.json").read_text())["scores"]["1.0"]["own"]
+    tuned = load(folder / "finetuned.safetensors", cache=None)
+    assert tuned.model.family == "fc-clip"
+    assert "blue door" in tuned.model.training_vocabulary
+
+
+def test_what_its_row_lacks_is_said(monkeypatch):
     with pytest.raises(ValueError, match="not known for fc-clip"):
         from_reference(PRESET, {"a": np.zeros(1)})
+    with pytest.raises(ValueError, match=f"published CLIP is not known for {PRESET}"):
+        from_clip(PRESET)
+    with pytest.raises(ValueError, match="spatial tower is not known for fc-clip"):
+        from_clip(PRESET, "random")
+    monkeypatch.setitem(MODELS, "fc-clip", replace(MODELS["fc-clip"], objective=None))
+    with pytest.raises(ValueError, match="objective is not known for fc-clip"):
+        objective_of("fc-clip")

@@ -22,11 +22,13 @@ from torch.utils.data import Dataset
 
 from wordmask.models import err_seg
 from wordmask.raw import ClassMaps
-from wordmask.training.journal import BEST, LAST, RESUME
-from wordmask.training.parts import Share, parts_per_step
-from wordmask.training.recipe import Example, Recipe, Settings, drops, stack, warmup_cosine
-from wordmask.training.start import load_recipe, read_settings, settings_class
-from wordmask.training.train import train
+from wordmask.training.checkpoints import BEST, LAST, RESUME
+from wordmask.training.command import load_recipe, read_settings, settings_class
+from wordmask.training.loading import Share, parts_per_step
+from wordmask.training.loop import train
+from wordmask.training.optimiser import ParameterGroup
+from wordmask.training.recipe import Example, Recipe, TrainingSettings, stack
+from wordmask.training.schedules import drops, warmup_cosine
 
 RECIPES = Path(__file__).parents[1] / "recipes"
 
@@ -66,14 +68,14 @@ def line_recipe(loss=squares, **changes) -> Recipe:
 
     parts = {
         "model": Line(),
-        "groups": lambda model: [{"params": list(model.layer.parameters()), "lr": 0.05}],
+        "groups": lambda model: [ParameterGroup(dict(model.layer.named_parameters()), rate=0.05, weight_decay=0.01)],
         "examples": Points(),
     }
     parts |= {"schedule": lambda step: 1.0, "loss": loss, "validate": validate, "save": save, "collate": stack}
     return Recipe(**parts | changes)
 
 
-def settings_for(folder: Path, **changes) -> Settings:
+def settings_for(folder: Path, **changes) -> TrainingSettings:
     values = {
         "folder": folder,
         "steps": 8,
@@ -83,7 +85,7 @@ def settings_for(folder: Path, **changes) -> Settings:
         "validate_every": 4,
         "save_every": 2,
     }
-    return Settings(**values | changes)
+    return TrainingSettings(**values | changes)
 
 
 def losses_in(folder: Path) -> list[float]:
@@ -124,6 +126,8 @@ def test_an_interrupted_training_goes_on_bit_by_bit(tmp_path, monkeypatch):
     )
     assert train(line_recipe(), settings_for(tmp_path / "parts")).finished
     assert losses_in(tmp_path / "parts") == losses_in(tmp_path / "whole")
+    state = torch.load(tmp_path / "parts" / RESUME, weights_only=True)
+    assert {"step", "validation_due", "best", "scores", "settings", "model", "optimiser", "scaler"} == state.keys()
     ours, theirs = (load_file(tmp_path / name / LAST) for name in ("parts", "whole"))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
@@ -391,7 +395,7 @@ def test_two_processes_equal_one_with_twice_the_batch(tmp_path, recipe):
     Muon rounds its updates to bfloat16, where a last bit of the gradient can be seen: at a small rate it stays small.
     """
     script = tmp_path / "run.py"
-    script.write_text("import sys\nfrom wordmask.training.start import start\nstart(sys.argv[1], sys.argv[2:])\n")
+    script.write_text("import sys\nfrom wordmask.training.command import start\nstart(sys.argv[1], sys.argv[2:])\n")
     clip = tmp_path / "clip"
     settings = ["steps=3", "batch=8", "plain=1", "widening=1", "rate=1e-4"]
     if recipe == "shapeland_err_seg":
@@ -417,7 +421,7 @@ import sys, torch
 from pathlib import Path
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from wordmask.training.set_loss import Target, mean_count
-from wordmask.training.train import train
+from wordmask.training.loop import train
 sys.path.insert(0, sys.argv[1])
 from test_train import line_recipe, settings_for
 
@@ -475,7 +479,7 @@ def test_every_recipe_says_how_to_run_it():
         header = path.read_text().split('"""')[1]
         assert f"wordmask train recipes/{path.name}" in header, path
         kind = settings_class(load_recipe(str(path)))
-        assert {field.name for field in dataclasses.fields(Settings)} <= {
+        assert {field.name for field in dataclasses.fields(TrainingSettings)} <= {
             field.name for field in dataclasses.fields(kind)
         }
 

@@ -258,7 +258,7 @@ def train(
 
     On several GPUs: torchrun --nproc-per-node 4 -m wordmask train RECIPE.
     """
-    from wordmask.training.start import start
+    from wordmask.training.command import start
 
     if not start(recipe, settings or []).finished:
         raise typer.Exit(143)  # as of a process that was told to stop

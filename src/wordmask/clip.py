@@ -275,6 +275,7 @@ class VitBeginning(nn.Module):
 
     def __init__(self, config: VitConfig):
         super().__init__()
+        self.config = config
         self.channels = config.width
         self.conv1 = nn.Conv2d(3, config.width, kernel_size=config.patch, stride=config.patch, bias=False)
         self.class_embedding = nn.Parameter(torch.randn(config.width) / config.width**0.5)

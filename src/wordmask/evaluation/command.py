@@ -11,6 +11,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from wordmask.evaluation.evaluate import Choices, evaluate
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.report import Report
+from wordmask.processes import Processes
 from wordmask.writing import at_home, atomic, check_writable
 
 WIDEST = 120  # columns of the report where the terminal doesn't say
@@ -52,11 +53,9 @@ def run(
 @contextmanager
 def bar(title: str, done: int, total: int) -> Iterator[Callable[[], None]]:
     """Show how far it is, in the first process alone."""
-    import os
-
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = not console.is_terminal or os.environ.get("RANK", "0") != "0"
+    quiet = not console.is_terminal or not Processes.started().first
     if done and not quiet:
         console.print(f"{title}: {done} of {total} pictures were counted before.")
     with Progress(*columns, console=console, disable=quiet) as progress:

@@ -11,12 +11,12 @@ from pathlib import Path
 
 from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.data.splits import SPLITS, data_root, find_split, open_split
-from wordmask.evaluation.processes import Processes
 from wordmask.evaluation.progress import Progress
 from wordmask.evaluation.protocols import Protocol, protocol_of, shrink
 from wordmask.evaluation.report import Report, conditions_of, outcome_of
 from wordmask.evaluation.scoring import Scores
 from wordmask.hardware import Precision
+from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
 from wordmask.settings import Settings, Task, kept_of
 from wordmask.vocabulary import Vocabulary

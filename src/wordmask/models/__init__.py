@@ -37,6 +37,9 @@ class ModelKind:
         presets: Name → configuration.
         reference: What the reference implementation calls its weights; None: not known.
         released: Preset → where its trained weights are.
+        objective: What it learns, `semantic` or `masks`; see `wordmask.training.objectives`. None: not known.
+        published_clip: Preset → the CLIP that its training begins with, open_clip's name and tag.
+        published_spatial: Likewise of all presets, the vision transformer whose beginning sees where things are.
     """
 
     family: str
@@ -45,6 +48,9 @@ class ModelKind:
     presets: Mapping[str, object]
     reference: Reference | None = None
     released: Mapping[str, OnHub | OnDrive | InPackage] = field(default_factory=dict)
+    objective: str | None = None
+    published_clip: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    published_spatial: tuple[str, str] | None = None
 
     @property
     def vocabularies(self) -> str:
@@ -97,6 +103,11 @@ MODELS = {
         err_seg.PRESETS,
         reference=reference.ERR_SEG,
         released=RELEASED["err-seg"],
+        objective="semantic",
+        published_clip={
+            "err-seg-base": ("convnext_base_w_320", "laion_aesthetic_s13b_b82k"),
+            "err-seg-large": ("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup"),
+        },
     ),
     "eov-seg": ModelKind(
         "eov-seg",
@@ -105,6 +116,13 @@ MODELS = {
         eov_seg.PRESETS,
         reference=reference.EOV_SEG,
         released=RELEASED["eov-seg"],
+        objective="masks",
+        published_clip={
+            "eov-seg-small": ("RN50-quickgelu", "openai"),
+            "eov-seg-medium": ("RN50x4-quickgelu", "openai"),
+            "eov-seg-large": ("convnext_large_d_320", "laion2b_s29b_b131k_ft_soup"),
+        },
+        published_spatial=("ViT-B-16-quickgelu", "openai"),
     ),
 }
 

@@ -559,6 +559,9 @@ class EovSeg(nn.Module):
         self.void = nn.Embedding(1, config.clip.width)
         self.ensemble = parts.ensemble
 
+    def start_from_clip(self) -> None:
+        """Nothing but the towers begins with CLIP's weights."""
+
     def train(self, mode: bool = True) -> "EovSeg":
         """Switch to training, but for the frozen towers: their batch norms keep CLIP's statistics."""
         super().train(mode)

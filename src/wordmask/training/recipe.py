@@ -1,20 +1,22 @@
-"""What a training recipe is made of: the numbers, the parts, which parameters train, how fast, and which decay."""
+"""What a training is made of: its settings, its parts, and the examples that travel through them."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, Generic, NamedTuple, TypeVar
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-# the third: synchronised ones too
-UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
+from wordmask.training.optimiser import ParameterGroup
+
+Network = TypeVar("Network", bound=nn.Module)
+Targets = TypeVar("Targets")  # of one picture, or of several: what the recipe's loss reads
 
 
-class Example(NamedTuple):
+class Example(NamedTuple, Generic[Targets]):
     """One picture to learn from, ready for the model.
 
     Args:
@@ -24,37 +26,44 @@ class Example(NamedTuple):
     """
 
     pixels: Tensor
-    target: object
+    target: Targets
     source: str
 
 
-class Batch(NamedTuple):
+class Batch(NamedTuple, Generic[Targets]):
     """Examples that go through the model together."""
 
-    pixels: Tensor  # (B, 3, H, W)
-    targets: object
+    pixels: Float[Tensor, "B 3 H W"]
+    targets: Targets
     sources: list[str]
 
-    def to(self, device: torch.device) -> "Batch":
-        return Batch(self.pixels.to(device, non_blocking=True), _moved(self.targets, device), self.sources)
+    def to(self, device: torch.device) -> "Batch[Targets]":
+        """The same on a device."""
+        return self._replace(pixels=self.pixels.to(device, non_blocking=True), targets=_moved(self.targets, device))
 
 
 def _moved(target: object, device: torch.device) -> object:
+    """Move a tensor, or all tensors of a list or a named tuple."""
     if isinstance(target, Tensor):
         return target.to(device, non_blocking=True)
+    assert isinstance(target, list | tuple), type(target)
     moved = [_moved(entry, device) for entry in target]
-    return type(target)(*moved) if hasattr(target, "_fields") else moved
+    return type(target)(*moved) if isinstance(target, tuple) else moved  # pyright: ignore[reportArgumentType]  # it has names
 
 
 def stack(examples: list[Example]) -> Batch:
     """Stack pictures, and targets where they are tensors; others stay a list."""
-    pixels, targets, sources = (list(column) for column in zip(*examples, strict=True))
-    return Batch(torch.stack(pixels), torch.stack(targets) if isinstance(targets[0], Tensor) else targets, sources)
+    targets = [example.target for example in examples]
+    return Batch(
+        torch.stack([example.pixels for example in examples]),
+        torch.stack(targets) if isinstance(targets[0], Tensor) else targets,
+        [example.source for example in examples],
+    )
 
 
 @dataclass(frozen=True)
-class Settings:
-    """What every training can be told, `wordmask train RECIPE key=value`; a recipe gives the defaults and adds its own.
+class TrainingSettings:
+    """What every training can be told, `wordmask train RECIPE key=value`; a recipe has the defaults and adds its own.
 
     Args:
         folder: Where checkpoints, curves and pictures go; a training found there goes on.
@@ -87,95 +96,35 @@ class Settings:
     )
 
 
-Losses = Callable[[nn.Module, Batch, list[Batch]], Tensor]
-
-
 @dataclass(frozen=True)
-class Recipe:
+class Recipe(Generic[Network]):
     """The parts of a training, in the order in which the loop uses them.
 
     Args:
         model: With the weights it starts from.
-        groups: Model → parameter groups for AdamW, each with its `lr`; what is in none stays as it is.
+        groups: Model → what is trained, and how fast; what is in no group stays as it is.
         schedule: Step → factor of all rates.
         examples: Number of an example → `Example`. Numbers are never used twice: order, epochs and augmentation follow
             from them.
-        collate: Examples → batch.
         loss: (model, part of the batch, all parts of this process) → mean loss of the part.
-        gradient_norm: The gradient is scaled down to this norm where it is larger; None: never.
-        betas: Of AdamW.
         validate: (model, folder for pictures) → scores; the first says which checkpoint is best.
         save: (file, model): write what `wordmask.load` reads.
+        collate: Examples → batch.
+        gradient_norm: The gradient is scaled down to this norm where it is larger; None: never.
+        betas: Of AdamW.
         fingerprint: Of what the examples are made of, where that may change: a training goes on with the same alone.
         divisible: Whether a batch may be taken in parts, one after the other, whose losses are averaged.
     """
 
-    model: nn.Module
-    groups: Callable[[nn.Module], list[dict]]
+    model: Network
+    groups: Callable[[Network], list[ParameterGroup]]
     schedule: Callable[[int], float]
-    examples: Dataset
-    loss: Losses
-    validate: Callable[[nn.Module, Path], dict[str, float]]
-    save: Callable[[Path, nn.Module], None]
+    examples: Dataset[Example]
+    loss: Callable[[Network, Batch, list[Batch]], Tensor]
+    validate: Callable[[Network, Path], dict[str, float]]
+    save: Callable[[Path, Network], None]
     collate: Callable[[list[Example]], Batch] = field(default=stack)
     gradient_norm: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     fingerprint: str = ""
     divisible: bool = True
-
-
-def warmup_cosine(steps: int, warmup: int, start: float) -> Callable[[int], float]:
-    """Rise linearly from `start` to the cosine's value after `warmup` steps, then follow the cosine to 0 after
-    `steps`."""
-
-    def cosine(step: int) -> float:
-        return (1 + math.cos(math.pi * min(step, steps) / steps)) / 2
-
-    def factor(step: int) -> float:
-        if step >= warmup:
-            return cosine(step)
-        return start + (cosine(warmup) - start) * step / warmup
-
-    return factor
-
-
-def rounds(first: int, steps: int, warmup: int, start: float) -> Callable[[int], float]:
-    """Follow the cosine to 0 after `first` steps, then rise and follow it again, to 0 after `steps`: what settled once
-    learns on."""
-    if steps <= first:
-        return warmup_cosine(steps, min(warmup, steps // 10), start)
-    once, again = (warmup_cosine(count, min(warmup, count // 10), start) for count in (first, steps - first))
-    return lambda step: once(step) if step < first else again(step - first)
-
-
-def drops(at: tuple[int, ...], factor: float = 0.1) -> Callable[[int], float]:
-    """Multiply by `factor` at each of some steps."""
-    return lambda step: factor ** sum(step >= place for place in at)
-
-
-def parameter_groups(
-    model: nn.Module, *, rate: float, clip_factor: float, weight_decay: float
-) -> list[dict[str, object]]:
-    """Group the trained parameters for an optimiser; the model says which they are (`is_trained`).
-
-    ERR-Seg trains with rate 2e-4, CLIP's parameters ×0.01, weight decay 1e-4 and none on norms (paper, section 4.1);
-    EOV-Seg with 1e-4, decay 0.05 and none on norms and embeddings.
-
-    Returns:
-        `{"params", "names", "lr", "weight_decay"}` per combination, in the order of first use.
-    """
-    undecayed = {
-        f"{path}.{name}"
-        for path, module in model.named_modules()
-        if isinstance(module, UNDECAYED)
-        for name, _ in module.named_parameters()
-    }
-    groups: dict[tuple[float, float], dict] = {}
-    for name, parameter in model.named_parameters():
-        if not model.is_trained(name):
-            continue
-        setting = (rate * (clip_factor if name.startswith("clip.") else 1), 0.0 if name in undecayed else weight_decay)
-        group = groups.setdefault(setting, {"params": [], "names": [], "lr": setting[0], "weight_decay": setting[1]})
-        group["params"].append(parameter)
-        group["names"].append(name)
-    return list(groups.values())

@@ -13,6 +13,7 @@ from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
+from wordmask.processes import mean_over_processes
 from wordmask.raw import QueryMasks
 
 CLASS_WEIGHT, MASK_WEIGHT, DICE_WEIGHT = 2.0, 5.0, 5.0  # of the matching and of the losses alike; reference config.py
@@ -64,9 +65,10 @@ def set_loss(
     layers = zip(raw.layer_class_logits, raw.layer_mask_logits, strict=True)
     # in half precision the costs of many points overflow
     with torch.autocast(raw.mask_logits.device.type, enabled=False):
-        return torch.stack(
-            [loss for layer in layers for loss in layer_loss(*layer, targets, draw, count=count, points=points)]
-        ).sum()
+        losses = []
+        for class_logits, mask_logits in layers:
+            losses += layer_loss(class_logits, mask_logits, targets, draw, count=count, points=points)
+        return torch.stack(losses).sum()
 
 
 def layer_loss(
@@ -88,8 +90,8 @@ def layer_loss(
     count = mean_count(targets, class_logits) if count is None else count
     class_logits, mask_logits = class_logits.float(), mask_logits.float()
     matches = [
-        match(*predicted, target, draw, points)
-        for *predicted, target in zip(class_logits, mask_logits, targets, strict=True)
+        match(classes, masks, target, draw, points)
+        for classes, masks, target in zip(class_logits, mask_logits, targets, strict=True)
     ]
     of_picture = torch.cat([torch.full_like(queries, number) for number, (queries, _) in enumerate(matches)])
     queries = torch.cat([queries for queries, _ in matches])
@@ -127,7 +129,7 @@ def match(
     cost = (
         MASK_WEIGHT * cross_entropy - CLASS_WEIGHT * class_logits.softmax(dim=-1)[:, target.labels] + DICE_WEIGHT * dice
     )
-    # of what is not finite, any: the loss will tell
+    # where costs are not finite, any match will do: the loss will tell
     queries, chosen = linear_sum_assignment(cost.nan_to_num().cpu().numpy())
     return torch.as_tensor(queries).to(target.labels.device), torch.as_tensor(chosen).to(target.labels.device)
 
@@ -170,7 +172,4 @@ def mean_count(targets: list[Target], like: Tensor, *, parts: int = 1) -> Float[
         parts: Their number.
     """
     count = torch.tensor(float(sum(len(target.labels) for target in targets)), device=like.device)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        torch.distributed.all_reduce(count)
-        count = count / torch.distributed.get_world_size()
-    return count.clamp(min=1) / parts
+    return mean_over_processes(count).clamp(min=1) / parts

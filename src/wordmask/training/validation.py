@@ -4,12 +4,12 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
-from torch import nn
 
 from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.drawing import lay_out
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore, mean_of
 from wordmask.evaluation.scoring import present, segments_of
+from wordmask.models import Model
 from wordmask.regions import find_regions, find_segments, unlabelled_value
 from wordmask.results import as_labels
 from wordmask.segmentation import Origin, Segmentation
@@ -22,7 +22,7 @@ DRAWN = 6  # pictures per validation
 
 
 def validate(
-    model: nn.Module, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None
+    model: Model, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None
 ) -> dict[str, float]:
     """Segment every picture of a data set by its vocabulary and score the result, in percent.
 
@@ -32,9 +32,9 @@ def validate(
         unseen: (T,) bool: classes never labelled in training, which are scored apart.
 
     Returns:
-        ERR-Seg: `mIoU`. EOV-Seg: `PQ`, then `mIoU`. With `unseen` also `… seen` and `… unseen`.
+        `mIoU`; before it `PQ`, of models that tell segments apart. With `unseen` also `… seen` and `… unseen`.
     """
-    scores = Scores(Segmenter(model), data.vocabulary)
+    scores = ValidationScores(Segmenter(model), data.vocabulary)
     for place, labelled in enumerate(pictures_of(data)):
         found = scores.add(labelled)
         if folder is not None and place < DRAWN:
@@ -42,19 +42,19 @@ def validate(
     return scores.compute(unseen)
 
 
-class Scores:
+class ValidationScores:
     """What a segmenter makes of labelled pictures: mIoU, and first PQ where it tells segments apart."""
 
     def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary):
-        self.segmenter, self.vocabulary, self.task = segmenter, vocabulary, segmenter.model.tasks[0]
-        self.semantic, self.panoptic = (
-            SemanticScore(len(vocabulary)),
-            PanopticScore(np.array([entry.thing for entry in vocabulary])),
-        )
+        self.segmenter, self.vocabulary = segmenter, vocabulary
+        self.task: Task = segmenter.model.tasks[0]
+        self.semantic = SemanticScore(len(vocabulary))
+        self.panoptic = PanopticScore(np.array([entry.thing for entry in vocabulary]))
 
-    def add(self, labelled: LabelledPicture) -> dict[str, Segmentation]:
+    def add(self, labelled: LabelledPicture) -> dict[Task, Segmentation]:
         """Segment one more picture; return what was found, by task."""
-        found = self.segmenter.readings(labelled.rgb, self.vocabulary, {"semantic", self.task})
+        tasks: set[Task] = {"semantic", self.task}
+        found = self.segmenter.readings(labelled.rgb, self.vocabulary, tasks)
         self.semantic.update(found["semantic"].labels, labelled.semantic)
         if self.task == "panoptic":
             self.panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
@@ -66,11 +66,16 @@ class Scores:
         return summary(by_class | {"mIoU": self.semantic.compute().iou}, unseen)
 
 
-class Part:
-    """Some pictures of a data set, by their places."""
+class Subset:
+    """Pictures of a data set, by their places: a data set of its own."""
 
     def __init__(self, data: DataSet, places: Sequence[int]):
         self.data, self.places, self.vocabulary = data, places, data.vocabulary
+
+    @classmethod
+    def first(cls, data: DataSet, most: int) -> "Subset":
+        """The first pictures, at most so many."""
+        return cls(data, range(min(most, len(data))))
 
     def __len__(self) -> int:
         return len(self.places)
@@ -78,9 +83,13 @@ class Part:
     def __getitem__(self, place: int) -> LabelledPicture:
         return self.data[self.places[place]]
 
-    def check(self) -> None:
-        """See `DataSet.check`."""
-        self.data.check()
+    def files(self, place: int) -> tuple[Path, ...]:
+        """See `DataSet.files`."""
+        return self.data.files(self.places[place])
+
+    def check(self, *, thorough: bool = False) -> None:
+        """See `DataSet.check`: of all pictures."""
+        self.data.check(thorough=thorough)
 
 
 def pictures_of(data: DataSet) -> Iterator[LabelledPicture]:

@@ -1,15 +1,15 @@
 """The division of the work: which pictures a process takes at which step, prepared ahead by other processes."""
 
-import signal
 from collections.abc import Callable, Iterator
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, Sampler
 
-from wordmask.training.recipe import Batch, Example, Recipe, Settings
+from wordmask.training.recipe import Batch, Example, Recipe, TrainingSettings
+from wordmask.training.signals import leave_signals
 
 
-class Share:
+class Share(Sampler[list[int]]):
     """Which examples a process takes: part p of step s, of P parts and N processes, has the numbers of piece p·N + rank
     of batch s."""
 
@@ -27,9 +27,16 @@ class Share:
                 yield list(range(start, start + size))
 
 
-def parts_per_step(settings: Settings, count: int, *, divisible: bool) -> int:
-    """How many parts each process takes one after the other, so that the batch is the recipe's on any number of
-    GPUs."""
+def parts_per_step(settings: TrainingSettings, count: int, *, divisible: bool) -> int:
+    """How many parts each process takes one after the other, so that the batch is the recipe's on any number of GPUs.
+
+    Args:
+        count: Of processes.
+        divisible: Whether the loss of a part doesn't depend on the other parts.
+
+    Raises:
+        ValueError: The batch can't be divided so.
+    """
     at_once = settings.at_once or settings.batch // count
     if at_once < 1 or settings.batch % (at_once * count):
         raise ValueError(
@@ -49,9 +56,13 @@ class PartsAhead:
     """The parts of a `Share` in their order, prepared ahead by workers; use it in a `with` block, which ends them."""
 
     def __init__(self, recipe: Recipe, share: Share, *, workers: int, pin: bool):
-        details = {"num_workers": workers, "worker_init_fn": leave_signals, "pin_memory": pin}
         self.loader = DataLoader(
-            Careful(recipe.examples), batch_sampler=share, collate_fn=CarefulCollate(recipe.collate), **details
+            Careful(recipe.examples),
+            batch_sampler=share,
+            collate_fn=CarefulCollate(recipe.collate),
+            num_workers=workers,
+            worker_init_fn=leave_signals,
+            pin_memory=pin,
         )
 
     def __enter__(self) -> "PartsAhead":
@@ -60,8 +71,9 @@ class PartsAhead:
 
     def __exit__(self, *_: object) -> None:
         # they heed no signal: without this a failed training would wait for them for ever
-        if hasattr(self.parts, "_shutdown_workers"):
-            self.parts._shutdown_workers()
+        shut_down = getattr(self.parts, "_shutdown_workers", None)
+        if shut_down is not None:
+            shut_down()
 
     def take(self, count: int, device: torch.device) -> list[Batch]:
         """The next parts, on a device.
@@ -76,10 +88,10 @@ class PartsAhead:
         return [part.to(device) for part in taken]
 
 
-class Careful(Dataset):
-    """Gives a bad example's error in its place: raised in a worker, it would reach the user as a traceback."""
+class Careful(Dataset[Example | ValueError]):
+    """Returns a bad example's error in its place: raised in a worker, it would reach the user as a traceback."""
 
-    def __init__(self, examples: Dataset):
+    def __init__(self, examples: Dataset[Example]):
         self.examples = examples
 
     def __getitem__(self, number: int) -> Example | ValueError:
@@ -90,18 +102,13 @@ class Careful(Dataset):
 
 
 class CarefulCollate:
-    """Collates examples; if one is an error, gives that."""
+    """Collates examples; if one is an error, returns that."""
 
     def __init__(self, collate: Callable[[list[Example]], Batch]):
         self.collate = collate
 
     def __call__(self, examples: list[Example | ValueError]) -> Batch | ValueError:
         errors = [example for example in examples if isinstance(example, ValueError)]
-        return errors[0] if errors else self.collate(examples)
-
-
-def leave_signals(_worker: int) -> None:
-    """Ctrl-C reaches every process of a terminal, and schedulers end whole groups: only the process that trains shall
-    act on it."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+        if errors:
+            return errors[0]
+        return self.collate([example for example in examples if not isinstance(example, ValueError)])

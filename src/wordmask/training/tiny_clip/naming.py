@@ -1,4 +1,4 @@
-"""How a CLIP learns Shapeland's words: captioned scenes, simple ones first; and how well it can name what it sees."""
+"""How well a CLIP names what it sees: one thing in each picture, among all of Shapeland's."""
 
 from collections.abc import Callable
 from functools import partial
@@ -6,44 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.random import RandomState
 from PIL import Image, ImageDraw
 from torch import Tensor
 from torch.nn import functional as F
-from torch.utils.data import Dataset
 
-from wordmask.clip import encode_picture, tokenize
-from wordmask.data.shapeland import COMPOSITIONS, Composition, Scene, World, caption, draw_scene
+from wordmask.clip import encode_picture
+from wordmask.data.shapeland import COMPOSITIONS, Composition, Scene, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
 from wordmask.text import encode_phrases
-from wordmask.training.contrastive import ClipPair
-from wordmask.training.recipe import Example
-from wordmask.training.segmentation import normalised
+from wordmask.training.tiny_clip.pair import ClipPair, pixels_of_scene
 from wordmask.writing import atomic
 
 PROMPTS = ("a photo of a {}.", "A photo of a {} in the scene")
 NAMED = 512  # pictures whose thing is to be named
 AT_ONCE = 128
 SHEET = (4, 8)  # rows and columns of pictures that are drawn with their names
-
-
-class Captioned(Dataset):
-    """Scenes with captions, by number, without end.
-
-    Args:
-        worlds: From which number on scenes come from which world; the first from 0.
-    """
-
-    def __init__(self, worlds: list[tuple[int, World]]):
-        self.worlds = worlds
-
-    def __getitem__(self, number: int) -> Example:
-        world = [world for start, world in self.worlds if start <= number][-1]
-        seed = FIRST["captions"] + number
-        scene = draw_scene(seed, world)
-        random = RandomState(seed)
-        captions = tokenize([caption(scene, random), caption(scene, random)])
-        return Example(normalised(scene.rgb), captions, f"Shapeland scene {seed}")
 
 
 @torch.no_grad()
@@ -60,26 +37,36 @@ def naming(
     encode = encode or partial(encode_picture, model.clip)
     device = model.clip.logit_scale.device
     text = encode_phrases(model.clip, [thing.name for thing in COMPOSITIONS], PROMPTS)
-    scenes = [
-        scene
-        for scene in (draw_scene(FIRST["validation"] + i, world) for i in range(NAMED))
-        if isinstance(scene.names[0], Composition)
-    ]
+    scenes, true = scenes_of_things(world)
     named: list[Composition] = []
     for start in range(0, len(scenes), AT_ONCE):
-        pixels = torch.stack([normalised(scene.rgb) for scene in scenes[start : start + AT_ONCE]]).to(device)
+        pixels = torch.stack([pixels_of_scene(scene.rgb) for scene in scenes[start : start + AT_ONCE]]).to(device)
         best = (F.normalize(encode(pixels), dim=-1) @ text.T).argmax(dim=1)
         named += [COMPOSITIONS[place] for place in best.tolist()]
-    true = [scene.names[0] for scene in scenes]
-    right = np.array([found == thing for found, thing in zip(named, true, strict=True)])
-    seen = np.array([thing.seen for thing in true])
     if folder is not None:
         draw_sheet(scenes, named, folder / "names.png")
+    return percent_right(named, true)
+
+
+def scenes_of_things(world: World) -> tuple[list[Scene], list[Composition]]:
+    """Draw the scenes of the validation; return those that show a thing, and what it is."""
+    scenes, things = [], []
+    for number in range(NAMED):
+        scene = draw_scene(FIRST["validation"] + number, world)
+        thing = scene.names[0]
+        if isinstance(thing, Composition):
+            scenes.append(scene)
+            things.append(thing)
+    return scenes, things
+
+
+def percent_right(named: list[Composition], true: list[Composition]) -> dict[str, float]:
+    """How often the whole name is right, also of seen and unseen kinds, and how often each part of it is."""
+    pairs = list(zip(named, true, strict=True))
+    right, seen = np.array([found == thing for found, thing in pairs]), np.array([thing.seen for thing in true])
     scores = {"named": right.mean(), "named seen": right[seen].mean(), "named unseen": right[~seen].mean()}
     for part in Composition._fields:
-        scores[part] = np.mean(
-            [getattr(found, part) == getattr(thing, part) for found, thing in zip(named, true, strict=True)]
-        )
+        scores[part] = np.mean([getattr(found, part) == getattr(thing, part) for found, thing in pairs])
     return {name: 100 * float(share) for name, share in scores.items()}
 
 

@@ -8,13 +8,17 @@ import sys
 import typing
 from pathlib import Path
 from types import ModuleType
+from typing import TypeVar
 
 import torch
 
 from wordmask.hardware import choose_device, choose_precision
-from wordmask.training.recipe import Settings
-from wordmask.training.train import Outcome, train
+from wordmask.training.loop import TrainingOutcome, train
+from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import at_home
+
+SettingsOfRecipe = TypeVar("SettingsOfRecipe", bound=TrainingSettings)
+Value = str | int | float | Path | None
 
 INSTALLED = Path(__file__).parents[1] / "recipes"  # where a wheel has them; in a checkout they lie beside src
 CHECKOUT = Path(__file__).parents[3] / "recipes"
@@ -23,7 +27,7 @@ POSITIVE = {"steps", "batch", "validate_every", "save_every", "pictures", "scene
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
-def start(recipe: str, assignments: list[str]) -> Outcome:
+def start(recipe: str, assignments: list[str]) -> TrainingOutcome:
     """Train by a recipe.
 
     Raises:
@@ -55,7 +59,7 @@ def load_recipe(recipe: str) -> ModuleType:
         hint = f"Did you mean {' or '.join(near)}?" if near else f"There are {', '.join(recipe_names())}."
         raise ValueError(f"There is no recipe {recipe!r}. {hint} A Python file of your own works too.")
     spec = importlib.util.spec_from_file_location(f"recipe_{path.stem}", path)
-    if spec is None:
+    if spec is None or spec.loader is None:
         raise ValueError(f"{recipe!r} is no recipe; expected a Python file, such as recipes/finetune.py.")
     module = importlib.util.module_from_spec(spec)
     sys.modules[spec.name] = module  # where dataclasses look for the types of their fields
@@ -63,30 +67,26 @@ def load_recipe(recipe: str) -> ModuleType:
     return module
 
 
-def settings_class(module: ModuleType) -> type[Settings]:
+def settings_class(module: ModuleType) -> type[TrainingSettings]:
     """Find the settings that a recipe declares."""
-    own = [
-        kind
-        for kind in vars(module).values()
-        if isinstance(kind, type) and issubclass(kind, Settings) and kind is not Settings
-    ]
-    own = [kind for kind in own if kind.__module__ == module.__name__]
+    kinds = [kind for kind in vars(module).values() if isinstance(kind, type) and issubclass(kind, TrainingSettings)]
+    own = [kind for kind in kinds if kind.__module__ == module.__name__]
     if len(own) != 1 or not hasattr(module, "build"):
         raise ValueError(
-            f"{module.__file__} is no recipe: expected one class of Settings and a function build(settings)."
+            f"{module.__file__} is no recipe: expected one class of TrainingSettings and a function build(settings)."
         )
     return own[0]
 
 
-def read_settings(kind: type[Settings], assignments: list[str]) -> Settings:
+def read_settings(kind: type[SettingsOfRecipe], assignments: list[str]) -> SettingsOfRecipe:
     """Read key=value pairs as the fields of a recipe's settings.
 
     Raises:
         ValueError: No such setting, a value of the wrong type, or a setting without default that was not given.
     """
-    every = typing.get_type_hints(kind)
-    hints = {field.name: every[field.name] for field in dataclasses.fields(kind)}
-    values: dict[str, object] = {}
+    fields, every = dataclasses.fields(kind), typing.get_type_hints(kind)
+    hints = {field.name: every[field.name] for field in fields}
+    values: dict[str, Value] = {}
     for assignment in assignments:
         name, equals, text = assignment.partition("=")
         if not equals:
@@ -98,11 +98,10 @@ def read_settings(kind: type[Settings], assignments: list[str]) -> Settings:
         if name in values:
             raise ValueError(f"The setting {name!r} was given twice.")
         values[name] = _read(name, text, hints[name])
-    fields = dataclasses.fields(kind)
     missing = [field.name for field in fields if field.default is dataclasses.MISSING and field.name not in values]
     if missing:
         raise ValueError(f"This recipe needs {' and '.join(f'{name}=…' for name in missing)}. {_listed(hints)}")
-    settings = kind(**values)
+    settings = kind(**values)  # pyright: ignore[reportArgumentType]  # each was read as its field's type
     for name in hints:
         value, least = getattr(settings, name), 1 if name in POSITIVE else 0
         if isinstance(value, int | float) and not (value >= least and math.isfinite(value)):
@@ -110,7 +109,8 @@ def read_settings(kind: type[Settings], assignments: list[str]) -> Settings:
     return settings
 
 
-def _read(name: str, text: str, hint: type) -> object:
+def _read(name: str, text: str, hint: type) -> Value:
+    """Read a value as the type of its field."""
     kinds = [kind for kind in (typing.get_args(hint) or (hint,)) if kind is not type(None)]
     if text.lower() == "none" and type(None) in typing.get_args(hint):
         return None

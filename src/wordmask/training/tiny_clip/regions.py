@@ -4,6 +4,7 @@ Beside that it goes on to compare whole scenes with their captions, which name s
 """
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -24,8 +25,11 @@ from wordmask.data.shapeland import Composition, Scene, Shapeland, World, captio
 from wordmask.data.shapeland.sets import FIRST, SEEN, SQUARE
 from wordmask.models import eov_seg, err_seg
 from wordmask.text import encode_phrases
+from wordmask.training.from_labels import Augmentation
+from wordmask.training.objectives import choose_among
 from wordmask.training.recipe import Batch, Example
-from wordmask.training.segmentation import Augmentation, choose_among, normalised
+from wordmask.training.tiny_clip.captions import unit
+from wordmask.training.tiny_clip.pair import ClipPair, pixels_of_scene
 from wordmask.training.validation import DRAWN, draw_beside_truth, pictures_of, truth_of
 from wordmask.vocabulary import Vocabulary
 
@@ -48,11 +52,11 @@ class Regions(NamedTuple):
     words: Int[Tensor, "B R"]
 
 
-class RegionScenes(Dataset):
+class RegionScenes(Dataset[Example[Regions]]):
     """Scenes with captions and regions, by number, without end. Regions of unseen things have no word.
 
     Args:
-        augment: Gives pictures whose sides are multiples of 32.
+        augment: Its pictures must have sides that are multiples of 32.
         world: What the scenes look like.
     """
 
@@ -60,17 +64,17 @@ class RegionScenes(Dataset):
         self.augment, self.seed, self.world = augment, seed, world
         self.label = {name: label for label, name in enumerate(Vocabulary.builtin(SEEN).names)}
 
-    def __getitem__(self, number: int) -> Example:
+    def __getitem__(self, number: int) -> Example[Regions]:
         seed = FIRST["regions"] + number
         scene = draw_scene(seed, self.world)
         labelled = self.augment(
             self.labelled(scene, f"Shapeland scene {seed}"), np.random.default_rng([self.seed, 2, number])
         )
         tokens = torch.tensor(clip.tokenize([caption(scene, RandomState(seed))])[0])
-        return Example(normalised(labelled.rgb), Regions(tokens, *regions_of(labelled)), labelled.source)
+        return Example(pixels_of_scene(labelled.rgb), Regions(tokens, *regions_of(labelled)), labelled.source)
 
     def labelled(self, scene: Scene, source: str) -> LabelledPicture:
-        """Give the regions of seen kinds their labels."""
+        """Label the regions of seen kinds."""
         names = [name.name if isinstance(name, Composition) else name for name in scene.names]
         labels = np.array([self.label.get(name, NO_WORD) for name in names], dtype=np.int64)
         return LabelledPicture(scene.rgb, scene.segments, labels, np.zeros(len(labels), dtype=bool), source)
@@ -84,22 +88,21 @@ def regions_of(labelled: LabelledPicture) -> tuple[Float[Tensor, "R h w"], Int[T
     return masks, torch.where(masks.flatten(1).any(dim=1), torch.from_numpy(labelled.labels), NO_WORD)
 
 
-def pad_regions(examples: list[Example]) -> Batch:
+def pad_regions(examples: list[Example[Regions]]) -> Batch[Regions]:
     """Stack pictures; captions and lists of regions are padded to the longest."""
-    columns = zip(zip(*(example.target for example in examples), strict=True), (0, 0, NO_WORD), strict=True)
-    padded = (
-        nn.utils.rnn.pad_sequence(list(column), batch_first=True, padding_value=value) for column, value in columns
+    pad = partial(nn.utils.rnn.pad_sequence, batch_first=True)
+    targets = [example.target for example in examples]
+    regions = Regions(
+        pad([target.tokens for target in targets]),
+        pad([target.masks for target in targets]),
+        pad([target.words for target in targets], padding_value=NO_WORD),
     )
-    return Batch(
-        torch.stack([example.pixels for example in examples]),
-        Regions(*padded),
-        [example.source for example in examples],
-    )
+    return Batch(torch.stack([example.pixels for example in examples]), regions, [one.source for one in examples])
 
 
 class RegionLoss:
-    """Each region takes its own word among those of the batch and some others, on both maps that ERR-Seg compares with
-    words.
+    """Each region takes its own word among those of the batch and others at random, on both maps that ERR-Seg compares
+    with words.
 
     Args:
         most: How many words are compared.
@@ -108,20 +111,20 @@ class RegionLoss:
     def __init__(self, names: list[str], most: int):
         self.names, self.most = names, most
 
-    def __call__(self, model: nn.Module, part: Batch, whole: list[Batch]) -> Float[Tensor, ""]:
+    def __call__(self, model: ClipPair, part: Batch[Regions], whole: list[Batch[Regions]]) -> Float[Tensor, ""]:
         assert len(whole) == 1
         tower, target = model.clip, part.targets
         *_, x16, x32 = clip.stage_maps(tower, part.pixels.contiguous(memory_format=torch.channels_last))
         scale = tower.logit_scale.exp().clamp(max=100)
-        pictures = F.normalize(clip.pool_regions(tower, x32, torch.ones_like(x32[:, :1]))[:, 0].float(), dim=-1)
-        captions = F.normalize(clip.encode_tokens(tower, target.tokens).float(), dim=-1)
+        pictures = unit(clip.pool_regions(tower, x32, torch.ones_like(x32[:, :1]))[:, 0])
+        captions = unit(clip.encode_tokens(tower, target.tokens))
         loss = clip.contrastive_loss(pictures, captions, scale)
         words, labels = choose_among(target.words, len(self.names), self.most)
         prompt = PROMPTS[int(torch.randint(len(PROMPTS), ()))]
         text = encode_phrases(tower, [self.names[word] for word in words.tolist()], (prompt,))
         masks = {STRIDE: target.masks, 2 * STRIDE: F.avg_pool2d(target.masks, 2)}
         for stride, x in ((STRIDE, last_stage_at_16(tower, x16)), (2 * STRIDE, x32)):
-            regions = F.normalize(clip.pool_regions(tower, x, masks[stride]).float(), dim=-1)  # (B, R, D)
+            regions = unit(clip.pool_regions(tower, x, masks[stride]))  # (B, R, D)
             with torch.autocast(x.device.type, enabled=False):  # half precision can't tell large logits apart
                 logits = scale * (regions @ text.float().T).flatten(0, 1)  # (B·R, S)
                 loss = loss + F.cross_entropy(logits, labels.flatten(), ignore_index=NO_WORD)
@@ -134,12 +137,13 @@ def last_stage_at_16(tower: Clip, x16: Float[Tensor, "B C h w"]) -> Float[Tensor
     norm, conv = clip.last_downsampling(tower)
     with torch.device("meta"):
         middle = err_seg.MiddleDownsample(x16.shape[1])
-    own = {"norm.weight": norm.weight, "norm.bias": norm.bias, "conv.weight": conv.weight, "conv.bias": conv.bias}
+    own: dict[str, Tensor] = {f"norm.{name}": parameter for name, parameter in norm.named_parameters()}
+    own |= {f"conv.{name}": parameter for name, parameter in conv.named_parameters()}
     return clip.last_stage_blocks(tower, functional_call(middle, own, x16))
 
 
 @torch.no_grad()
-def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None = None) -> dict[str, float]:
+def region_naming(model: ClipPair, side: int, scenes: int, folder: Path | None = None) -> dict[str, float]:
     """Name the regions of validation scenes among `shapeland-150`, on the finer map; percent right: things, seen and
     unseen; materials.
 
@@ -154,7 +158,7 @@ def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None 
     for place, scene in enumerate(pictures_of(data)):
         labelled = resize(scene, (side, side))
         masks, words = regions_of(labelled)
-        *_, x16, _ = clip.stage_maps(model.clip, normalised(labelled.rgb)[None].to(text.device))
+        *_, x16, _ = clip.stage_maps(model.clip, pixels_of_scene(labelled.rgb)[None].to(text.device))
         vectors = clip.pool_regions(model.clip, last_stage_at_16(model.clip, x16), masks[None].to(text.device))[0]
         names = (F.normalize(vectors, dim=-1) @ text.T).argmax(dim=1).cpu().numpy()
         if folder is not None and place < DRAWN:
@@ -163,7 +167,7 @@ def region_naming(model: nn.Module, side: int, scenes: int, folder: Path | None 
         there = words.numpy() != NO_WORD
         found.append(names[there])
         true.append(labelled.labels[there])
-    found, true = np.concatenate(found), np.concatenate(true)
-    right, thing, strange = found == true, is_thing[true], unseen[true]
+    labels = np.concatenate(true)
+    right, thing, strange = np.concatenate(found) == labels, is_thing[labels], unseen[labels]
     groups = {"named": thing, "named seen": thing & ~strange, "named unseen": thing & strange, "materials": ~thing}
     return {name: 100 * float(right[group].mean()) for name, group in groups.items()}
