@@ -13,8 +13,9 @@ from wordmask import clip
 from wordmask.data.augment import ScaleAugmentation
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland
-from wordmask.image import ImageInput, prepare
+from wordmask.image import prepare
 from wordmask.models import MODELS, eov_seg, err_seg
+from wordmask.pixels import ImageInput
 from wordmask.raw import ClassMaps
 from wordmask.text import Words
 from wordmask.training.from_clip import from_clip

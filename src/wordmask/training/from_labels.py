@@ -14,8 +14,9 @@ from torch.utils.data import Dataset
 
 from wordmask import weights
 from wordmask.data.labelled import DataSet, LabelledPicture
-from wordmask.image import ImageInput, normalise
+from wordmask.image import normalise
 from wordmask.models import MODELS, Model
+from wordmask.pixels import ImageInput
 from wordmask.processes import Processes
 from wordmask.training.objectives import Objective, objective_name
 from wordmask.training.recipe import Example, Recipe, TrainingSettings

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from wordmask import clip, weights
 from wordmask.clip import ClipConfig, VitConfig
-from wordmask.image import MEAN, STD, ImageInput
+from wordmask.pixels import MEAN, STD, ImageInput
 from wordmask.training.from_labels import pixels_of
 from wordmask.training.optimiser import ParameterGroup, matrices_by_muon
 
