@@ -169,7 +169,7 @@ def test_what_can_not_be_exported(tmp_path, monkeypatch):
 def test_a_program_of_torch_takes_other_words(family, tmp_path):
     export_by_shell(f"{family}-tiny", "torch", tmp_path / "out")
     segmenter = load(f"{family}-tiny", precision="float32", cache=None)
-    recorded = export.GRAPHS[family](segmenter.model)
+    recorded = export.GRAPHS[segmenter.model.emits](segmenter.model)
     graph = export.open_graph(tmp_path / "out" / "model.pt2", recorded)
     for words, pictures in ((1, 1), (2, 1), (17, 2)):
         case = export.example(segmenter, words, 1.0, pictures).model
