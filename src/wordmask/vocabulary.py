@@ -70,6 +70,13 @@ class Vocabulary:
     def names(self) -> list[str]:
         return [entry.name for entry in self.classes]
 
+    def to_list(self) -> list[dict[str, object]]:
+        """Describe the classes in plain values, in the order of their labels, as in the json of a result."""
+        return [
+            {"label": label, "names": list(entry.names), "thing": entry.thing}
+            for label, entry in enumerate(self.classes)
+        ]
+
     @classmethod
     def of(cls, words: "Vocabulary | str | Path | Iterable[str]", family: str | None = None) -> "Vocabulary":
         """Read words in any form a user may write them.
