@@ -12,12 +12,13 @@ from conftest import colourful
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland
 from wordmask.data.splits import SPLITS, Split
-from wordmask.evaluation import protocols, report
+from wordmask.evaluation import outcome, protocols
 from wordmask.evaluation.average_precision import Instance
-from wordmask.evaluation.evaluate import Job
+from wordmask.evaluation.evaluate import EvaluationJob
+from wordmask.evaluation.outcome import outcome_of
 from wordmask.evaluation.protocols import Protocol
 from wordmask.evaluation.rendering import markdown
-from wordmask.evaluation.report import Report, outcome_of
+from wordmask.evaluation.report import Conditions, EvaluationReport, PeakMemory
 from wordmask.evaluation.scoring import Scores, only_things, present
 from wordmask.segmenter import Segmenter
 from wordmask.settings import Settings
@@ -25,17 +26,17 @@ from wordmask.vocabulary import Vocabulary
 
 EXPECTED = Path(__file__).parent / "expected"
 WORDS = Vocabulary.of("sky [stuff]; car; dog, puppy; grass [stuff]; horse")
-CONDITIONS = {
-    "model": "test",
-    "weights": "0123456789abcdef",
-    "device": "cpu, a machine",
-    "precision": "float32",
-    "threads": 2,
-    "processes": 3,
-    "versions": {"wordmask": "1", "torch": "2", "numpy": "3", "python": "4"},
-    "commit": "abcdef0+",
-    "date": "2026-01-02 03:04 UTC",
-}
+CONDITIONS = Conditions(
+    model="test",
+    weights="0123456789abcdef",
+    device="cpu, a machine",
+    precision="float32",
+    threads=2,
+    processes=3,
+    versions={"wordmask": "1", "torch": "2", "numpy": "3", "python": "4"},
+    commit="abcdef0+",
+    date="2026-01-02 03:04 UTC",
+)
 
 
 def count_picture(scores: Scores, tasks: tuple[str, ...], seed: int) -> None:
@@ -51,25 +52,25 @@ def count_picture(scores: Scores, tasks: tuple[str, ...], seed: int) -> None:
     if scores.folded is not None:
         guess = np.minimum(guess, scores.folded)
         picture = replace(picture, labels=np.minimum(labels, scores.folded))
-    scores.parts["semantic"].update(guess, picture.semantic)
-    scores.parts["boundary"].update(guess, picture.semantic)
+    scores.semantic.update(guess, picture.semantic)
+    scores.boundary.update(guess, picture.semantic)
     moved = np.roll(segments, seed + 1, axis=1)
     if "panoptic" in tasks:
-        scores.parts["panoptic"].update(moved, labels, **target)
+        scores.panoptic.update(moved, labels, **target)
     if "instance" in tasks:
         found = [
             Instance(label, float(random.random()), mask.encode(np.asfortranarray(moved == number, np.uint8)))
             for number, label in enumerate(labels.tolist(), 1)
         ]
-        scores.parts["instance"].update(seed, found, **only_things(target, scores.is_thing))
+        scores.instance.update(seed, found, **only_things(target, scores.is_thing))
     scores.pictures.append(seed)
     scores.seconds.append(0.25 + 0.125 * seed)
 
 
 def outcomes(segmenter: Segmenter) -> list:
-    """One split of all tasks, with figures to compare; one of which classes are folded and part of the pictures used."""
+    """A split of all tasks, with figures to compare; a folded one, of which a part was looked at; and nothing of it."""
     all_tasks = ("panoptic", "instance", "semantic")
-    everything = Job(
+    everything = EvaluationJob(
         "whole",
         Shapeland("shapeland-150", "test", 2),
         [0, 1],
@@ -78,7 +79,7 @@ def outcomes(segmenter: Segmenter) -> list:
         all_tasks,
         Settings(keep=4, synonyms="first", size=96),
     )
-    folded = Job(
+    folded = EvaluationJob(
         "folded",
         Shapeland("shapeland-150", "test", 3),
         [0],
@@ -99,15 +100,15 @@ def outcomes(segmenter: Segmenter) -> list:
 
 
 @pytest.fixture
-def made_report(tiny, monkeypatch) -> Report:
+def made_report(tiny, monkeypatch) -> EvaluationReport:
     unseen = np.array([False, True, True, False, False])
     whole = Split("All of it", 2, Shapeland, tasks=("panoptic", "instance", "semantic"), unseen=lambda: unseen)
     monkeypatch.setitem(SPLITS, "whole", whole)
     monkeypatch.setitem(SPLITS, "folded", Split("Folded", 3, Shapeland, folded=3))
     figures = {"PQ": 40.5, "mIoU": 50.25, "nobody's": 1.0}
     monkeypatch.setitem(protocols.PUBLISHED, "test", ("A paper", {"whole": figures, "folded": {"mIoU": 1.5}}))
-    monkeypatch.setattr(report, "memory_of", lambda segmenter: {"machine_mib": 512.5, "gpu_mib": 1024.0})
-    return Report(CONDITIONS, outcomes(Segmenter(tiny, name="test")))
+    monkeypatch.setattr(outcome, "memory_of", lambda segmenter: PeakMemory(machine_mib=512.5, gpu_mib=1024.0))
+    return EvaluationReport(CONDITIONS, tuple(outcomes(Segmenter(tiny, name="test"))))
 
 
 def rounded(text: str) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -20,10 +21,13 @@ from wordmask.data.pascal import PascalContext59, PascalContext459, PascalVoc
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.writing import at_home
 
+if TYPE_CHECKING:
+    from wordmask.settings import Task
+
 # environment variables that name the folder of data sets; the first that is set
 ROOTS = ("WORDMASK_DATA", "DETECTRON2_DATASETS")
 USUAL = "datasets"  # where they are if nobody says, as in detectron2
-ALL_TASKS = ("panoptic", "instance", "semantic")
+ALL_TASKS: "tuple[Task, ...]" = ("panoptic", "instance", "semantic")
 
 ADE = "ADE20K's scene parsing challenge: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
 ADE_INSTANCES = "and http://sceneparsing.csail.mit.edu/data/ChallengeData2017/annotations_instance.tar inside it"
@@ -71,7 +75,7 @@ class Split:
     open: Callable[[Path], DataSet]
     folders: tuple[str, ...] = ()
     get: str = ""
-    tasks: tuple[str, ...] = ("semantic",)
+    tasks: "tuple[Task, ...]" = ("semantic",)
     named: Callable[[], list[str]] | None = None
     unseen: Callable[[], np.ndarray] | None = None
     folded: int | None = None
