@@ -5,11 +5,25 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 
-from wordmask import doctor, released
-from wordmask.doctor import examine, report_lines
+from wordmask import released
+from wordmask.doctor import examine as doctor
+from wordmask.doctor.examine import examine
+from wordmask.doctor.findings import (
+    Availability,
+    CacheContent,
+    CachedText,
+    CachedWeights,
+    Examination,
+    Extra,
+    Processor,
+    TorchChoices,
+    Undetermined,
+    report_lines,
+)
 from wordmask.hardware import choose_device, choose_precision
 
 
@@ -29,10 +43,10 @@ def torch_at_once(monkeypatch):
 @pytest.mark.slow
 def test_torch_is_asked():
     """What a run would use, from the settings that a run reads; in a process of its own."""
-    uses = examine(120)["uses"]
-    assert uses["device"] == str(choose_device("auto"))
-    assert uses["precision"] == choose_precision("auto", choose_device("auto"))
-    assert uses["threads"] >= 1
+    uses = examine(120).uses
+    assert uses.device == str(choose_device("auto"))
+    assert uses.precision == choose_precision("auto", choose_device("auto"))
+    assert uses.threads >= 1
 
 
 def test_it_is_quick_even_if_torch_is_not(monkeypatch):
@@ -40,7 +54,7 @@ def test_it_is_quick_even_if_torch_is_not(monkeypatch):
     begin = time.monotonic()
     found = examine(0.5)
     assert time.monotonic() - begin < 3
-    assert "--wait" in found["uses"]["problem"]
+    assert "--wait" in found.uses.problem
     assert any("--wait" in line for line in report_lines(found))
 
 
@@ -55,7 +69,7 @@ def test_it_is_quick_even_if_torch_is_not(monkeypatch):
 def test_a_broken_torch_is_said(monkeypatch, script, message):
     monkeypatch.setattr(doctor, "ASK_TORCH", script)
     found = examine(30)
-    assert message in found["uses"]["problem"]
+    assert message in found.uses.problem
     assert report_lines(found)
 
 
@@ -67,29 +81,29 @@ def test_models(torch_at_once, tmp_path, monkeypatch):
     file = tmp_path / "converted.safetensors"
     file.touch()
     released.remember("err-seg-base", file, {})
-    models = {model["name"]: model for model in examine(30)["models"]}
-    assert models["err-seg-tiny"] == {"name": "err-seg-tiny", "offline": True, "where": "in the package", "get": None}
-    assert models["err-seg-base"] == {"name": "err-seg-base", "offline": True, "where": str(file), "get": None}
-    assert not models["err-seg-large"]["offline"]
-    assert "model.pth" in models["err-seg-large"]["where"]
-    assert "--model err-seg-large" in models["err-seg-large"]["get"]
+    models = {model.name: model for model in examine(30).models}
+    assert models["err-seg-tiny"] == Availability("err-seg-tiny", offline=True, where="in the package", get=None)
+    assert models["err-seg-base"] == Availability("err-seg-base", offline=True, where=str(file), get=None)
+    assert not models["err-seg-large"].offline
+    assert "model.pth" in models["err-seg-large"].where
+    assert "--model err-seg-large" in models["err-seg-large"].get
     monkeypatch.setattr(doctor, "_version", lambda name: None)
-    assert "wordmask[drive]" in {model["name"]: model for model in doctor._models()}["eov-seg-small"]["get"]
+    assert "wordmask[drive]" in {model.name: model for model in doctor._models()}["eov-seg-small"].get
 
 
 def test_cache(torch_at_once, own_cache, tiny):
     from wordmask.segmenter import Segmenter
     from wordmask.vocabulary import Vocabulary
 
-    assert examine(30)["cache"] == {"folder": str(own_cache), "weights": [], "text": []}
+    assert examine(30).cache == CacheContent(str(own_cache), weights=[], text=[])
     words = Vocabulary.of("sky; car")
     Segmenter(tiny, cache=own_cache).encode_words(words)
     (own_cache / "weights").mkdir()
     (own_cache / "weights" / "0.safetensors").write_bytes(bytes(1000))
     (own_cache / "text" / "damaged.sqlite").write_bytes(b"no database")
-    cache = examine(30)["cache"]
-    assert cache["weights"] == [{"file": "0.safetensors", "bytes": 1000}]
-    assert sorted(file["phrases"] or 0 for file in cache["text"]) == [0, len(words)]
+    cache = examine(30).cache
+    assert cache.weights == [CachedWeights("0.safetensors", 1000)]
+    assert sorted(file.phrases or 0 for file in cache.text) == [0, len(words)]
 
 
 def test_extras(torch_at_once, monkeypatch):
@@ -100,10 +114,10 @@ def test_extras(torch_at_once, monkeypatch):
         "nowhere-to-be-found; extra == 'ray'",
     ]
     monkeypatch.setattr(doctor.metadata, "requires", lambda _: requires)
-    extras = {extra["name"]: extra for extra in examine(30)["extras"]}
-    assert extras["serve"] == {"name": "serve", "missing": [], "get": None}
-    assert "nowhere-to-be-found" in extras["ray"]["missing"]
-    assert extras["ray"]["get"] == "pip install 'wordmask[ray]'"
+    extras = {extra.name: extra for extra in examine(30).extras}
+    assert extras["serve"] == Extra("serve", missing=[], get=None)
+    assert "nowhere-to-be-found" in extras["ray"].missing
+    assert extras["ray"].get == "pip install 'wordmask[ray]'"
 
 
 @pytest.mark.parametrize("part", ["_cpu", "_cache", "_models", "_extras", "_begin_asking"])
@@ -121,8 +135,55 @@ def test_what_macs_say(torch_at_once, monkeypatch):
     monkeypatch.setattr(doctor.platform, "system", lambda: "Darwin")
     monkeypatch.setattr(doctor.subprocess, "run", lambda *_, **__: subprocess.CompletedProcess([], 0, said, ""))
     cpu = doctor._cpu()
-    assert cpu["name"] == "Apple M4"
-    assert cpu["flags"] == {"bfloat16": True, "AMX": False, "AVX-512": False}
+    assert cpu.name == "Apple M4"
+    assert cpu.flags == {"bfloat16": True, "AMX": False, "AVX-512": False}
+
+
+FOUND = Examination(
+    wordmask="1.2",
+    python="3.4",
+    system="Linux x86",
+    cpu=Processor("a chip", cores=4, usable=2, memory=2**33, flags={"bfloat16": True, "AMX": False}),
+    versions={"torch": "2", "timm": None},
+    cache=CacheContent("/cache", [CachedWeights("a", 1000000)], [CachedText("b", 10, 3), CachedText("c", 20, None)]),
+    models=[Availability("one", True, "here", None), Availability("two", False, "there", "fetch two")],
+    extras=[Extra("full", [], None), Extra("thin", ["x", "y"], "install it")],
+    uses=TorchChoices("cuda", "bfloat16", 8, ["card"], "13", False),
+)
+
+
+def test_what_programs_read():
+    """Keys and their order are a promise."""
+    assert json.dumps(FOUND.to_dict()) == (
+        '{"wordmask": "1.2", "python": "3.4", "system": "Linux x86", "cpu": {"name": "a chip", "cores": 4, '
+        '"usable": 2, "memory": 8589934592, "flags": {"bfloat16": true, "AMX": false}}, "versions": {"torch": "2", "timm": null}, '
+        '"cache": {"folder": "/cache", "weights": [{"file": "a", "bytes": 1000000}], "text": [{"file": "b", '
+        '"bytes": 10, "phrases": 3}, {"file": "c", "bytes": 20, "phrases": null}]}, "models": [{"name": "one", "offline": true, '
+        '"where": "here", "get": null}, {"name": "two", "offline": false, "where": "there", "get": "fetch two"}], '
+        '"extras": [{"name": "full", "missing": [], "get": null}, {"name": "thin", "missing": ["x", "y"], "get": '
+        '"install it"}], "uses": {"device": "cuda", "precision": "bfloat16", "threads": 8, "cuda": ["card"], '
+        '"cuda_version": "13", "mps": false}}'
+    )
+    sick = replace(FOUND, uses=Undetermined("torch is ill"))
+    assert list(sick.to_dict()) == list(FOUND.to_dict())
+    assert sick.to_dict()["uses"] == {"problem": "torch is ill"}
+
+
+def test_what_people_read():
+    assert report_lines(FOUND) == [
+        "wordmask 1.2 · Python 3.4 · Linux x86",
+        "hardware  a chip: 4 cores, 2 of them for us, 8 GiB; bfloat16 yes, AMX no",
+        "uses      cuda in bfloat16, 8 threads; CUDA 13: card; no MPS",
+        "versions  torch 2, timm MISSING",
+        "cache     /cache",
+        "          weights: 1.0 MB in 1 file; text: 0.0 MB in 2 files, 3 phrases",
+        "models    one             ready: here",
+        "          two             not here (there): fetch two",
+        "extras    full       ready",
+        "          thin       lacks x, y: install it",
+    ]
+    without = replace(FOUND, uses=TorchChoices("cpu", "float32", 1, [], None, True))
+    assert "uses      cpu in float32, 1 threads; no CUDA device (torch is built for none); MPS" in report_lines(without)
 
 
 def test_the_command(tmp_path):
@@ -139,7 +200,7 @@ def test_the_command(tmp_path):
 
 def test_it_imports_nothing_heavy():
     script = (
-        "import sys, wordmask.doctor; "
+        "import sys, wordmask.doctor.examine; "
         "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
     )
     assert (

@@ -23,10 +23,10 @@ from wordmask.data.splits import SPLITS, open_split
 from wordmask.evaluation import evaluate as evaluation
 from wordmask.evaluation.evaluate import Choices, evaluate
 from wordmask.evaluation.metrics import SemanticScore
-from wordmask.evaluation.progress import Progress
 from wordmask.evaluation.protocols import PROTOCOLS, PUBLISHED, published, shrink
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.scoring import Scores
+from wordmask.evaluation.store import ScoreStore
 from wordmask.models import MODELS, preset_names
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
@@ -119,36 +119,29 @@ def test_figures_are_those_of_the_metrics(segmenter, whole):
     for place in range(4):
         score.update(segmenter(data[place].rgb, data.vocabulary).labels, data[place].semantic)
     (split,) = whole.splits
-    assert split["figures"]["mIoU"] == score.compute().mean_iou
+    assert split.figures["mIoU"] == score.compute().mean_iou
     unseen = unseen_classes("shapeland-150")
-    assert split["figures"]["mIoU unseen"] == pytest.approx(score.compute().mean_iou_over(unseen), nan_ok=True)
-    assert split["protocol"]["keep"] == 32
-    assert split["protocol"]["synonyms"] == "first"
-    iou = [row["IoU"] for row in split["classes"]]
+    assert split.figures["mIoU unseen"] == pytest.approx(score.compute().mean_iou_over(unseen), nan_ok=True)
+    assert split.protocol.keep == 32
+    assert split.protocol.synonyms == "first"
+    iou = [row.figures["IoU"] for row in split.classes]
     assert np.allclose(iou, score.compute().iou, equal_nan=True)
-    worst = split["confusion"][0]
-    assert worst["IoU"] == np.nanmin(iou)
-    row = score.confusion[worst["label"]].copy()
-    row[worst["label"]] = 0
-    assert worst["taken_for"][0]["share"] == pytest.approx(row.max() / score.confusion[worst["label"]].sum())
+    worst = split.confusion[0]
+    assert worst.iou == np.nanmin(iou)
+    row = score.confusion[worst.label].copy()
+    row[worst.label] = 0
+    assert worst.taken_for[0].share == pytest.approx(row.max() / score.confusion[worst.label].sum())
 
 
 def test_the_report_says_all(whole):
     (split,) = whole.splits
-    assert (split["pictures"], split["of"]) == (4, 200)
-    assert split["difference"] == {}, "four pictures compare with nothing"
-    assert split["speed"]["median_ms"] > 0
-    assert set(whole.conditions) >= {
-        "model",
-        "weights",
-        "device",
-        "precision",
-        "threads",
-        "processes",
-        "versions",
-        "commit",
-        "date",
-    }
+    assert (split.pictures, split.whole) == (4, 200)
+    assert split.difference == {}, "four pictures compare with nothing"
+    assert split.speed.median_ms > 0
+    conditions = whole.conditions
+    assert (conditions.model, conditions.precision, conditions.processes) == ("small", "float32", 1)
+    assert set(conditions.versions) == {"wordmask", "torch", "numpy", "python"}
+    assert all((conditions.weights, conditions.device, conditions.threads, conditions.date))
     content = json.loads(json.dumps(whole.to_dict(), allow_nan=False))
     assert len(content["splits"][0]["classes"]) == 150
     text = markdown(whole)
@@ -175,10 +168,9 @@ def test_ours_stands_beside_the_published(segmenter, tmp_path, monkeypatch):
     report = evaluate(segmenter, ["shapeland-150"], work=tmp_path)
     (split,) = report.splits
     theirs = published("err-seg-tiny", "shapeland-150")[1]["mIoU"]
-    assert split["difference"]["mIoU"] == pytest.approx(split["figures"]["mIoU"] - theirs)
-    assert (
-        f"| mIoU | {split['figures']['mIoU']:.1f} | {theirs:.1f} | {split['figures']['mIoU'] - theirs:+.1f} |"
-        in markdown(report)
+    assert split.difference["mIoU"] == pytest.approx(split.figures["mIoU"] - theirs)
+    assert f"| mIoU | {split.figures['mIoU']:.1f} | {theirs:.1f} | {split.figures['mIoU'] - theirs:+.1f} |" in markdown(
+        report
     )
     assert "the model card" in markdown(report)
 
@@ -192,16 +184,16 @@ def test_eov_seg_is_looked_at_once_for_three_tasks(tiny_eov, tmp_path, monkeypat
     report = evaluate(segmenter, ["shapeland-150"], pictures=1, choices=Choices(most=20), work=tmp_path)
     assert len(calls) == 1
     (split,) = report.splits
-    assert split["tasks"] == ["panoptic", "instance", "semantic"]
+    assert split.tasks == ("panoptic", "instance", "semantic")
     assert {"PQ", "SQ things", "RQ stuff", "AP", "AP50", "AP large", "mIoU", "boundary IoU", "PQ seen"} <= set(
-        split["figures"]
+        split.figures
     )
-    assert {"PQ", "AP", "IoU", "boundary IoU"} <= set(split["classes"][0])
-    assert split["changed"] == {"most": 20}
+    assert {"PQ", "AP", "IoU", "boundary IoU"} <= set(split.classes[0].figures)
+    assert split.changed == {"most": 20}
     data = Shapeland("shapeland-150", "test", 1)
-    for task in split["tasks"]:
+    for task in split.tasks:
         alone = segmenter(data[0].rgb, data.vocabulary, task=task, **({"most": 20} if task == "instance" else {}))
-        together = segmenter.readings(data[0].rgb, data.vocabulary, split["tasks"], most=20)[task]
+        together = segmenter.readings(data[0].rgb, data.vocabulary, split.tasks, most=20)[task]
         assert np.array_equal(alone.labels, together.labels)
         assert alone.settings == together.settings
 
@@ -214,7 +206,7 @@ def test_a_background_of_many_names_is_one_class():
     labels = np.array([[3, 58, 20, 41]], np.uint8)
     found = Segmentation(labels, [], asked_for(labelled.rgb, words))
     scores.update(0, {"semantic": found}, labelled, seconds=0.1)
-    result = scores.parts["semantic"].compute()
+    result = scores.semantic.compute()
     assert (result.iou[3], result.iou[20]) == pytest.approx((50, 200 / 3))
     assert len(result.iou) == 21
 
@@ -226,11 +218,11 @@ def test_real_layouts_are_measured(segmenter, tmp_path, name):
         segmenter, [name.upper()], data=tmp_path, partial=True, work=tmp_path / "work", choices=Choices(keep=5, size=64)
     )
     (split,) = report.splits
-    assert split["pictures"] == 1
-    assert split["protocol"]["keep"] == 5
-    assert split["protocol"]["input"] == "square of 64"
-    assert split["changed"] == {"keep": 5, "size": 64}
-    assert len(split["classes"]) == {"pas-20b": 21, "a-150": 150}[name]
+    assert split.pictures == 1
+    assert split.protocol.keep == 5
+    assert split.input == "square of 64"
+    assert split.changed == {"keep": 5, "size": 64}
+    assert len(split.classes) == {"pas-20b": 21, "a-150": 150}[name]
     assert segmenter.model.image_input.square != 64, "what was handed in stays as it was"
 
 
@@ -292,17 +284,17 @@ def test_a_stopped_evaluation_goes_on(segmenter, whole, tmp_path, monkeypatch):
 
 def test_a_killed_evaluation_goes_on_from_what_was_written(segmenter, whole, tmp_path, monkeypatch):
     monkeypatch.setattr(evaluation, "SAVED_EVERY", 0.0)
-    saves, save = [], Progress.save
+    saves, save = [], ScoreStore.save
 
     def save_twice(self, scores):
         saves.append(1)
         if len(saves) < 3:
             save(self, scores)
 
-    monkeypatch.setattr(Progress, "save", save_twice)
+    monkeypatch.setattr(ScoreStore, "save", save_twice)
     with pytest.raises(Stop):
         evaluate(segmenter, ["shapeland-150"], pictures=4, work=tmp_path, watch=stopping(3))
-    monkeypatch.setattr(Progress, "save", save)
+    monkeypatch.setattr(ScoreStore, "save", save)
     (part,) = tmp_path.rglob("*.npz")
     with np.load(part) as content:
         assert content["pictures"].tolist() == [0, 1]

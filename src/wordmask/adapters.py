@@ -207,7 +207,7 @@ def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
         one = coco.to_detection(result, image_id=number, file_name=None)
         images += one["images"]
         annotations += [entry | {"id": len(annotations) + place} for place, entry in enumerate(one["annotations"], 1)]
-    categories = coco.to_detection(results[0], image_id=1, file_name=None)["categories"]
+    categories = coco.categories(results[0].vocabulary)
     return {"images": images, "categories": categories, "annotations": annotations}
 
 

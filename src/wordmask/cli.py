@@ -492,13 +492,14 @@ def doctor(
     wait: Annotated[float, typer.Option(min=0, help="Seconds that torch gets to say what it can use.")] = 2.0,
 ) -> None:
     """Say what hardware and precision will be used, what is cached, what is missing and how to get it."""
-    from wordmask.doctor import examine, report_lines
+    from wordmask.doctor.examine import examine
+    from wordmask.doctor.findings import report_lines
 
     found = examine(wait)
     if as_json:
         import json
 
-        say(json.dumps(found, indent=1))
+        say(json.dumps(found.to_dict(), indent=1))
     else:
         for line in report_lines(found):
             say(line)

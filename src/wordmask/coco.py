@@ -9,6 +9,7 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from wordmask.segmentation import Segmentation
+    from wordmask.vocabulary import Vocabulary
 
 
 def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None) -> dict[str, list[dict]]:
@@ -28,7 +29,7 @@ def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None
     ]
     return {
         "images": [_image(result, image_id, file_name)],
-        "categories": _categories(result),
+        "categories": categories(result.vocabulary),
         "annotations": annotations,
     }
 
@@ -58,7 +59,7 @@ def to_panoptic(
     annotation = {"image_id": image_id, "file_name": segments_file, "segments_info": segments}
     return {
         "images": [_image(result, image_id, file_name)],
-        "categories": _categories(result),
+        "categories": categories(result.vocabulary),
         "annotations": [annotation],
     }
 
@@ -72,6 +73,7 @@ def panoptic_image(result: "Segmentation") -> "Image":
     from PIL import Image
 
     _check_panoptic(result)
+    assert result.segments is not None  # as the result is panoptic
     colours = np.zeros((*result.size, 3), np.uint8)  # ids fill 16 bits, so that blue stays 0
     colours[..., 0], colours[..., 1] = result.segments & 255, result.segments >> 8
     return Image.fromarray(colours)
@@ -91,10 +93,10 @@ def _image(result: "Segmentation", image_id: int, file_name: str | None) -> dict
     return {"id": image_id, "file_name": name, "height": height, "width": width}
 
 
-def _categories(result: "Segmentation") -> list[dict]:
+def categories(vocabulary: "Vocabulary") -> list[dict]:
+    """Describe classes as COCO's categories, which count from 1: a label plus 1."""
     return [
-        {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)}
-        for label, entry in enumerate(result.vocabulary)
+        {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(vocabulary)
     ]
 
 

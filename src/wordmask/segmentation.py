@@ -228,10 +228,7 @@ class Segmentation:
             "settings": self.settings.to_dict(),
             "unlabelled": self.unlabelled,
             "unlabelled_area": self.unlabelled_area,
-            "classes": [
-                {"label": label, "names": list(entry.names), "thing": entry.thing}
-                for label, entry in enumerate(self.vocabulary)
-            ],
+            "classes": self.vocabulary.to_list(),
             "regions": regions,
         }
 

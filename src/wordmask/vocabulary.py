@@ -26,8 +26,15 @@ class Vocabulary(WordList):
     Built-in vocabularies may name two classes alike (A-847 does); what a user writes may not, see `of`.
     """
 
+    def to_list(self) -> list[dict[str, object]]:
+        """Describe the classes in plain values, in the order of their labels, as in the json of a result."""
+        return [
+            {"label": label, "names": list(entry.names), "thing": entry.thing}
+            for label, entry in enumerate(self.classes)
+        ]
+
     @classmethod
-    def of(cls, words: "WordList | str | Path | Iterable[str]", family: str | None = None) -> "Vocabulary":
+    def of(cls, words: "WordList | str | Path | Iterable[str]", variant: str | None = None) -> "Vocabulary":
         """Read words in any form a user may write them.
 
         Args:
@@ -35,7 +42,7 @@ class Vocabulary(WordList):
                 built-in vocabulary, `ade20k-150`; or a file (`Path`, or a string that ends in .txt or .json). Commas
                 separate synonyms, and `[stuff]` or `[thing]` after the last one says the kind: "snow drift, snow
                 [stuff]".
-            family: `err-seg` or `eov-seg`: whose names a plain built-in name means.
+            variant: `err-seg` or `eov-seg`: whose names a plain built-in name means.
 
         Raises:
             ValueError: No words, a blank one, the same one twice, or a name or file that does not exist.
@@ -45,7 +52,7 @@ class Vocabulary(WordList):
         if isinstance(words, WordList):
             return cls._from_list(words)
         if isinstance(words, str) and means_builtin(words, builtin_names()):
-            return cls.builtin(words.strip(), family)
+            return cls.builtin(words.strip(), variant)
         return cls._from_list(read_words(words, stuff_words()))
 
     @classmethod
@@ -58,7 +65,7 @@ class Vocabulary(WordList):
         return cls._from_list(read_file(Path(path), stuff_words()))
 
     @classmethod
-    def builtin(cls, name: str, family: str | None = None) -> "Vocabulary":
+    def builtin(cls, name: str, variant: str | None = None) -> "Vocabulary":
         """Load a benchmark's class names: `ade20k-150`, or with its family `eov-seg/ade20k-150`.
 
         Raises:
@@ -71,7 +78,7 @@ class Vocabulary(WordList):
                 f"{' or '.join(near) or 'one of ' + ', '.join(builtin_names())}?"
             )
         if "/" not in name:
-            homes = [family, *HOMES] if family else HOMES
+            homes = [variant, *HOMES] if variant else HOMES
             name = next(f"{home}/{name}" for home in homes if f"{home}/{name}" in builtin_names())
         return cls._from_list(from_json(_builtin_content(name.replace("/", ".")), name, stuff_words()))
 

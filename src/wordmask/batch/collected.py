@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import count
 from pathlib import Path
 
+from wordmask.coco import categories
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
@@ -62,14 +63,8 @@ def collect_parquet(output: Path, unfinished: Path, vocabulary: Vocabulary, reco
 
 def write_classes(output: Path, unfinished: Path, vocabulary: Vocabulary, unlabelled: int) -> None:
     """Write classes.json: what the labels mean."""
-    classes = [
-        {"label": label, "names": list(entry.names), "thing": entry.thing} for label, entry in enumerate(vocabulary)
-    ]
-    _write(
-        output / "classes.json",
-        unfinished,
-        [json.dumps({"unlabelled": unlabelled, "classes": classes}, indent=1, ensure_ascii=False)],
-    )
+    content = {"unlabelled": unlabelled, "classes": vocabulary.to_list()}
+    _write(output / "classes.json", unfinished, [json.dumps(content, indent=1, ensure_ascii=False)])
 
 
 def write_failures(output: Path, unfinished: Path, failures: list[tuple[str, str, str]]) -> None:
@@ -104,17 +99,14 @@ def _write_coco(
 ) -> None:
     """Write a data set piece by piece: it may be larger than the memory."""
     images = (
-        {"id": number, **{name: record[name] for name in ("file_name", "height", "width")}}
+        {"id": number, "file_name": record["file_name"], "height": record["height"], "width": record["width"]}
         for number, record in _numbered(records)
-    )
-    categories = (
-        {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(vocabulary)
     )
 
     def parts() -> Iterator[str]:
         for opening, entries in (
             ('{"images": [', images),
-            ('], "categories": [', categories),
+            ('], "categories": [', categories(vocabulary)),
             ('], "annotations": [', annotations),
         ):
             yield opening

@@ -1,8 +1,10 @@
 """Masks → polygons, as YOLO wants regions."""
 
+from itertools import chain
+
 import numpy as np
 
-from wordmask.polygons import to_polygons
+from wordmask.polygons import outlines
 
 TOLERANCE = 0.75  # pixels an outline may leave the pixels' edges by: a staircase of single pixels, 0.71, becomes a line
 
@@ -17,9 +19,9 @@ def as_polygons(mask: np.ndarray, *, whole: bool, tolerance: float = TOLERANCE) 
         whole: One polygon for all pieces; otherwise one each.
         tolerance: Pixels; 0 keeps every corner.
     """
-    parts = [[_simplify(np.array(ring), tolerance) for ring in rings] for rings in to_polygons(mask)]
-    groups = [[ring for rings in parts for ring in rings]] if whole and parts else parts
-    return [_join(rings) for rings in groups]
+    polygons = outlines(mask)
+    groups = [list(chain.from_iterable(polygons))] if whole and polygons else polygons
+    return [_join([_simplify(ring, tolerance) for ring in rings]) for rings in groups]
 
 
 def _simplify(loop: np.ndarray, tolerance: float) -> np.ndarray:

@@ -1,6 +1,6 @@
 """ADE20K as published: 150 classes, the full data set's 847, and panoptic."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +8,8 @@ from jaxtyping import Int, UInt8
 
 from wordmask.data.files import first_folder, folder_of, opened
 from wordmask.data.label_maps import NO_CLASS, label_rule, read_classes
-from wordmask.data.labelled import UNLABELLED, LabelledPicture
-from wordmask.data.published import Published, Segments, one_segment_a_class, shifted, stems_below
+from wordmask.data.labelled import UNLABELLED, LabelledPicture, Segments
+from wordmask.data.published import Published, one_segment_a_class, shifted, stems_below
 from wordmask.regions import look_up
 from wordmask.vocabulary import Vocabulary
 
@@ -19,7 +19,7 @@ OBJECTS = 26 * 256  # indices of objects that the colours of a label can say
 class Ade20k150(Published):
     """The scene parsing challenge, 150 classes: root/images/validation/*.jpg, root/annotations/validation/*.png.
 
-    A value is the class plus 1; 0 is none.
+    A value is the class plus 1; 0 is no class.
 
     Raises:
         ValueError: A folder is missing, or there is no picture.
@@ -29,7 +29,7 @@ class Ade20k150(Published):
         root = folder_of(root)
         pictures = first_folder(root, (f"images/{split}",), "pictures")
         labels = first_folder(root, (f"annotations/{split}",), "labels")
-        stems = sorted({**stems_below(pictures, {".jpg": ""}), **stems_below(labels, {".png": ""})})
+        stems = sorted(stems_below(pictures, {".jpg": ""}).keys() | stems_below(labels, {".png": ""}).keys())
         rows = [(pictures / f"{stem}.jpg", labels / f"{stem}.png") for stem in stems]
         super().__init__(root, Vocabulary.builtin("eov-seg/ade20k-150"), rows, f"images/{split}/*.jpg")
         self.codings = {8: shifted(len(self.vocabulary))}
@@ -73,7 +73,7 @@ class Composed(LabelledPicture):
     """A picture whose segments were composed of two labels: pixels of a class need not be in one of its segments.
 
     Args:
-        classes: Of each pixel, -1 where there is none.
+        classes: The class of each pixel, -1 where there is none.
     """
 
     classes: Int[np.ndarray, "H W"]
@@ -84,8 +84,8 @@ class Composed(LabelledPicture):
 
 
 class Ade20kPanoptic(Ade20k150):
-    """ADE20K with 100 things and 50 kinds of stuff: that of `Ade20k150`, and root/annotations_instance/validation/*.png
-    for things.
+    """ADE20K with 100 things and 50 kinds of stuff: the files of `Ade20k150`, and for things
+    root/annotations_instance/validation/*.png.
 
     Stuff comes from the former; things are pasted over it: red is the class of an instance, from 1, and green its
     number. `semantic` is that of the former alone, as the benchmark has it.
@@ -101,7 +101,7 @@ class Ade20kPanoptic(Ade20k150):
         self.label_of = np.full(256, NO_CLASS)
         for value, label in label_rule("ade20k-100-instances").items():
             self.label_of[value] = label
-        self.is_stuff = np.array([not entry.thing for entry in self.vocabulary] + [False])  # the last is none's
+        self.is_stuff = np.array([not entry.thing for entry in self.vocabulary] + [False])  # the last, -1, is no class
 
     def __getitem__(self, place: int) -> Composed:
         plain = super().__getitem__(place)
@@ -115,13 +115,10 @@ class Ade20kPanoptic(Ade20k150):
         places = np.cumsum(is_thing) * is_thing + len(stuff_labels) * is_thing
         segments = np.where(is_thing[numbers], places[numbers], stuff)
         labels = np.concatenate([stuff_labels, self.label_of[things[is_thing] // 256]])
-        whole = {field.name: getattr(plain, field.name) for field in fields(plain)}
-        return Composed(
-            **whole | {"segments": segments, "labels": labels, "crowd": np.zeros(len(labels), bool)}, classes=classes
-        )
+        return Composed(plain.rgb, segments, labels, np.zeros(len(labels), bool), plain.source, classes=classes)
 
     def _check(self, colours: UInt8[np.ndarray, "H W 3"], plain: LabelledPicture) -> None:
-        strangers = np.setdiff1d(np.unique(colours[..., 0]), [0, *np.flatnonzero(self.label_of != NO_CLASS)])
+        strangers = np.setdiff1d(np.unique(colours[..., 0]), [0, *np.flatnonzero(self.label_of != NO_CLASS).tolist()])
         if len(strangers) or colours.shape != plain.rgb.shape:
             came = f"red values {strangers[:5].tolist()}" if len(strangers) else f"the shape {colours.shape[:2]}"
             raise ValueError(

@@ -45,14 +45,10 @@ class ColourJitter:
 
     def __call__(self, rgb: UInt8[np.ndarray, "H W 3"], generator: np.random.Generator) -> UInt8[np.ndarray, "H W 3"]:
         """Change the colours of a picture."""
-        steps = (
-            [self._contrast, self._saturation, self._hue]
-            if generator.integers(2)
-            else [self._saturation, self._hue, self._contrast]
-        )
-        colours = np.moveaxis(rgb, -1, 0).astype(
-            np.float32, order="C"
-        )  # (3, H, W): numpy is slow along an axis of three
+        steps = [self._saturation, self._hue]
+        steps.insert(0 if generator.integers(2) else len(steps), self._contrast)
+        # numpy is slow along an axis of three
+        colours = np.moveaxis(rgb, -1, 0).astype(np.float32, order="C")  # (3, H, W)
         for step in (self._brightness, *steps):
             if generator.integers(2):
                 colours = np.clip(step(colours, generator), 0, LARGEST_COLOUR)
@@ -113,9 +109,9 @@ class ScaleAugmentation:
     One random number places the crop along both axes, as the reference does.
 
     Args:
-        side: Of the square that comes out, pixels; the paper's is 1024.
-        smallest: Of the random square, times `side`; 0.1.
-        largest: Likewise; 2.0.
+        side: The square that comes out, pixels; the paper's is 1024.
+        smallest: The smallest side of the random square, times `side`; 0.1.
+        largest: Its largest side, likewise; 2.0.
     """
 
     side: int
@@ -140,9 +136,9 @@ class ScaleAugmentation:
 
 def resize(labelled: LabelledPicture, size: tuple[int, int]) -> LabelledPicture:
     """Resize to (height, width): the picture bilinear and antialiased on 8 bits, segments to the nearest."""
-    size = size[::-1]
-    rgb = Image.fromarray(labelled.rgb).resize(size, Image.Resampling.BILINEAR)
-    segments = Image.fromarray(labelled.segments.astype(np.int32)).resize(size, Image.Resampling.NEAREST)
+    height, width = size
+    rgb = Image.fromarray(labelled.rgb).resize((width, height), Image.Resampling.BILINEAR)
+    segments = Image.fromarray(labelled.segments.astype(np.int32)).resize((width, height), Image.Resampling.NEAREST)
     return replace(labelled, rgb=np.array(rgb), segments=np.array(segments, labelled.segments.dtype))
 
 

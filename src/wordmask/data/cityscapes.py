@@ -6,7 +6,8 @@ import numpy as np
 
 from wordmask.data.files import first_folder, folder_of
 from wordmask.data.label_maps import NO_CLASS, UNKNOWN, UNLABELLED_8, Coding, read_classes, read_values
-from wordmask.data.published import Published, Segments, stems_below
+from wordmask.data.labelled import Segments
+from wordmask.data.published import Published, stems_below
 from wordmask.vocabulary import Vocabulary
 
 PICTURE = "_leftImg8bit.png"

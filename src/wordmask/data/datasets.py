@@ -7,7 +7,8 @@ when a set is opened; `check()` looks into the files. Pictures and labels are de
 
 from pathlib import Path
 
-from wordmask.data.coco_sets import CocoFolder, CocoPanoptic
+from wordmask.data.coco_folder import CocoFolder
+from wordmask.data.coco_panoptic import CocoPanoptic
 from wordmask.data.files import folder_of, json_files
 from wordmask.data.label_maps import CocoStuff, LabelledFolder
 

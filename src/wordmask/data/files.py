@@ -3,12 +3,12 @@
 import hashlib
 import json
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import ParamSpec, TypeVar
 
-from PIL import ExifTags, Image
+from PIL import ExifTags, Image, ImageFile
 
 from wordmask.writing import at_home
 
@@ -18,6 +18,8 @@ SHOWN = 5  # files that an error names
 EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 Size = tuple[int, int]  # (height, width)
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 class Findings:
@@ -30,10 +32,12 @@ class Findings:
     def add(self, kind: str, what: object) -> None:
         self.kinds.setdefault(kind, []).append(str(what))
 
-    def attempt(self, kind: str, work: Callable[[], Any]) -> Any:
+    def attempt(
+        self, kind: str, work: Callable[Arguments, Result], *args: Arguments.args, **kwargs: Arguments.kwargs
+    ) -> Result | None:
         """Return what `work` returns, or None and note its `ValueError`."""
         try:
-            return work()
+            return work(*args, **kwargs)
         except ValueError as error:
             self.add(kind, error)
 
@@ -48,6 +52,7 @@ class Findings:
 
 
 def folder_of(root: str | Path) -> Path:
+    """The folder of a data set, with ~ expanded; `ValueError` if it is none."""
     path = at_home(root)
     if not path.is_dir():
         raise ValueError(
@@ -57,6 +62,7 @@ def folder_of(root: str | Path) -> Path:
 
 
 def first_folder(root: Path, names: tuple[str | Path, ...], what: str) -> Path:
+    """The first of some folders that is in `root`; `ValueError`, with `what` is in it, if none is."""
     for name in names:
         if (root / name).is_dir():
             return root / name
@@ -66,7 +72,7 @@ def first_folder(root: Path, names: tuple[str | Path, ...], what: str) -> Path:
 
 
 def files_in(folder: Path, endings: tuple[str, ...]) -> list[Path]:
-    """The files of a folder by name, but hidden ones."""
+    """The files of a folder with these endings by name, without hidden ones."""
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and not path.name.startswith("."))
 
 
@@ -96,21 +102,18 @@ def read_json(path: Path, expected: str) -> dict:
 
 
 def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:
-    size = findings.attempt("Pictures that cannot be read", lambda: size_of(picture))
-    other = findings.attempt("Labels that cannot be read", lambda: size_of(label, upright=False))
+    size = findings.attempt("Pictures that cannot be read", size_of, picture)
+    other = findings.attempt("Labels that cannot be read", size_of, label, upright=False)
     if size and other and size != other:
-        what = f"{picture.name} ({written(size)}), {label.name} ({written(other)})"
-        findings.add(
-            (
-                "Pictures of another size than their label; both must have the same, photographs upright as their EXIF "
-                "says"
-            ),
-            what,
+        what = f"{picture.name} ({width_by_height(size)}), {label.name} ({width_by_height(other)})"
+        kind = (
+            "Pictures of another size than their label; both must have the same, photographs upright as their EXIF says"
         )
+        findings.add(kind, what)
 
 
 def size_of(path: Path, upright: bool = True) -> Size:
-    """(height, width) from the header alone; `upright` as `read_picture` gives it, as labels are not."""
+    """(height, width) from the header alone; `upright` as `read_picture` returns it, which labels are not."""
     with opened(path, "file") as image:
         has_exif = upright and any(place in image.info for place in EXIF_PLACES)
         turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # 5 to 8 lie on their side
@@ -118,7 +121,7 @@ def size_of(path: Path, upright: bool = True) -> Size:
 
 
 @contextmanager
-def opened(path: Path, what: str) -> Iterator[Image.Image]:
+def opened(path: Path, what: str) -> Iterator[ImageFile.ImageFile]:
     """Open a picture file; whatever its decoder raises becomes a `ValueError` that names it."""
     try:
         with warnings.catch_warnings():
@@ -147,9 +150,12 @@ def fingerprint(root: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def some(values: list) -> str:
-    return ", ".join(map(str, values[:SHOWN])) + (f" and {len(values) - SHOWN} more" if len(values) > SHOWN else "")
+def first_few(values: Sequence[object]) -> str:
+    """The first values of a list, and how many more there are, for an error's text."""
+    more = f" and {len(values) - SHOWN} more" if len(values) > SHOWN else ""
+    return ", ".join(map(str, values[:SHOWN])) + more
 
 
-def written(size: Size) -> str:
+def width_by_height(size: Sequence[object]) -> str:
+    """A (height, width) as people write it."""
     return f"{size[1]}×{size[0]}"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt
 
-from wordmask.data.files import Findings, compare_sizes, files_in, first_folder, folder_of, opened, some
+from wordmask.data.files import Findings, compare_sizes, files_in, first_few, first_folder, folder_of, opened
 from wordmask.data.labelled import LabelledPicture
 from wordmask.image import read_picture
 from wordmask.regions import look_up
@@ -92,9 +92,7 @@ class LabelMaps:
                     picture.name,
                 )
                 continue
-            if not thorough or findings.attempt(
-                "Labels that cannot be used", lambda label=label: read_classes(label, self.codings)
-            ):
+            if not thorough or findings.attempt("Labels that cannot be used", read_classes, label, self.codings):
                 compare_sizes(findings, picture, label)
         return findings
 
@@ -141,8 +139,8 @@ class LabelledFolder(LabelMaps):
         codings = {bits: _in_order(len(vocabulary), bits, "names.txt") for bits in (8, 16)}
         super().__init__(root, vocabulary=vocabulary, pictures=pictures, labels=labels, codings=codings)
 
-    def check(self) -> None:
-        """See `DataSet.check`; every label is decoded."""
+    def check(self, *, thorough: bool = False) -> None:
+        """See `DataSet.check`; every label is decoded, whether `thorough` or not."""
         findings, seen = self._find(thorough=True), {}
         for picture in self.pictures:
             if seen.setdefault(picture.stem, picture) is not picture:
@@ -175,7 +173,7 @@ def read_classes(path: Path, codings: Mapping[int, Coding]) -> tuple[Int[np.ndar
     meanings = codings[bits].label_of[found]
     if UNKNOWN in meanings:
         raise ValueError(
-            f"The label {str(path)!r} holds {some(found[meanings == UNKNOWN].tolist())}; "
+            f"The label {str(path)!r} holds {first_few(found[meanings == UNKNOWN].tolist())}; "
             f"expected {codings[bits].expected}. Correct it."
         )
     labels = np.unique(meanings[meanings != NO_CLASS])
@@ -185,10 +183,10 @@ def read_classes(path: Path, codings: Mapping[int, Coding]) -> tuple[Int[np.ndar
 
 
 def read_values(path: Path) -> UInt[np.ndarray, "H W"]:
-    """Read the values of a PNG with one channel, uint8 or uint16, as they are in the file: of a palette the index, not
-    the colour."""
+    """Read the values of a PNG with one channel, uint8 or uint16, as they are in the file: indices of a palette, not
+    colours."""
     with opened(path, "label") as image:
-        format, mode, packing = image.format, image.mode, image.tile[0][3] if image.tile else None
+        format, mode, packing = image.format, image.mode, str(image.tile[0][3]) if image.tile else ""
         values = np.array(image)
     if format != "PNG" or mode not in LABEL_MODES:
         raise ValueError(
@@ -202,19 +200,23 @@ def read_values(path: Path) -> UInt[np.ndarray, "H W"]:
 
 def label_rule(name: str) -> dict[int, int]:
     """Read what the values of a published label map mean: value → class, as `data/labels` has it with its source."""
-    table = resources.files("wordmask") / "data" / "labels" / f"{name}.json"
-    return {int(value): label for value, label in json.loads(table.read_text(encoding="utf-8"))["label_of"].items()}
+    rule = json.loads(read_published(f"{name}.json"))
+    return {int(value): label for value, label in rule["label_of"].items()}
+
+
+def read_published(name: str) -> str:
+    """Read a file of `data/labels`."""
+    return (resources.files("wordmask") / "data" / "labels" / name).read_text(encoding="utf-8")
 
 
 def _in_order(classes: int, bits: int, where: str) -> Coding:
-    """Values are classes; the largest one of these bits is none."""
-    none = UNLABELLED_8 if bits == 8 else UNLABELLED_16
+    """Values are classes; the largest one of these bits is no class."""
+    unlabelled = UNLABELLED_8 if bits == 8 else UNLABELLED_16
+    usable = min(classes, unlabelled)
     label_of = np.full(2**bits, UNKNOWN, np.int64)
-    label_of[: min(classes, none)] = np.arange(min(classes, none))
-    label_of[none] = NO_CLASS
-    return Coding(
-        label_of, f"0 to {min(classes, none) - 1}, the {classes} classes of {where}, or {none} where there is none"
-    )
+    label_of[:usable] = np.arange(usable)
+    label_of[unlabelled] = NO_CLASS
+    return Coding(label_of, f"0 to {usable - 1}, the {classes} classes of {where}, or {unlabelled} where there is none")
 
 
 def _raw_coco_stuff() -> Coding:

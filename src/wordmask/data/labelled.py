@@ -1,13 +1,17 @@
-"""What every data set gives, real or generated: a picture, and which segment each of its pixels belongs to."""
+"""What every data set consists of, real or generated: a picture, and which segment each of its pixels belongs to."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from wordmask.data.files import width_by_height
 from wordmask.vocabulary import Vocabulary
 
+# segments, labels, crowd: as `LabelledPicture` has them
+Segments = tuple[Int[np.ndarray, "H W"], Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]
 UNLABELLED = -1  # in semantic label maps in memory, where a pixel belongs to no class; files say it in their own ways
 
 
@@ -17,8 +21,7 @@ class LabelledPicture:
 
     Args:
         rgb: The picture.
-        segments: Of each pixel, the number of its segment; 0 where there is none. Segment n is entry n − 1 of the next
-            two.
+        segments: The number of each pixel's segment; 0 where there is none. Segment n is entry n − 1 of the next two.
         labels: The class of each segment, an index into the data set's vocabulary.
         crowd: Whether a segment is a crowd: several things that nobody told apart.
         source: Where it came from: a path, or a seed.
@@ -32,10 +35,8 @@ class LabelledPicture:
 
     def __post_init__(self):
         if self.rgb.shape[:2] != self.segments.shape:
-            raise ValueError(
-                f"{self.source}: the picture is {_size(self.rgb)} pixels, its label {_size(self.segments)}; "
-                "expected the same size."
-            )
+            came, label = width_by_height(self.rgb.shape[:2]), width_by_height(self.segments.shape)
+            raise ValueError(f"{self.source}: the picture is {came} pixels, its label {label}; expected the same size.")
         assert len(self.labels) == len(self.crowd)
         assert self.segments.size == 0 or 0 <= self.segments.min() <= self.segments.max() <= len(self.labels)
 
@@ -55,13 +56,16 @@ class DataSet(Protocol):
 
     def __getitem__(self, place: int) -> LabelledPicture: ...
 
-    def check(self) -> None:
+    def files(self, place: int) -> tuple[Path, ...]:
+        """Where a picture, and what labels it, should be; nothing if it is generated."""
+        ...
+
+    def check(self, *, thorough: bool = False) -> None:
         """Look for what would stop a training: missing files, wrong sizes, unknown labels.
+
+        Args:
+            thorough: Decode every label, where otherwise names and sizes alone are looked at.
 
         Raises:
             ValueError: Names the first files that are wrong, and what was expected.
         """
-
-
-def _size(array: np.ndarray) -> str:
-    return f"{array.shape[1]}×{array.shape[0]}"

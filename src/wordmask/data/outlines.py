@@ -5,7 +5,7 @@ import math
 import numpy as np
 from jaxtyping import Int
 
-from wordmask.data.files import Size, written
+from wordmask.data.files import Size, width_by_height
 
 POLYGON_NUMBERS = 6  # x and y of three corners; pycocotools takes four numbers for a box
 
@@ -59,7 +59,7 @@ def _decompress(text: str | bytes) -> list[int]:
     return counts
 
 
-def _fill_polygons(polygons: list, size: Size) -> bytes:
+def _fill_polygons(polygons: list, size: Size) -> str | bytes:
     from pycocotools import mask
 
     height, width = size
@@ -76,7 +76,8 @@ def _fill_polygons(polygons: list, size: Size) -> bytes:
         corners = np.array(polygon).reshape(-1, 2)
         if (corners < (-width, -height)).any() or (corners > (2 * width, 2 * height)).any():
             raise ValueError(
-                f"a polygon lies far outside the picture of {written(size)}; expected coordinates in its pixels."
+                f"a polygon lies far outside the picture of {width_by_height(size)}; "
+                "expected coordinates in its pixels."
             )
     return mask.merge(mask.frPyObjects(polygons, height, width))["counts"]
 

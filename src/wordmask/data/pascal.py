@@ -1,14 +1,14 @@
 """PASCAL VOC and PASCAL-Context as published."""
 
-from importlib import resources
 from pathlib import Path
 
 import numpy as np
 
 from wordmask.data.files import first_folder, folder_of, read_json
-from wordmask.data.label_maps import NO_CLASS, UNLABELLED_8, label_rule, read_classes
+from wordmask.data.label_maps import NO_CLASS, UNLABELLED_8, label_rule, read_classes, read_published
+from wordmask.data.labelled import Segments
 from wordmask.data.outlines import read_runs
-from wordmask.data.published import Published, Segments, one_segment_a_class, shifted
+from wordmask.data.published import Published, one_segment_a_class, shifted
 from wordmask.regions import look_up
 from wordmask.vocabulary import Vocabulary
 from wordmask.words import WordClass
@@ -23,8 +23,8 @@ NAMES_OF_CLASSES = ("SegmentationClassAug", "SegmentationClass")
 class PascalContext59(Published):
     """PASCAL-Context with its 59 most frequent classes: root/trainval_merged.json, root/JPEGImages/*.jpg.
 
-    The pictures are those whose `phase` is "val"; segments are run lengths, later ones over earlier ones. All
-    categories but the 59 are unlabelled.
+    The pictures are those whose `phase` is "val"; segments are run lengths, later ones over earlier ones.
+    All other categories are unlabelled.
 
     Raises:
         ValueError: The json or the folder is missing, or the former is of another format.
@@ -74,10 +74,11 @@ class PascalContext59(Published):
 
 
 def _size(outline: object) -> tuple[int, int]:
-    """(height, width) as run lengths state it; what is none fits no picture."""
+    """(height, width) as run lengths state it; (0, 0), which fits no picture, if they don't."""
     size = outline.get("size") if isinstance(outline, dict) else None
-    is_size = isinstance(size, list) and len(size) == 2 and all(isinstance(side, int) and side > 0 for side in size)
-    return (size[0], size[1]) if is_size else (0, 0)
+    if not isinstance(size, list) or len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+        return 0, 0
+    return size[0], size[1]
 
 
 class PascalContext459(Published):
@@ -92,14 +93,9 @@ class PascalContext459(Published):
 
     def __init__(self, root: str | Path):
         root = folder_of(root)
-        pictures, labels = (
-            first_folder(root, (name,), what) for name, what in (("JPEGImages", "pictures"), ("trainval", "labels"))
-        )
-        names = (
-            (resources.files("wordmask") / "data" / "labels" / "pascal-context.val.txt")
-            .read_text(encoding="utf-8")
-            .split()
-        )
+        pictures = first_folder(root, ("JPEGImages",), "pictures")
+        labels = first_folder(root, ("trainval",), "labels")
+        names = read_published("pascal-context.val.txt").split()
         rows = [(pictures / f"{name}.jpg", labels / f"{name}.mat") for name in names]
         super().__init__(root, Vocabulary.builtin("eov-seg/pascal-context-459"), rows, "JPEGImages/*.jpg")
         self.label_of = np.full(2**16, NO_CLASS)
@@ -129,10 +125,10 @@ class PascalVoc(Published):
     """PASCAL VOC 2012, 20 classes: root/ImageSets/Segmentation/val.txt names the pictures, root/JPEGImages/*.jpg.
 
     Labels: root/SegmentationClassAug/*.png, or else root/SegmentationClass/*.png. A value is the class plus 1; 255 is
-    none.
+    no class.
 
     Args:
-        background: Whether 0, the background, is a class, the 21st; otherwise it is none.
+        background: Whether 0, the background, is a class, the 21st; otherwise its pixels are unlabelled.
 
     Raises:
         ValueError: A folder or the list is missing.

@@ -6,22 +6,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Int
+from jaxtyping import Int
 
 from wordmask.data.files import Findings, compare_sizes
 from wordmask.data.label_maps import NO_CLASS, UNKNOWN, Coding
-from wordmask.data.labelled import LabelledPicture
+from wordmask.data.labelled import LabelledPicture, Segments
 from wordmask.image import read_picture
 from wordmask.vocabulary import Vocabulary
-
-Segments = tuple[Int[np.ndarray, "H W"], Int[np.ndarray, " N"], Bool[np.ndarray, " N"]]  # as `LabelledPicture` has them
 
 
 class Published(ABC):
     """Pictures in a fixed order, each with the files of its label. A benchmark says how to read these: `_segments`.
 
     Args:
-        rows: Of each picture, its file and those of its label; they need not be there.
+        rows: For each picture, its file and those of its label; they need not be there.
 
     Raises:
         ValueError: No rows.
@@ -44,17 +42,18 @@ class Published(ABC):
         """Where a picture and its label should be."""
         return self.rows[place]
 
-    def check(self) -> None:
-        """See `DataSet.check`; labels are not decoded."""
+    def check(self, *, thorough: bool = False) -> None:
+        """See `DataSet.check`; only `thorough` decodes every label."""
         findings = Findings(self.root)
-        for row in self.rows:
-            absent = [path for path in row if not path.is_file()]
+        for place, (picture, *labels) in enumerate(self.rows):
+            absent = [path for path in (picture, *labels) if not path.is_file()]
             for path in absent:
                 findings.add("Files that are missing", path)
-            if not absent:
-                for label in row[1:]:
-                    if label.suffix == ".png":
-                        compare_sizes(findings, row[0], label)
+            if thorough and not absent:
+                findings.attempt("Labels that cannot be used", self.__getitem__, place)
+            elif not absent:
+                for label in (path for path in labels if path.suffix == ".png"):
+                    compare_sizes(findings, picture, label)
         findings.report()
 
     @abstractmethod
@@ -85,7 +84,7 @@ def one_segment_a_class(classes: Int[np.ndarray, "H W"]) -> Segments:
 
 
 def stems_below(root: Path, endings: dict[str, str], *, skip: str = "") -> dict[str, dict[str, Path]]:
-    """Find files in all folders below one: of each stem, by its kind, in the order of stems.
+    """Find files in all folders below one, by their stems, in the order of these: kind → file.
 
     Args:
         endings: What names end with → the kind.

@@ -5,13 +5,15 @@ import difflib
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from wordmask.data.ade20k import Ade20k150, Ade20k847, Ade20kPanoptic
 from wordmask.data.cityscapes import Cityscapes, CityscapesPanoptic
-from wordmask.data.coco_sets import CocoPanoptic
+from wordmask.data.coco_panoptic import CocoPanoptic
 from wordmask.data.files import SHOWN
 from wordmask.data.label_maps import CocoStuff
 from wordmask.data.labelled import DataSet
@@ -19,10 +21,13 @@ from wordmask.data.pascal import PascalContext59, PascalContext459, PascalVoc
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.writing import at_home
 
+if TYPE_CHECKING:
+    from wordmask.settings import Task
+
 # environment variables that name the folder of data sets; the first that is set
 ROOTS = ("WORDMASK_DATA", "DETECTRON2_DATASETS")
 USUAL = "datasets"  # where they are if nobody says, as in detectron2
-ALL_TASKS = ("panoptic", "instance", "semantic")
+ALL_TASKS: "tuple[Task, ...]" = ("panoptic", "instance", "semantic")
 
 ADE = "ADE20K's scene parsing challenge: http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip"
 ADE_INSTANCES = "and http://sceneparsing.csail.mit.edu/data/ChallengeData2017/annotations_instance.tar inside it"
@@ -57,10 +62,10 @@ class Split:
         title: What papers call it.
         pictures: How many it has.
         open: Reads it from its folder.
-        folders: Where it is below the folder of data sets, the first that is there; none: it is generated.
+        folders: Where it is below the folder of data sets, the first that is there; empty if it is generated.
         get: How one comes by it.
         tasks: What its labels allow to score.
-        named: Of its pictures' files, what is left without an ending, where a rule says it.
+        named: The names of its pictures' files without their ending, where a rule says them.
         unseen: Which classes training never labels, (T,) bool, where that is known.
         folded: Labels from this on count as one class, this one: a background that has many names.
     """
@@ -70,7 +75,7 @@ class Split:
     open: Callable[[Path], DataSet]
     folders: tuple[str, ...] = ()
     get: str = ""
-    tasks: tuple[str, ...] = ("semantic",)
+    tasks: "tuple[Task, ...]" = ("semantic",)
     named: Callable[[], list[str]] | None = None
     unseen: Callable[[], np.ndarray] | None = None
     folded: int | None = None
@@ -81,9 +86,11 @@ def _ade_names() -> list[str]:
 
 
 def _shapeland(vocabulary: str, count: int) -> Split:
-    details = {"tasks": ALL_TASKS, "unseen": lambda: unseen_classes(vocabulary)}
-    title = vocabulary.capitalize().replace("-", " ")
-    return Split(title, count, lambda _: Shapeland(vocabulary, "test", count), get="generated", **details)
+    def generate(root: Path) -> Shapeland:
+        return Shapeland(vocabulary, "test", count)
+
+    title, unseen = vocabulary.capitalize().replace("-", " "), partial(unseen_classes, vocabulary)
+    return Split(title, count, generate, get="generated", tasks=ALL_TASKS, unseen=unseen)
 
 
 SPLITS: Mapping[str, Split] = {
@@ -94,14 +101,12 @@ SPLITS: Mapping[str, Split] = {
     "pc-59": Split("PC-59", 5104, PascalContext59, VOC_2010_FOLDERS, f"{VOC_2010}, and {CONTEXT}"),
     "pc-459": Split("PC-459", 5104, PascalContext459, VOC_2010_FOLDERS, f"{VOC_2010}, and {CONTEXT_FULL}"),
     "pas-20": Split("PAS-20", 1449, PascalVoc, VOC_2012_FOLDERS, VOC_2012),
-    "pas-20b": Split(
-        "PAS-20b", 1449, lambda root: PascalVoc(root, background=True), VOC_2012_FOLDERS, VOC_2012, folded=20
-    ),
-    "coco-stuff-171": Split("COCO-Stuff-171", 5000, lambda root: CocoStuff(root, "val2017"), COCO_FOLDERS, COCO_STUFF),
+    "pas-20b": Split("PAS-20b", 1449, partial(PascalVoc, background=True), VOC_2012_FOLDERS, VOC_2012, folded=20),
+    "coco-stuff-171": Split("COCO-Stuff-171", 5000, partial(CocoStuff, split="val2017"), COCO_FOLDERS, COCO_STUFF),
     "coco-panoptic-133": Split(
         "COCO Panoptic-133",
         5000,
-        lambda root: CocoPanoptic(root, "val2017"),
+        partial(CocoPanoptic, split="val2017"),
         COCO_FOLDERS,
         COCO_PANOPTIC,
         tasks=ALL_TASKS,
@@ -182,9 +187,11 @@ def open_split(name: str, root: Path, *, partial: bool = False) -> tuple[DataSet
     folder, data = _open_first(split, folders_of_split(name, root))
     if not split.folders:
         return data, list(range(len(data)))
-    absent = {place: [path for path in data.files(place) if not _has_content(path)] for place in range(len(data))}
-    missing = [path for paths in absent.values() for path in paths]
-    whole = [place for place, paths in absent.items() if not paths]
+    whole, missing = [], []
+    for place in range(len(data)):
+        absent = [path for path in data.files(place) if not _has_content(path)]
+        missing += absent
+        whole += [] if absent else [place]
     if partial and whole:
         return data, whole
     nowhere = split.pictures - len(data)
@@ -194,8 +201,8 @@ def open_split(name: str, root: Path, *, partial: bool = False) -> tuple[DataSet
 
 
 def _open_first(split: Split, folders: list[Path]) -> tuple[Path, DataSet]:
-    """Open a split in the first of some folders that has all of its parts; COCO's pictures may lie in one, its labels
-    in another."""
+    """Open a split in the first folder that has all of its parts; COCO's pictures may lie in one, its labels in
+    another."""
     errors = []
     for folder in folders:
         try:

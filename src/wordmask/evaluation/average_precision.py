@@ -2,14 +2,18 @@
 
 import contextlib
 import io
-from collections.abc import Iterator
+import itertools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from jaxtyping import Bool, Float, Integer
 
 from wordmask.evaluation.metrics import mean_of
+
+if TYPE_CHECKING:
+    from pycocotools.coco import COCO
 
 # pycocotools' IoU 0.5 to 0.95; all, small, medium, large; instances per class and picture
 THRESHOLDS, AREAS, MOST = (10, 4, 100)
@@ -33,7 +37,23 @@ class Instance(NamedTuple):
 
     label: int
     score: float
-    rle: dict[str, object]
+    rle: Mapping[str, object]
+
+
+class Matches(NamedTuple):
+    """What pycocotools matched of one class in one picture, where targets of some size count.
+
+    Args:
+        scores: Best first.
+        matched: Whether an instance matches a target, at each IoU.
+        ignored: Whether it says nothing, at each IoU: it matches a target that doesn't count, or is of another size.
+        targets: How many count.
+    """
+
+    scores: list[float]
+    matched: Bool[np.ndarray, "10 F"]
+    ignored: Bool[np.ndarray, "10 F"]
+    targets: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,7 +61,7 @@ class InstanceResult:
     """What an `InstanceScore` comes to, in percent; NaN where there is no target.
 
     Args:
-        ap: Of each class, the mean over IoU 0.5 to 0.95.
+        ap: For each class, the mean over IoU 0.5 to 0.95.
         mean_ap: COCO's AP; `ap50`, `ap75` at one IoU; `small`, `medium`, `large` by the area of targets, below 32² and
             96² pixels.
     """
@@ -97,14 +117,18 @@ class InstanceScore:
         """
         if picture in self._pictures:
             raise ValueError(f"Picture {picture} was counted before. Give each a number of its own.")
-        if not all(0 <= label < self.classes for label in (*(one.label for one in found), *target_labels.tolist())):
+        labels = target_labels.tolist()
+        if not all(0 <= label < self.classes for label in labels + [instance.label for instance in found]):
             raise ValueError(f"A label is no class; expected 0 to {self.classes - 1}.")
+        numbered = zip(itertools.count(1), labels, target_crowd.tolist(), strict=False)
         truth = [
             {"category_id": label, "segmentation": _encode(target_segments == number), "iscrowd": int(crowd)}
-            for number, (label, crowd) in enumerate(zip(target_labels.tolist(), target_crowd.tolist(), strict=True), 1)
+            for number, label, crowd in numbered
         ]
         guesses = [{"category_id": one.label, "segmentation": one.rle, "score": one.score} for one in found]
-        rows = [row for entry in _match(truth, guesses, target_segments.shape) for row in _rows(picture, *entry)]
+        rows = []
+        for label, by_area in _match(truth, guesses, target_segments.shape):
+            rows += _rows(picture, label, by_area)
         self._chunks.append(np.array(rows, ROW))
         self._pictures.add(picture)
 
@@ -137,79 +161,77 @@ class InstanceScore:
         pictures = np.unique(rows["picture"])
         if not len(pictures):
             return np.full((THRESHOLDS, 101, self.classes, AREAS), -1.0)
-        evaluation = COCOeval(iouType="segm")
-        evaluation.params.imgIds, evaluation.params.catIds = list(range(len(pictures))), list(range(self.classes))
-        evaluation.evalImgs = [None] * (self.classes * AREAS * len(pictures))
+        found: list[dict | None] = [None] * (self.classes * AREAS * len(pictures))
         starts = np.flatnonzero(
             np.diff(rows["label"] * (len(pictures) + 1) + np.searchsorted(pictures, rows["picture"]), prepend=-1)
         )
         for group in np.split(rows, starts[1:]):
             place = np.searchsorted(pictures, group["picture"][0])
             for area in range(AREAS):
-                evaluation.evalImgs[(group["label"][0] * AREAS + area) * len(pictures) + place] = _entry(group, area)
-        evaluation._paramsEval = evaluation.params
+                found[(group["label"][0] * AREAS + area) * len(pictures) + place] = _entry(group, area)
+        evaluation = COCOeval(iouType="segm")
+        evaluation.params.imgIds, evaluation.params.catIds = list(range(len(pictures))), list(range(self.classes))
+        evaluation.evalImgs = found  # pyright: ignore[reportAttributeAccessIssue]  # as `evaluate` would have left it,
+        evaluation._paramsEval = evaluation.params  # pyright: ignore[reportAttributeAccessIssue]  # with this
         with silence():
             evaluation.accumulate()
         return evaluation.eval["precision"][..., -1]
 
 
-def _match(truth: list[dict], guesses: list[dict], size: tuple[int, int]) -> Iterator[tuple[int, list[dict]]]:
-    """Let pycocotools match what was found in one picture: of each class that is there, its entries by area."""
-    from pycocotools import mask
+def _match(truth: list[dict], guesses: list[dict], size: tuple[int, ...]) -> Iterator[tuple[int, list[Matches]]]:
+    """Let pycocotools match what was found in one picture: the label of each class that is there, and its matches by
+    area."""
     from pycocotools.cocoeval import COCOeval
 
     if not truth and not guesses:
         return
     with silence():
-        sides = []
-        for entries in (truth, guesses):
-            for number, entry in enumerate(entries, 1):
-                entry |= {
-                    "id": number,
-                    "image_id": 1,
-                    "area": int(mask.area(entry["segmentation"])),
-                    "iscrowd": entry.get("iscrowd", 0),
-                }
-            sides.append(_dataset(entries, size))
-        evaluation = COCOeval(*sides, "segm")
+        evaluation = COCOeval(_dataset(truth, size), _dataset(guesses, size), "segm")
         # left alone it sees the truth's
         labels = evaluation.params.catIds = sorted({entry["category_id"] for entry in (*truth, *guesses)})
         evaluation.params.imgIds = [1]
         evaluation.evaluate()
-    entries = evaluation.evalImgs
     for place, label in enumerate(labels):
-        by_area = entries[place * AREAS : (place + 1) * AREAS]
-        if by_area[0] is not None:
-            yield int(label), by_area
+        entries = evaluation.evalImgs[place * AREAS : (place + 1) * AREAS]
+        if entries[0] is not None:
+            yield int(label), [_matches(entry) for entry in entries]
 
 
-def _dataset(entries: list[dict], size: tuple[int, int]):
+def _dataset(entries: list[dict], size: tuple[int, ...]) -> "COCO":
+    """One picture as pycocotools takes it."""
+    from pycocotools import mask
     from pycocotools.coco import COCO
 
+    for number, entry in enumerate(entries, 1):
+        entry.setdefault("iscrowd", 0)
+        entry |= {"id": number, "image_id": 1, "area": int(mask.area(entry["segmentation"]))}
     dataset = COCO()
+    categories = [{"id": one["category_id"]} for one in entries]
     image = {"id": 1, "height": size[0], "width": size[1]}
-    dataset.dataset = {
-        "images": [image],
-        "annotations": entries,
-        "categories": [{"id": one["category_id"]} for one in entries],
-    }
+    content = {"images": [image], "annotations": entries, "categories": categories}
+    dataset.dataset = content  # pyright: ignore[reportAttributeAccessIssue]  # it needs no more of COCO's format
     dataset.createIndex()
     return dataset
 
 
-def _rows(picture: int, label: int, by_area: list[dict]) -> Iterator[tuple]:
+def _matches(entry: Mapping) -> Matches:
+    """Take what we keep from an entry of `COCOeval.evalImgs`."""
+    targets = int(np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0))
+    return Matches(entry["dtScores"], entry["dtMatches"] > 0, entry["dtIgnore"].astype(bool), targets)
+
+
+def _rows(picture: int, label: int, by_area: list[Matches]) -> Iterator[tuple]:
     """What is kept of a class in a picture: one row per instance, and one that counts targets."""
-    matched = np.stack([entry["dtMatches"] > 0 for entry in by_area]).reshape(AREAS * THRESHOLDS, -1)
-    ignored = np.stack([entry["dtIgnore"].astype(bool) for entry in by_area]).reshape(AREAS * THRESHOLDS, -1)
-    targets = [int(np.count_nonzero(np.asarray(entry["gtIgnore"]) == 0)) for entry in by_area]
-    yield picture, label, TARGETS, 0.0, 0, 0, targets
-    for order, score in enumerate(by_area[0]["dtScores"]):
-        packed = (int((BITS * bits[:, order]).sum()) for bits in (matched, ignored))
+    matched = np.concatenate([matches.matched for matches in by_area])  # (4·10, F)
+    ignored = np.concatenate([matches.ignored for matches in by_area])
+    yield picture, label, TARGETS, 0.0, 0, 0, [matches.targets for matches in by_area]
+    for order, score in enumerate(by_area[0].scores):
+        packed = [int((BITS * bits[:, order]).sum()) for bits in (matched, ignored)]
         yield picture, label, order, score, *packed, [0] * AREAS
 
 
-def _entry(rows: np.ndarray, area: int) -> dict[str, object]:
-    """Undo `_rows` for one area: what `COCOeval.accumulate` reads."""
+def _entry(rows: np.ndarray, area: int) -> dict:
+    """Undo `_rows` and `_matches` for one area: what `COCOeval.accumulate` reads."""
     found = rows[rows["order"] != TARGETS]
     bits = BITS[area * THRESHOLDS : (area + 1) * THRESHOLDS, None]
     return {
@@ -220,7 +242,7 @@ def _entry(rows: np.ndarray, area: int) -> dict[str, object]:
     }
 
 
-def _encode(mask_of_segment: Bool[np.ndarray, "H W"]) -> dict[str, object]:
+def _encode(mask_of_segment: Bool[np.ndarray, "H W"]) -> Mapping[str, object]:
     from pycocotools import mask
 
     return mask.encode(np.asfortranarray(mask_of_segment, dtype=np.uint8))

@@ -14,7 +14,7 @@ WIDTH = 0.02  # of a boundary, as a part of the picture's diagonal; the paper's 
 
 @dataclass(frozen=True, eq=False)
 class BoundaryResult:
-    """What a `BoundaryScore` comes to, in percent; NaN of a class without a target pixel, which the mean doesn't
+    """What a `BoundaryScore` comes to, in percent; NaN for a class without a target pixel, which the mean doesn't
     count."""
 
     iou: Float[np.ndarray, " T"]
@@ -76,11 +76,12 @@ class BoundaryScore:
 
 
 def boundary(labels: Int[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
-    """Which pixels belong to the boundary of their class: of all classes at once."""
+    """Which pixels belong to the boundary of their class, for all classes at once."""
     from scipy import ndimage
 
     width = max(1, round(WIDTH * math.hypot(*labels.shape)))
     padded = np.pad(labels, 1, constant_values=-1)
-    window = {"size": 2 * width + 1, "mode": "nearest"}
-    lowest, highest = ndimage.minimum_filter(padded, **window), ndimage.maximum_filter(padded, **window)
+    side = 2 * width + 1
+    lowest = ndimage.minimum_filter(padded, size=side, mode="nearest")
+    highest = ndimage.maximum_filter(padded, size=side, mode="nearest")
     return (lowest != highest)[1:-1, 1:-1]

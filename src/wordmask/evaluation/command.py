@@ -10,7 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from wordmask.evaluation.evaluate import Choices, evaluate
 from wordmask.evaluation.rendering import in_terminal, markdown
-from wordmask.evaluation.report import Report
+from wordmask.evaluation.report import EvaluationReport
 from wordmask.processes import Processes
 from wordmask.writing import at_home, atomic, check_writable
 
@@ -25,7 +25,7 @@ def run(
     json_file: Path | None,
     markdown_file: Path | None,
     **asked: object,
-) -> Report | None:
+) -> EvaluationReport | None:
     """Measure, show the report, and write it where it was asked for."""
     files = [at_home(path) for path in (json_file, markdown_file) if path is not None]
     for path in files:
@@ -35,19 +35,20 @@ def run(
     report = evaluate(model, splits, choices=Choices(**choices), watch=bar, **asked)
     if report is None:
         return None
-    texts = {
-        json_file: lambda: json.dumps(report.to_dict(), indent=1, ensure_ascii=False),
-        markdown_file: lambda: markdown(report),
-    }
-    for path, text in texts.items():
-        if path is not None:
-            with atomic(at_home(path)) as temporary:
-                temporary.write_text(text() + "\n", encoding="utf-8")
+    if json_file is not None:
+        _write(json_file, json.dumps(report.to_dict(), indent=1, ensure_ascii=False) + "\n")
+    if markdown_file is not None:
+        _write(markdown_file, markdown(report) + "\n")
     console = Console()
     console = console if console.is_terminal else Console(width=WIDEST)
     for part in in_terminal(report):
         console.print(part)
     return report
+
+
+def _write(path: Path, text: str) -> None:
+    with atomic(at_home(path)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 @contextmanager

@@ -3,18 +3,19 @@ stopped."""
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.data.splits import SPLITS, data_root, find_split, open_split
-from wordmask.evaluation.progress import Progress
+from wordmask.evaluation.outcome import conditions_of, outcome_of
 from wordmask.evaluation.protocols import Protocol, protocol_of, shrink
-from wordmask.evaluation.report import Report, conditions_of, outcome_of
+from wordmask.evaluation.report import Conditions, EvaluationReport
 from wordmask.evaluation.scoring import Scores
+from wordmask.evaluation.store import ScoreStore
 from wordmask.hardware import Precision
 from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
@@ -37,7 +38,7 @@ class Choices:
         keep: ERR-Seg's K.
         vocabulary: Other names for the split's classes, in its order, as `Vocabulary.of` reads them.
         synonyms: `first`, `mean` or `each`.
-        size: Pixels: of ERR-Seg's square input its side, of EOV-Seg's the shorter edge.
+        size: Pixels: the side of ERR-Seg's square input, the shorter edge of EOV-Seg's.
         shrink: Pixels: the shorter side that larger pictures, and their labels, are resized to before anything else.
         overlap: See `Segmenter`.
         most: See `Segmenter`.
@@ -61,7 +62,7 @@ class Choices:
 
 
 @dataclass(frozen=True)
-class Job:
+class EvaluationJob:
     """One split, ready to be measured: its pictures, the words, and what is asked of the model."""
 
     name: str
@@ -73,18 +74,20 @@ class Job:
     settings: Settings
 
     def blank(self) -> Scores:
+        """Scores that have counted nothing."""
         return Scores(self.tasks, self.vocabulary, SPLITS[self.name].folded)
 
     def read(self, place: int) -> LabelledPicture:
+        """A picture as the protocol wants it."""
         labelled = self.data[place]
         return shrink(labelled, self.protocol.shrink) if self.protocol.shrink else labelled
 
     def identity(self) -> dict[str, object]:
-        """Everything of it that the figures depend on; of the pictures, the names and sizes of their files."""
-        files = getattr(self.data, "files", lambda place: ())
+        """Everything of it that the figures depend on, in plain values; for the pictures, the names and sizes of their
+        files."""
         digest = hashlib.sha256(repr(self.places).encode())
         for place in self.places:
-            digest.update("".join(f"{path} {path.stat().st_size}\n" for path in files(place)).encode())
+            digest.update("".join(f"{path} {path.stat().st_size}\n" for path in self.data.files(place)).encode())
         words = [entry.names for entry in self.vocabulary]
         return {
             "split": self.name,
@@ -93,6 +96,16 @@ class Job:
             "tasks": self.tasks,
             "settings": _made(self.settings),
         }
+
+
+@contextmanager
+def unwatched(title: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+    """Show nothing."""
+
+    def count() -> None:
+        pass
+
+    yield count
 
 
 def evaluate(
@@ -106,8 +119,8 @@ def evaluate(
     device: str = "auto",
     precision: Precision = "auto",
     work: str | Path | None = None,
-    watch: Watch = lambda title, done, total: nullcontext(lambda: None),
-) -> Report | None:
+    watch: Watch = unwatched,
+) -> EvaluationReport | None:
     """Measure a model on splits by its paper's protocol.
 
     Under torchrun the processes share the pictures, and the figures are those of one, as long as all compute with as
@@ -140,8 +153,8 @@ def evaluate(
     jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
     conditions = conditions_of(segmenter, processes.count)
     folder = at_home(work) if work is not None else cache_folder() / "evaluations"
-    same = {**_same(conditions), "input": asdict(seen)}
-    stores = [Progress(folder, {**job.identity(), **same}, processes.rank) for job in jobs]
+    same = _same(conditions) | {"input": asdict(seen)}
+    stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
     outcomes = []
     for job, store in zip(jobs, stores, strict=True):
         scores = measure(segmenter, job, store, processes=processes, watch=watch)
@@ -151,10 +164,12 @@ def evaluate(
     if processes.first:  # what all of them kept
         for store in stores:
             store.forget()
-    return Report(conditions, outcomes) if processes.first else None
+    return EvaluationReport(conditions, tuple(outcomes)) if processes.first else None
 
 
-def measure(segmenter: Segmenter, job: Job, store: Progress, *, processes: Processes, watch: Watch) -> Scores | None:
+def measure(
+    segmenter: Segmenter, job: EvaluationJob, store: ScoreStore, *, processes: Processes, watch: Watch
+) -> Scores | None:
     """Count what is left of a split's pictures; return the scores over all of them, in the first process."""
     scores = store.load(job.blank) if processes.first else job.blank()
     done = set(processes.from_first(scores.pictures))
@@ -199,7 +214,7 @@ def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, t
     return opened
 
 
-def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> Job:
+def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> EvaluationJob:
     split, model = SPLITS[name], segmenter.model
     protocol = protocol_of(model.family, name).changed(choices.of_protocol)
     vocabulary = protocol.read_vocabulary()
@@ -209,7 +224,7 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
             f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. "
             "Name all."
         )
-    tasks = tuple(task for task in model.tasks if task in split.tasks)
+    tasks: tuple[Task, ...] = tuple(task for task in model.tasks if task in split.tasks)
     protocol = replace(protocol, synonyms=protocol.synonyms or model.synonyms)
     if choices.keep is not None and not model.keep_steps:
         raise ValueError(f"keep says nothing to {segmenter.name or model.family}. Leave it out.")
@@ -230,7 +245,7 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
     )
     for task in tasks:
         segmenter.check(vocabulary, settings.for_task(task))
-    return Job(name, data, places, protocol, vocabulary, tasks, settings)
+    return EvaluationJob(name, data, places, protocol, vocabulary, tasks, settings)
 
 
 def _made(settings: Settings) -> dict[str, object]:
@@ -239,9 +254,9 @@ def _made(settings: Settings) -> dict[str, object]:
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _same(conditions: Mapping[str, object]) -> dict[str, object]:
-    """The conditions that figures depend on: not when it was, nor on how many processes."""
-    return {name: value for name, value in conditions.items() if name not in ("date", "processes")}
+def _same(conditions: Conditions) -> dict[str, object]:
+    """The conditions that figures depend on, in plain values: not when it was, nor on how many processes."""
+    return {name: value for name, value in asdict(conditions).items() if name not in ("date", "processes")}
 
 
 def _ahead(read: Callable[[int], LabelledPicture], places: Sequence[int]) -> Iterator[tuple[int, LabelledPicture]]:

@@ -21,7 +21,7 @@ Classes = list[int] | Integer[np.ndarray, " K"] | Bool[np.ndarray, " T"]  # labe
 
 @dataclass(frozen=True, eq=False)
 class SemanticResult:
-    """What a `SemanticScore` comes to, in percent; NaN of a class without a target pixel, which no mean counts."""
+    """What a `SemanticScore` comes to, in percent; NaN for a class without a target pixel, which no mean counts."""
 
     iou: Float[np.ndarray, " T"]
     accuracy: Float[np.ndarray, " T"]
@@ -70,9 +70,8 @@ class SemanticScore:
                 f"The target's labels go from {true.min()} to {true.max()}; expected 0 to {classes - 1}, or {ignore}."
             )
         guess[(guess < 0) | (guess >= classes)] = classes
-        self.confusion += np.bincount(true * (classes + 1) + guess, minlength=self.confusion.size).reshape(
-            self.confusion.shape
-        )
+        pairs = np.bincount(true * (classes + 1) + guess, minlength=self.confusion.size)
+        self.confusion += pairs.reshape(self.confusion.shape)
 
     def merge(self, other: "SemanticScore") -> None:
         """Add what another score, of as many classes, has counted."""
@@ -96,9 +95,14 @@ class SemanticScore:
         both = self.confusion.diagonal()
         target, predicted = self.confusion.sum(axis=1), self.confusion[:, :-1].sum(axis=0)
         iou, accuracy = percent(both, target + predicted - both, target > 0), percent(both, target, target > 0)
-        means = {"mean_iou": mean_of(iou), "mean_accuracy": mean_of(accuracy)}
-        by_pixels = {"frequency_weighted_iou": mean_of(iou, target), "pixel_accuracy": mean_of(accuracy, target)}
-        return SemanticResult(iou=iou, accuracy=accuracy, **means, **by_pixels)
+        return SemanticResult(
+            iou=iou,
+            accuracy=accuracy,
+            mean_iou=mean_of(iou),
+            frequency_weighted_iou=mean_of(iou, target),
+            mean_accuracy=mean_of(accuracy),
+            pixel_accuracy=mean_of(accuracy, target),
+        )
 
 
 @dataclass(frozen=True)
@@ -150,7 +154,7 @@ class PanopticScore:
 
     @property
     def counts(self) -> Float[np.ndarray, "4 T"]:
-        """Of each class: the sum of IoU, and how many segments were matched, missed, spurious."""
+        """The sum of each class's IoU, and how many of its segments were matched, missed, spurious."""
         *_, high, low = self.plain.tolist()
         sums = [((upper << LOW) + lower) / (1 << WHOLE) for upper, lower in zip(high, low, strict=True)]
         return np.array([sums, *self.plain[:3].astype(float)])
@@ -180,7 +184,7 @@ class PanopticScore:
         shape = len(guess) + 1, len(true) + 1
         pairs = predicted_segments.astype(np.int64) * shape[1] + target_segments.astype(np.int64)
         overlap = np.bincount(pairs.ravel(), minlength=math.prod(shape)).reshape(shape)  # pixels, (M + 1, N + 1)
-        if not overlap.any(axis=1)[1:].all():
+        if not overlap[1:].any(axis=1).all():
             raise ValueError("A segment of the prediction has no pixel. Leave out segments that others cover.")
         self._count(guess, true, target_crowd, overlap)
 
@@ -191,8 +195,8 @@ class PanopticScore:
         crowd: Bool[np.ndarray, " N"],
         overlap: Int[np.ndarray, "M+1 N+1"],
     ) -> None:
-        # in pixels; void excuses
-        area, excused, shared = (overlap[1:].sum(axis=1), overlap[1:, 0].copy(), overlap[1:, 1:])
+        area, shared = overlap[1:].sum(axis=1), overlap[1:, 1:]  # pixels
+        excused = overlap[1:, 0].copy()  # those in the void
         union = (area - excused)[:, None] + overlap[:, 1:].sum(axis=0) - shared  # (M, N)
         # IoU > 0.5, so at most one in a row and in a column
         match = (guess[:, None] == true) & ~crowd & (2 * shared > union)
@@ -233,11 +237,9 @@ def percent(part: np.ndarray, whole: np.ndarray, counted: np.ndarray) -> np.ndar
 def mean_of(values: np.ndarray, weights: np.ndarray | None = None) -> float:
     """The mean of all that is not NaN; NaN if nothing is."""
     valid = ~np.isnan(values)
-    return (
-        float(np.average(values[valid], weights=None if weights is None else weights[valid]))
-        if valid.any()
-        else math.nan
-    )
+    if not valid.any():
+        return math.nan
+    return float(np.average(values[valid], weights=None if weights is None else weights[valid]))
 
 
 def _check_sizes(predicted: np.ndarray, target: np.ndarray) -> None:

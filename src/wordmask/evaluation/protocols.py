@@ -9,12 +9,14 @@ import torch
 from torch.nn import functional as F
 
 from wordmask import bundled
+from wordmask.data.ade20k import Composed
 from wordmask.data.labelled import LabelledPicture
 from wordmask.text import Synonyms
 from wordmask.vocabulary import Vocabulary
 
 ERR_SEG, EOV_SEG = "ERR-Seg, arXiv 2501.17642", "EOV-Seg, arXiv 2412.08628"
 NOT_STATED = "the paper doesn't report this split"
+Figures = dict[str, float]  # name of a metric → percent
 
 
 @dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Protocol:
         return replace(vocabulary, classes=vocabulary.classes[self.skipped :])
 
     def changed(self, choices: Mapping[str, object]) -> "Protocol":
-        """The same, but for what was chosen otherwise; None is no choice."""
+        """The same, with what was chosen otherwise; None is no choice."""
         chosen = {name: value for name, value in choices.items() if value is not None}
         return replace(self, **chosen, **({"skipped": 0} if "vocabulary" in chosen else {}))
 
@@ -106,7 +108,6 @@ def protocol_of(family: str, split: str) -> Protocol:
     return rows[split]
 
 
-Figures = dict[str, float]  # in percent
 SEMANTIC = ("a-847", "pc-459", "a-150", "pc-59", "pas-20")  # the order of both papers' tables
 
 
@@ -134,8 +135,8 @@ PUBLISHED: Mapping[str, tuple[str, dict[str, Figures]]] = {
 
 
 def published(model: str, split: str) -> tuple[str, Figures]:
-    """What was published of a model on a split: where, and the figures; none if nothing was. Of a bundled model it is
-    its card."""
+    """What was published of a model on a split: where, and the figures; a bundled model has a card. No figures if
+    nothing was published."""
     if model in PUBLISHED:
         source, rows = PUBLISHED[model]
         return source, rows.get(split, {})
@@ -156,10 +157,8 @@ def shrink(labelled: LabelledPicture, side: int) -> LabelledPicture:
     size = (side, round(width / height * side)) if width >= height else (round(height / width * side), side)
     rgb = torch.from_numpy(labelled.rgb).permute(2, 0, 1)[None].float()
     rgb = F.interpolate(rgb, size=size, mode="bilinear", align_corners=False).round().clamp(0, 255)
-    maps = {
-        name: _nearest(getattr(labelled, name), size) for name in ("segments", "classes") if hasattr(labelled, name)
-    }
-    return replace(labelled, rgb=rgb[0].permute(1, 2, 0).byte().numpy(), **maps)
+    small = replace(labelled, rgb=rgb[0].permute(1, 2, 0).byte().numpy(), segments=_nearest(labelled.segments, size))
+    return replace(small, classes=_nearest(labelled.classes, size)) if isinstance(labelled, Composed) else small
 
 
 def _nearest(labels: np.ndarray, size: tuple[int, int]) -> np.ndarray:

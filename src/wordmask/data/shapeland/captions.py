@@ -6,15 +6,16 @@ from wordmask.data.shapeland.names import Composition
 from wordmask.data.shapeland.scene import Scene
 
 FRAMES = (
-    *(
-        "{}",
-        "a photo of {}",
-        "a photo of {}.",
-        "This is a photo of {}",
-        "A photo of {} in the scene",
-        "a photo of {} in the scene",
-    ),
-    *("There is {} in the scene", "There is {} in the scene.", "a picture of {}", "This is a photo of {}."),
+    "{}",
+    "a photo of {}",
+    "a photo of {}.",
+    "This is a photo of {}",
+    "A photo of {} in the scene",
+    "a photo of {} in the scene",
+    "There is {} in the scene",
+    "There is {} in the scene.",
+    "a picture of {}",
+    "This is a photo of {}.",
 )
 MOST_NAMED = 3  # things in one caption
 MOST_MATERIALS = 2
@@ -44,8 +45,12 @@ def caption(scene: Scene, random: RandomState) -> str:
 
 
 def _sized(thing: Composition, size: int, random: RandomState) -> str:
-    word = "small " if size < SMALL else "large " if size > LARGE else "medium "
-    return (word if random.randint(0, 4) == 0 else "") + thing.name
+    word = "medium"
+    if size < SMALL:
+        word = "small"
+    elif size > LARGE:
+        word = "large"
+    return f"{word} {thing.name}" if random.randint(0, 4) == 0 else thing.name
 
 
 def _with_article(name: str, random: RandomState) -> str:

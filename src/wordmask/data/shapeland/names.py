@@ -3,6 +3,7 @@ may see."""
 
 import json
 from functools import cache
+from itertools import chain, product, starmap
 from typing import NamedTuple
 
 from numpy.random import RandomState
@@ -47,9 +48,7 @@ class Composition(NamedTuple):
         return (list(SHAPES).index(self.shape) + list(COLOURS).index(self.colour)) % UNSEEN_EVERY != 0
 
 
-COMPOSITIONS = tuple(
-    Composition(shape, colour, pattern) for shape in SHAPES for colour in COLOURS for pattern in PATTERNS
-)
+COMPOSITIONS = tuple(starmap(Composition, product(SHAPES, COLOURS, PATTERNS)))
 
 
 @cache
@@ -61,10 +60,10 @@ def things_of(vocabulary: str) -> tuple[Composition, ...]:
     if vocabulary == "shapeland-seen-656":
         return tuple(thing for thing in COMPOSITIONS if thing.seen)
     order = RandomState(SHUFFLE_SEED).permutation(len(COMPOSITIONS))
-    seen, unseen = (
-        [COMPOSITIONS[place] for place in order if COMPOSITIONS[place].seen is wanted] for wanted in (True, False)
-    )
-    mixed = [thing for pair in zip(seen, unseen, strict=False) for thing in pair] + seen[len(unseen) :]
+    shuffled = [COMPOSITIONS[place] for place in order]
+    seen = [thing for thing in shuffled if thing.seen]
+    unseen = [thing for thing in shuffled if not thing.seen]
+    mixed = [*chain.from_iterable(zip(seen, unseen, strict=False)), *seen[len(unseen) :]]
     return tuple(mixed[: int(vocabulary.rsplit("-", 1)[1]) - len(MATERIALS)])
 
 

@@ -29,8 +29,8 @@ class World:
     """What the scenes of a set look like.
 
     Args:
-        height: Of every picture, in pixels.
-        width: Likewise.
+        height: The pictures' height in pixels.
+        width: Their width.
         things: The kinds that may appear.
         count: The fewest and the most of them in a scene.
         size: The smallest and the largest, in percent of the shorter side.
@@ -51,7 +51,7 @@ class Scene:
 
     Args:
         rgb: The picture.
-        segments: Number of the segment of each pixel, from 1: things in the order they were put, then materials.
+        segments: The number of each pixel's segment, from 1: things in the order they were put, then materials.
         names: What each segment is: a `Composition`, or the name of a material.
         sizes: Longer side of each thing before others covered it, in percent of the shorter side of the picture; 100
             for materials.

@@ -2,6 +2,7 @@
 numbers of their own."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 
@@ -12,8 +13,12 @@ from wordmask.data.shapeland.scene import Scene, World, draw_scene
 from wordmask.vocabulary import Vocabulary
 
 FIRST = {  # numbers of scenes, below 2³²
-    **{"training": 0, "regions": 5 * 10**8, "captions": 10**9},
-    **{"validation": 2 * 10**9, "test": 3 * 10**9, "demo": 4 * 10**9},
+    "training": 0,
+    "regions": 5 * 10**8,
+    "captions": 10**9,
+    "validation": 2 * 10**9,
+    "test": 3 * 10**9,
+    "demo": 4 * 10**9,
 }
 SEEN = "shapeland-seen-656"
 SQUARE = World(256, 256)  # of the pictures that scores are measured on
@@ -26,7 +31,7 @@ class Shapeland:
         vocabulary: `shapeland-150`, `shapeland-847` or `shapeland-seen-656`; only its things appear.
         split: Which numbers; see `FIRST`.
         count: How many scenes.
-        world: What they look like, but for the things.
+        world: What they look like, apart from the things.
     """
 
     def __init__(self, vocabulary: str, split: str, count: int, world: World = SQUARE):
@@ -44,11 +49,15 @@ class Shapeland:
         return self.labelled(draw_scene(self.first + place, self.world), f"Shapeland scene {self.first + place}")
 
     def labelled(self, scene: Scene, source: str) -> LabelledPicture:
-        """Give a scene its labels."""
+        """A scene with its labels."""
         labels = np.array([self.label[name] for name in scene.names], dtype=np.int64)
         return LabelledPicture(scene.rgb, scene.segments, labels, np.zeros(len(labels), dtype=bool), source)
 
-    def check(self) -> None:
+    def files(self, place: int) -> tuple[Path, ...]:
+        """None: scenes are generated."""
+        return ()
+
+    def check(self, *, thorough: bool = False) -> None:
         """Nothing can be missing."""
 
 

@@ -13,14 +13,14 @@ from wordmask.evaluation.scoring import Scores
 from wordmask.writing import atomic, undisturbed
 
 
-class Progress:
+class ScoreStore:
     """A folder with the counts of each process, and which pictures are in them.
 
     Args:
         folder: For all evaluations; each has its own inside.
         identity: Everything that the figures depend on, in plain values: what differs in any of it is another
             evaluation.
-        rank: Of this process.
+        rank: This process's place among those that share the pictures.
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object], rank: int = 0):
@@ -34,9 +34,9 @@ class Progress:
         A stop at a bad moment leaves pictures in two files: then the smaller one is not used, and its other pictures
         are counted again.
         """
-        states = sorted(
-            filter(None, map(_read, sorted(self.folder.glob("part-*.npz")))), key=lambda state: -len(state["pictures"])
-        )
+        contents = [_read(path) for path in sorted(self.folder.glob("part-*.npz"))]
+        states = [state for state in contents if state is not None]
+        states.sort(key=lambda state: -len(state["pictures"]))
         scores = blank()
         for state in states:
             if not set(state["pictures"].tolist()) & set(scores.pictures):
@@ -52,8 +52,9 @@ class Progress:
         return scores
 
     def save(self, scores: Scores) -> None:
+        """Keep what this process has counted so far."""
         with undisturbed(), atomic(self._own) as temporary:
-            np.savez(temporary, **scores.state())
+            np.savez(temporary, **scores.state())  # pyright: ignore[reportArgumentType]  # no array has an option's name
 
     def forget(self) -> None:
         """Remove it: the evaluation is done."""
@@ -68,6 +69,7 @@ class Progress:
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:
+    """The arrays of a file; None if it is damaged."""
     try:
         with np.load(path, allow_pickle=False) as content:
             return dict(content)
