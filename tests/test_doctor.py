@@ -156,9 +156,11 @@ def test_what_programs_read():
     """Keys and their order are a promise."""
     assert json.dumps(FOUND.to_dict()) == (
         '{"wordmask": "1.2", "python": "3.4", "system": "Linux x86", "cpu": {"name": "a chip", "cores": 4, '
-        '"usable": 2, "memory": 8589934592, "flags": {"bfloat16": true, "AMX": false}}, "versions": {"torch": "2", "timm": null}, '
+        '"usable": 2, "memory": 8589934592, "flags": {"bfloat16": true, "AMX": false}}, '
+        '"versions": {"torch": "2", "timm": null}, '
         '"cache": {"folder": "/cache", "weights": [{"file": "a", "bytes": 1000000}], "text": [{"file": "b", '
-        '"bytes": 10, "phrases": 3}, {"file": "c", "bytes": 20, "phrases": null}]}, "models": [{"name": "one", "offline": true, '
+        '"bytes": 10, "phrases": 3}, {"file": "c", "bytes": 20, "phrases": null}]}, '
+        '"models": [{"name": "one", "offline": true, '
         '"where": "here", "get": null}, {"name": "two", "offline": false, "where": "there", "get": "fetch two"}], '
         '"extras": [{"name": "full", "missing": [], "get": null}, {"name": "thin", "missing": ["x", "y"], "get": '
         '"install it"}], "uses": {"device": "cuda", "precision": "bfloat16", "threads": 8, "cuda": ["card"], '

@@ -21,10 +21,11 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from types import ModuleType
 
-    import datasets
-    import fiftyone
+    import datasets  # pyright: ignore[reportMissingImports]  # an extra that development does without
+    import fiftyone  # pyright: ignore[reportMissingImports]  # likewise
     import supervision
 
+    from wordmask.regions import Region
     from wordmask.segmentation import Segmentation
     from wordmask.vocabulary import Vocabulary
 
@@ -70,8 +71,8 @@ def to_supervision(result: "Segmentation") -> "supervision.Detections":
 
 
 def to_fiftyone(result: "Segmentation") -> "fiftyone.Detections | fiftyone.Segmentation":
-    """Turn a result into a FiftyOne label: of a semantic one its label map plus 1 (0 is nothing), else one detection
-    per region.
+    """Turn a result into a FiftyOne label: a semantic one into its label map plus 1 (0 is nothing), others into a
+    detection per region.
 
     `mask_targets` says what the values of the map mean.
 
@@ -152,7 +153,7 @@ def brush_rle(mask: np.ndarray) -> list[int]:
     rle-pack, has the format.
     """
     flat = mask.ravel()
-    borders = [0, *(np.flatnonzero(flat[1:] != flat[:-1]) + 1).tolist(), flat.size]
+    borders = [0, *(np.flatnonzero(np.diff(flat)) + 1).tolist(), flat.size]
     header = [f"{4 * flat.size:032b}", f"{VALUE_BITS - 1:05b}", *(f"{width - 1:04b}" for width in RUN_BITS)]
     bits = "".join(header + [_run(4 * (end - start), 255 if flat[start] else 0) for start, end in pairwise(borders)])
     bits += "0" * (-len(bits) % 8)
@@ -161,12 +162,13 @@ def brush_rle(mask: np.ndarray) -> list[int]:
 
 def _run(length: int, value: int) -> str:
     """The bits of so many equal bytes: more than fit a run make several."""
-    parts = [LONGEST_RUN] * (length // LONGEST_RUN) + ([length % LONGEST_RUN] if length % LONGEST_RUN else [])
-    widths = [next(place for place, bits in enumerate(RUN_BITS) if part <= 2**bits) for part in parts]
-    return "".join(
-        f"1{place:02b}{part - 1:0{RUN_BITS[place]}b}{value:0{VALUE_BITS}b}"
-        for part, place in zip(parts, widths, strict=True)
-    )
+    rest = length % LONGEST_RUN
+    return "".join(_short_run(part, value) for part in [LONGEST_RUN] * (length // LONGEST_RUN) + [rest] * bool(rest))
+
+
+def _short_run(length: int, value: int) -> str:
+    place, bits = next((place, bits) for place, bits in enumerate(RUN_BITS) if length <= 2**bits)
+    return f"1{place:02b}{length - 1:0{bits}b}{value:0{VALUE_BITS}b}"
 
 
 # CVAT -----------------------------------------------------------------------------------------------------------------
@@ -175,7 +177,7 @@ def _run(length: int, value: int) -> str:
 def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
     """Write an archive that CVAT imports into a task with these pictures, as "COCO 1.0": each region is a mask.
 
-    CVAT finds a picture by its file's name, and a label by its name: `cvat_labels` gives what the task must have.
+    CVAT finds a picture by its file's name, and a label by its name: the task must have those of `cvat_labels`.
 
     Raises:
         ValueError: No results, results of other words than the first's, or a name that doesn't end in .zip.
@@ -230,21 +232,22 @@ def to_dataset(results: "Sequence[Segmentation]") -> "datasets.Dataset":
             "file_name": Path(result.source or "").name,
             "image": Image.fromarray(result.picture),
             "labels": result.label_image(),
-            "regions": [
-                {
-                    "id": region.id,
-                    "label": region.label,
-                    "score": region.score,
-                    "area": region.area,
-                    "bbox": coco.corner_and_size(region.box),
-                    "segmentation": region.to_rle(),
-                }
-                for region in result.regions
-            ],
+            "regions": [_region_row(region) for region in result.regions],
         }
         for result in results
     ]
     return optional("datasets").Dataset.from_list(rows, features=features(results[0].vocabulary))
+
+
+def _region_row(region: "Region") -> dict[str, object]:
+    return {
+        "id": region.id,
+        "label": region.label,
+        "score": region.score,
+        "area": region.area,
+        "bbox": coco.corner_and_size(region.box),
+        "segmentation": region.to_rle(),
+    }
 
 
 def features(vocabulary: "Vocabulary") -> "datasets.Features":

@@ -57,9 +57,8 @@ def draw_sample(number: int) -> tuple[Image.Image, list[str]]:
     scene = draw_scene(FIRST["demo"] + number, SCENES)
     words, there = words_for(scene, FIRST["demo"] + number)
     absent = [word for word in words if word.removesuffix(" [stuff]") not in there]
-    return Image.fromarray(scene.rgb), [word for word in words if word not in absent] + absent[
-        :: len(absent) // SAMPLE_OTHERS
-    ]
+    asked = [word for word in words if word not in absent] + absent[:: len(absent) // SAMPLE_OTHERS]
+    return Image.fromarray(scene.rgb), asked
 
 
 def words_for(scene: Scene, number: int) -> tuple[list[str], set[str]]:
@@ -74,11 +73,10 @@ def words_for(scene: Scene, number: int) -> tuple[list[str], set[str]]:
 def sheet(shown: list[Shown]) -> Image.Image:
     """One row per scene: the picture, then what each model found."""
     first = shown[0].results
-    rows = [
-        [
-            Image.fromarray(one.results[MODELS[0]].picture),
-            *(result.draw(legend=False) for result in one.results.values()),
-        ]
-        for one in shown
-    ]
-    return lay_out(rows, ["the picture", *(f"{name}, {result.task}" for name, result in first.items())])
+    titles = ["the picture", *(f"{name}, {result.task}" for name, result in first.items())]
+    return lay_out([_row(one.results) for one in shown], titles)
+
+
+def _row(results: dict[str, Segmentation]) -> list[Image.Image]:
+    picture = Image.fromarray(results[MODELS[0]].picture)
+    return [picture, *(result.draw(legend=False) for result in results.values())]

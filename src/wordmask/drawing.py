@@ -3,6 +3,7 @@
 import math
 import textwrap
 import unicodedata
+from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -68,18 +69,33 @@ def draw(result: "Segmentation", *, legend: bool = True) -> Image.Image:
 def lay_out(rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
     """Lay pictures out in rows and columns, with a title above each column."""
     font = choose_font(titles, size=TITLE_SIZE)
-    widths = [max(row[column].width for row in rows) for column in range(len(titles))]
-    heights = [max(picture.height for picture in row) for row in rows]
-    page = Image.new(
-        "RGB", (sum(widths) + GAP * (len(widths) + 1), 2 * TITLE_SIZE + sum(heights) + GAP * len(heights)), "white"
-    )
+    widths = [_widest(column) for column in zip(*rows, strict=True)]
+    heights = [_highest(row) for row in rows]
+    lefts, tops = _edges(widths, first=GAP), _edges(heights, first=2 * TITLE_SIZE)
+    page = Image.new("RGB", (lefts[-1], tops[-1]), "white")
     pen = ImageDraw.Draw(page)
-    for column, title in enumerate(titles):
-        left = GAP + sum(widths[:column]) + GAP * column
+    for left, title in zip(lefts, titles, strict=False):
         write_text(pen, (left, TITLE_SIZE), title, font, INK)
-        for row, pictures in enumerate(rows):
-            page.paste(pictures[column].convert("RGB"), (left, 2 * TITLE_SIZE + sum(heights[:row]) + GAP * row))
+    for top, pictures in zip(tops, rows, strict=False):
+        for left, picture in zip(lefts, pictures, strict=False):
+            page.paste(picture.convert("RGB"), (left, top))
     return page
+
+
+def _edges(sizes: Sequence[int], *, first: int) -> list[int]:
+    """Where things of these sizes begin, one beside the other, and where one more would."""
+    edges = [first]
+    for size in sizes:
+        edges.append(edges[-1] + size + GAP)
+    return edges
+
+
+def _widest(pictures: Sequence[Image.Image]) -> int:
+    return max(picture.width for picture in pictures)
+
+
+def _highest(pictures: Sequence[Image.Image]) -> int:
+    return max(picture.height for picture in pictures)
 
 
 def number_names(regions: "list[Region]") -> list[str]:
@@ -126,7 +142,7 @@ def outline(areas: np.ndarray, width: int) -> np.ndarray:
 
 
 def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
-    """Give every region its own colour, by its id.
+    """Choose a colour of its own for every region, by its id.
 
     It is the palette's for its label, so that a class looks alike in all pictures, or the next that differs enough from
     those of regions before it: so instances of one class are told apart.
@@ -145,7 +161,7 @@ def choose_colours(regions: "list[Region]") -> dict[int, Colour]:
 
 @cache
 def palette() -> np.ndarray:
-    """Colours, (256, 3) uint8, each as far as can be from those before it (in OKLab); none very dark, very light or
+    """Colours, (256, 3) uint8, each as far as can be from those before it (in OKLab), and not very dark, very light or
     grey."""
     steps = np.linspace(0, 255, 12).round()
     grid = np.stack(np.meshgrid(steps, steps, steps, indexing="ij"), -1).reshape(-1, 3)
@@ -224,6 +240,7 @@ def choose_font(texts: list[str], *, size: int) -> ImageFont.FreeTypeFont:
     """Pillow's own font, or the one of the system's that has more of the characters (Pillow's has little but ASCII)."""
     characters = set("".join(texts))
     best = ImageFont.load_default(size)
+    assert isinstance(best, ImageFont.FreeTypeFont)  # the other kind has one size only
     missing = sum(lacks(best, character) for character in characters)
     for name in SYSTEM_FONTS if missing else ():
         try:
@@ -237,7 +254,11 @@ def choose_font(texts: list[str], *, size: int) -> ImageFont.FreeTypeFont:
 
 def lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
     """Tell whether a font would draw a box in place of a character."""
-    return not character.isspace() and bytes(font.getmask(character)) == bytes(font.getmask(NO_CHARACTER))
+    return not character.isspace() and _bitmap(character, font) == _bitmap(NO_CHARACTER, font)
+
+
+def _bitmap(character: str, font: ImageFont.FreeTypeFont) -> bytes:
+    return bytes(font.getmask(character))  # pyright: ignore[reportArgumentType]  # Pillow's inner pictures are sequences
 
 
 def legible(text: str, font: ImageFont.FreeTypeFont) -> str:
@@ -269,42 +290,37 @@ def write_text(
 def _legend_entries(
     result: "Segmentation", names: list[str], colours: dict[int, Colour], font: ImageFont.FreeTypeFont
 ) -> list[Entry]:
-    def share(area: int) -> str:
-        return f"{area / result.labels.size:.0%}" if area >= result.labels.size / 100 else "<1%"
-
-    seen = (
-        set(np.unique(result.segments).tolist())
-        if result.task == "instance"
-        else {region.id for region in result.shown}
-    )
-
-    def note(region: "Region") -> str:
-        return f"{share(region.area)} · score {region.score:.2f}{'' if region.id in seen else ' · hidden'}"
-
-    entries = [
-        Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), note(region))
-        for region, name in list(zip(result.shown, names, strict=True))[:LEGEND_ENTRIES]
-    ]
+    seen = {region.id for region in result.shown}
+    if result.task == "instance" and result.segments is not None:  # better ones may cover some
+        seen = set(np.unique(result.segments).tolist())
+    entries = []
+    for region, name in list(zip(result.shown, names, strict=True))[:LEGEND_ENTRIES]:
+        hidden = "" if region.id in seen else " · hidden"
+        note = f"{_share(region.area, result)} · score {region.score:.2f}{hidden}"
+        entries.append(Entry(colours[region.id], textwrap.wrap(legible(name, font), NAME_WIDTH), note))
     if len(names) > LEGEND_ENTRIES:
         entries.append(Entry(None, [f"… and {len(names) - LEGEND_ENTRIES} more"], ""))
     if len(result.regions) > len(names):
-        entries.append(
-            Entry(None, [f"{len(result.regions) - len(names)} with a score below {LEAST_SHOWN}"], "not drawn")
-        )
+        below = f"{len(result.regions) - len(names)} with a score below {LEAST_SHOWN}"
+        entries.append(Entry(None, [below], "not drawn"))
     if result.unlabelled_area:
-        entries.append(Entry(None, ["unlabelled"], share(result.unlabelled_area)))
+        entries.append(Entry(None, ["unlabelled"], _share(result.unlabelled_area, result)))
     return entries
+
+
+def _share(area: int, result: "Segmentation") -> str:
+    whole = result.labels.size
+    return f"{area / whole:.0%}" if area >= whole / 100 else "<1%"
 
 
 def _add_legend(picture: Image.Image, entries: list[Entry], font: ImageFont.FreeTypeFont) -> Image.Image:
     """Put a legend below: as many columns as fit, the sheet wider than the picture if a single one doesn't."""
     line = round(font.size * 1.5)
-    widest = max(text_width(f"{name}  {entry.note}", font) for entry in entries for name in entry.lines)
-    column = round(2.5 * line + widest)
+    column = round(2.5 * line + max(_entry_width(entry, font) for entry in entries))
     columns = max(1, min(len(entries), (picture.width - line) // column))
     rows = -(-len(entries) // columns)
     stacks = [entries[start : start + rows] for start in range(0, len(entries), rows)]
-    lines = max(sum(len(entry.lines) for entry in stack) for stack in stacks)
+    lines = max(map(_line_count, stacks))
     sheet = Image.new("RGB", (max(picture.width, column + line), picture.height + (lines + 1) * line), PAPER)
     sheet.paste(picture, ((sheet.width - picture.width) // 2, 0))
     pen = ImageDraw.Draw(sheet)
@@ -316,6 +332,14 @@ def _add_legend(picture: Image.Image, entries: list[Entry], font: ImageFont.Free
     return sheet
 
 
+def _entry_width(entry: Entry, font: ImageFont.FreeTypeFont) -> float:
+    return max(text_width(f"{line}  {entry.note}", font) for line in entry.lines)
+
+
+def _line_count(entries: list[Entry]) -> int:
+    return sum(len(entry.lines) for entry in entries)
+
+
 def _draw_entry(pen: ImageDraw.ImageDraw, at: tuple[int, int], entry: Entry, font: ImageFont.FreeTypeFont) -> None:
     (x, y), line = at, round(font.size * 1.5)
     swatch = (x, y + 0.15 * line, x + line, y + 0.85 * line)
@@ -323,10 +347,5 @@ def _draw_entry(pen: ImageDraw.ImageDraw, at: tuple[int, int], entry: Entry, fon
     x = x + 1.4 * line
     for number, name in enumerate(entry.lines):
         write_text(pen, (x, y + (number + 0.5) * line), name, font, INK)
-    write_text(
-        pen,
-        (x + text_width(f"{entry.lines[-1]}  ", font), y + (len(entry.lines) - 0.5) * line),
-        entry.note,
-        font,
-        FAINT,
-    )
+    behind = x + text_width(f"{entry.lines[-1]}  ", font), y + (len(entry.lines) - 0.5) * line
+    write_text(pen, behind, entry.note, font, FAINT)

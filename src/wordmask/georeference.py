@@ -30,6 +30,7 @@ def read_georeference(source: str | None, size: tuple[int, int]) -> Georeference
         return None
     try:
         import rasterio
+        from rasterio.errors import RasterioError
     except ImportError:
         return None
     try:
@@ -37,7 +38,7 @@ def read_georeference(source: str | None, size: tuple[int, int]) -> Georeference
             if raster.crs is None or raster.shape != size:
                 return None
             return Georeference(raster.crs, raster.transform)
-    except rasterio.errors.RasterioError:  # readable as a picture all the same
+    except RasterioError:  # readable as a picture all the same
         return None
 
 
@@ -46,7 +47,7 @@ def _has_keys(path: Path) -> bool:
     try:
         with path.open("rb") as file:
             header = file.read(8)
-            header += file.read(8) if header[2:3] == b"+" or header[3:4] == b"+" else b""  # 43: BigTIFF
+            header += file.read(8) if b"+" in header[2:4] else b""  # 43: BigTIFF
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)
             file.seek(directory.next)
             directory.load(file)
@@ -60,13 +61,17 @@ def write_geotiff(path: Path, labels: np.ndarray, place: Georeference, unlabelle
     import rasterio
 
     height, width = labels.shape
-    form = {
-        "driver": "GTiff",
-        "compress": "deflate",
-        "height": height,
-        "width": width,
-        "count": 1,
-        "dtype": labels.dtype.name,
-    }
-    with rasterio.open(path, "w", crs=place.crs, transform=place.transform, nodata=unlabelled, **form) as raster:
+    with rasterio.open(
+        path,
+        "w",
+        driver="GTiff",
+        compress="deflate",
+        height=height,
+        width=width,
+        count=1,
+        dtype=labels.dtype.name,
+        crs=place.crs,
+        transform=place.transform,
+        nodata=unlabelled,
+    ) as raster:
         raster.write(labels, 1)
