@@ -30,7 +30,7 @@ def to_polygons(mask: np.ndarray) -> list[list[Ring]]:
     """Outline every connected part of a mask, (H, W) bool: its outer ring first, then one ring per hole.
 
     Rings are corners [x, y] in pixels, from the left upper edge of the picture; the last is not the first again. Pixels
-    that touch at a corner only belong to different parts. Filled by the even-odd rule, the rings give the mask again.
+    that touch at a corner only belong to different parts. Filled by the even-odd rule, the rings are the mask again.
     """
     return [_plain(rings) for rings in outlines(mask)]
 

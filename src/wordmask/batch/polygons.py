@@ -21,7 +21,11 @@ def as_polygons(mask: np.ndarray, *, whole: bool, tolerance: float = TOLERANCE) 
     """
     polygons = outlines(mask)
     groups = [list(chain.from_iterable(polygons))] if whole and polygons else polygons
-    return [_join([_simplify(ring, tolerance) for ring in rings]) for rings in groups]
+    return [_join_simplified(rings, tolerance) for rings in groups]
+
+
+def _join_simplified(rings: list[np.ndarray], tolerance: float) -> np.ndarray:
+    return _join([_simplify(ring, tolerance) for ring in rings])
 
 
 def _simplify(loop: np.ndarray, tolerance: float) -> np.ndarray:

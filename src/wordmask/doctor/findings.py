@@ -20,7 +20,7 @@ class Processor:
     """The machine's own.
 
     Args:
-        cores: Of the machine.
+        cores: How many the machine has; None if the system doesn't say.
         usable: Those that this process may use.
         memory: Bytes; None if the system doesn't say.
         flags: Whether it has what a fast bfloat16 goes by.

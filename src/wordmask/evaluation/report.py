@@ -17,10 +17,10 @@ class Conditions:
 
     Args:
         weights: Their fingerprint.
-        threads: Of each process.
-        versions: What of wordmask, torch, numpy and python.
+        threads: How many each process has.
+        versions: Those of wordmask, torch, numpy and python, by name.
         commit: The checkout's, with a + if it was changed since; None if it is none.
-        date: And time, UTC.
+        date: With the time, UTC.
     """
 
     model: str
