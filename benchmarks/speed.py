@@ -105,7 +105,7 @@ def measure_memory(model: str, device: torch.device) -> dict[str, object]:
         vocabulary = Vocabulary.of([f"word {number}" for number in range(count)])
         segmenter.encode_words(vocabulary)
         found = peak_memory(lambda vocabulary=vocabulary: segmenter(rgb, vocabulary), device)
-        grown.append(found["peak"] - found["before"])
+        grown.append(found.added)
     return {"model": model, "words": WORDS, "bytes": grown}
 
 

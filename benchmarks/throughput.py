@@ -21,7 +21,7 @@ from PIL import Image
 from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, some_picture, timed
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.memory import keep_freed_memory, peak_memory
-from wordmask.pipeline import ahead, thread_count, thread_pool
+from wordmask.pipeline import thread_count, thread_pool, work_ahead
 from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
 
@@ -50,7 +50,7 @@ def measure_batches(segmenter: Segmenter, size: tuple[int, int], runs: int) -> I
             "batch": batch,
             "size": size,
             "seconds": asdict(timing),
-            "bytes": memory and memory["peak"] - memory["before"],
+            "bytes": memory and memory.added,
         }
     segmenter.batch = 1
 
@@ -87,7 +87,7 @@ def as_stream(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
     """Read and write while the model works, as `wordmask segment` does."""
     with thread_pool(thread_count()) as pool:
         results = zip(paths, segmenter.stream(paths, VOCABULARY), strict=True)
-        for outcome in ahead(results, lambda pair: pair[1].save(output / pair[0].stem), pool, most=thread_count()):
+        for outcome in work_ahead(results, lambda pair: pair[1].save(output / pair[0].stem), pool, most=thread_count()):
             assert not isinstance(outcome, Exception), outcome
 
 

@@ -42,7 +42,7 @@ def running(segmenters: Mapping[str, Segmenter], **limits) -> Iterator[Running]:
     url = f"http://127.0.0.1:{socket.getsockname()[1]}"
     try:
         with httpx.Client(base_url=url, timeout=60) as client:
-            yield Running(url, server.config.app.state.service, client)
+            yield Running(url, server.service, client)
     finally:
         server.should_exit = True
         thread.join()

@@ -16,10 +16,10 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from conftest import colourful
-from wordmask import cli
-from wordmask.batch.inputs import find_items
-from wordmask.batch.journal import FOLDER, Journal
-from wordmask.segmenter import Segmenter
+from wordmask.batch.inputs import Collection, find_items
+from wordmask.batch.journal import FOLDER, BatchJournal
+from wordmask.segmenter import Segmenter, load
+from wordmask.weights import save
 
 WORDS = ["person", "sky", "car", "grass"]
 EOV = ["--model", "eov-seg-untrained"]
@@ -66,8 +66,8 @@ def test_every_format_says_what_the_model_said(run, photos, tmp_path):
     status, out, err = run("photos", "out", *WORDS, *EOV, *ALL)
     assert status == 0, err
     assert "6 of 6 pictures → out/" in out
-    items = find_items("photos", skip=tmp_path / "out", every=1)
-    expected = [cli.load_segmenter("eov-seg-untrained", "auto", "auto")(item.path, WORDS) for item in items]
+    items = find_items(Collection("photos"), skip=tmp_path / "out")
+    expected = [load("eov-seg-untrained")(item.path, WORDS) for item in items]
     instances, panoptic = (
         json.loads((tmp_path / "out" / f"{name}.json").read_text()) for name in ("instances", "panoptic")
     )
@@ -122,8 +122,8 @@ def test_a_job_goes_on_where_it_was_stopped(run, photos, tmp_path, monkeypatch):
     stop = True
     status, out, _ = run("photos", "out", *WORDS, *EOV, *ALL)
     assert status == 130
-    finished = Journal(tmp_path / "out").read()
-    items = find_items("photos", skip=tmp_path / "out", every=1)
+    finished = BatchJournal(tmp_path / "out").read()
+    items = find_items(Collection("photos"), skip=tmp_path / "out")
     done = [item for item in items if item.stem in finished]
     assert f"Stopped: {len(done)} of 6 pictures are finished" in out
     assert len(done) >= 1
@@ -159,7 +159,7 @@ def test_another_job_is_refused(run, photos, arguments, message):
 
 
 def test_two_jobs_at_a_time_are_refused(run, photos, tmp_path):
-    with Journal(tmp_path / "out").alone():
+    with BatchJournal(tmp_path / "out").alone():
         status, _, err = run("photos", "out", *WORDS, *EOV)
     assert status == 2
     assert "Another job is at work" in err
@@ -212,6 +212,26 @@ def test_errors_are_messages(run, photos, arguments, message):
     assert message in err
 
 
+def test_what_is_told_at_the_start(run, photos, tmp_path):
+    """One word is no words; and labels of random weights are said to mean nothing."""
+    err = run("photos", "out", "sky", "--model", "err-seg-untrained")[2]
+    assert "6 pictures · 1 word → labels in out/" in err
+    assert "err-seg-untrained has random weights; its labels mean nothing" in err
+
+
+def test_a_folder_with_a_models_name_is_not_the_model(run, photos, tmp_path):
+    (tmp_path / "eov-seg-untrained").mkdir()
+    status, _, err = run("photos", "out", *WORDS, *EOV)
+    assert status == 0, err
+
+
+def test_a_models_file_is_found_from_any_folder(run, photos, tmp_path, tiny):
+    save(tmp_path / "mine.safetensors", tiny.state_dict(), family="err-seg", configuration=tiny.config, origin="a test")
+    assert run("photos", "out", *WORDS, "--model", "mine.safetensors")[0] == 0
+    noted = json.loads((tmp_path / "out" / FOLDER / "job.json").read_text())
+    assert noted["model"] == str(tmp_path / "mine.safetensors")
+
+
 def test_tiles(run, photos, tmp_path):
     assert run("photos", "out", *WORDS, *EOV, "--task", "semantic", "--tile", 64)[0] == 0
     assert json.loads((tmp_path / "out" / FOLDER / "job.json").read_text())["tile"] == 64
@@ -236,7 +256,7 @@ def finish(folder: Path, output: str, *settings: str) -> str:
 def kill_after(folder: Path, output: str, pictures: int, *settings: str) -> int:
     """Start a job, kill all its processes when it has finished so many more pictures; return how many there are
     then."""
-    process, journal = start(folder, output, *settings), Journal(folder / output)
+    process, journal = start(folder, output, *settings), BatchJournal(folder / output)
     before = count_lines(journal)
     while process.poll() is None and count_lines(journal) < before + pictures:
         time.sleep(random.uniform(0, 0.02))
@@ -245,7 +265,7 @@ def kill_after(folder: Path, output: str, pictures: int, *settings: str) -> int:
     return count_lines(journal)
 
 
-def count_lines(journal: Journal) -> int:
+def count_lines(journal: BatchJournal) -> int:
     return sum(path.read_bytes().count(b"\n") for path in journal.lines.glob("*.jsonl"))
 
 
@@ -256,7 +276,7 @@ def test_a_killed_job_ends_as_an_undisturbed_one(tmp_path):
     killed = kill_after(tmp_path, "out", 4, *EOV, *ALL)
     assert 4 <= killed < 12, "killed in the middle"
     finish(tmp_path, "out", *EOV, *ALL)
-    assert count_lines(Journal(tmp_path / "out")) == 12, "nothing twice"
+    assert count_lines(BatchJournal(tmp_path / "out")) == 12, "nothing twice"
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
@@ -273,7 +293,7 @@ def test_five_kills_in_two_hundred_pictures(tmp_path):
     for _ in range(5):
         kill_after(tmp_path, "out", random.randint(1, 39), *settings)
     finish(tmp_path, "out", *settings)
-    assert count_lines(Journal(tmp_path / "out")) == 200
+    assert count_lines(BatchJournal(tmp_path / "out")) == 200
     assert files(tmp_path / "out") == files(tmp_path / "whole")
 
 
@@ -283,7 +303,7 @@ def test_processes_divide_the_work_without_gaps(tmp_path, monkeypatch):
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     write_pictures(tmp_path / "photos", 20)
     finish(tmp_path, "whole", *EOV, *ALL)
-    process, journal = start(tmp_path, "out", *EOV, *ALL, "--processes", "2"), Journal(tmp_path / "out")
+    process, journal = start(tmp_path, "out", *EOV, *ALL, "--processes", "2"), BatchJournal(tmp_path / "out")
     while process.poll() is None and count_lines(journal) < 3:
         time.sleep(0.01)
     process.kill()

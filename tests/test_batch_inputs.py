@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from conftest import colourful
-from wordmask.batch.inputs import find_items
+from wordmask.batch.inputs import Collection, find_items
 from wordmask.image import read_picture
 
 
@@ -25,7 +25,7 @@ def write_tar(path, members: dict[str, bytes], mode: str = "w") -> None:
 
 
 def found(argument, tmp_path, **settings) -> list:
-    return find_items(str(argument), skip=tmp_path / "out", **{"every": 1.0} | settings)
+    return find_items(Collection(str(argument), **settings), skip=tmp_path / "out")
 
 
 def test_a_folder_a_glob_and_a_list(tmp_path):
@@ -39,6 +39,15 @@ def test_a_folder_a_glob_and_a_list(tmp_path):
     items = found(tmp_path / "list.txt", tmp_path)
     assert [item.stem for item in items] == ["c", "a", "gone"]
     assert all(np.array_equal(read_picture(item.read()), colourful(20, 30)) for item in items[:2])
+
+
+def test_lists_that_windows_wrote(tmp_path):
+    (tmp_path / "a.png").write_bytes(encoded())
+    (tmp_path / "list.txt").write_text("a.png\r\n", encoding="utf-8-sig")
+    assert [item.path for item in found(tmp_path / "list.txt", tmp_path)] == [tmp_path / "a.png"]
+    (tmp_path / "list.txt").write_text("Bär.png\n", encoding="latin-1")
+    with pytest.raises(ValueError, match=r"list.txt' cannot be read: .* Expected UTF-8 text"):
+        found(tmp_path / "list.txt", tmp_path)
 
 
 def test_shards_as_webdataset_names_them(tmp_path):

@@ -6,6 +6,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from copy import copy
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +30,7 @@ from wordmask.models.eov_seg import EovSeg, Parts
 from wordmask.preparing import stacked
 from wordmask.segmenter import Segmenter
 from wordmask.sources import find_pictures
-from wordmask.watching import recorded
+from wordmask.watching import watched
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs" / "explain.md").read_text()
@@ -159,13 +160,20 @@ def test_weights_reproduce_the_selection(eov, asked):
 
 def test_gates_reproduce_the_mix(eov, asked):
     fusion = eov.model.layers[-1].fusion
-    methods = {name: (getattr(fusion, name), "forward") for name in ("semantic_norm", "spatial_norm", "out")}
-    with recorded(methods) as calls:
+    calls = {name: [] for name in ("semantic_norm", "spatial_norm", "out")}  # arguments and result of each
+
+    def keep(kept, run):
+        kept.append((run.args, run()))
+        return kept[-1][1]
+
+    with ExitStack() as watching:
+        for name, kept in calls.items():
+            watching.enter_context(watched(getattr(fusion, name), {"forward": kept}, keep))
         eov(colourful(*WIDE), WORDS)
-    semantic, spatial = calls["semantic_norm"][0].result[0], calls["spatial_norm"][0].result[0]
+    semantic, spatial = calls["semantic_norm"][0][1][0], calls["spatial_norm"][0][1][0]
     last = asked.gates[-1]
     mixed = torch.from_numpy(last.semantic) * semantic + torch.from_numpy(last.spatial) * spatial
-    torch.testing.assert_close(mixed, calls["out"][0].arguments[0][0])
+    torch.testing.assert_close(mixed, calls["out"][0][0][0][0])
     np.testing.assert_allclose(
         last.semantic_strength, (torch.from_numpy(last.semantic) * semantic).abs().mean(dim=1), rtol=1e-5
     )

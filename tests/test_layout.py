@@ -12,17 +12,18 @@ FILES = sorted(ROOT.rglob("*.py"))
 # The rooms of the house, from the ground up: a room imports from those below it alone. This is the only list of layers;
 # docs/architecture.md says what each room is for.
 LEVELS = [
-    {"coco", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "pixels", "polygons"}
-    | {"processes", "watching", "words", "writing"},
+    {"bars", "coco", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "pixels", "polygons"}
+    | {"processes", "terminal", "watching", "words", "writing"},
     {"adapters", "array_readings", "clip", "image", "released", "vocabulary"},
-    {"background", "doctor", "regions", "runtime", "sources", "text", "weights"},
+    {"background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "settings"},
     {"postprocess", "segmentation"},
     {"tiles"},
     {"preparing", "raw"},
     {"compiling", "models", "results"},
     {"segmenter"},
-    {"batch", "bench", "demo", "evaluation", "explain", "export"},
+    {"model_choice"},
+    {"batch", "bench", "demo", "evaluation", "explain", "export", "options", "segmenting"},
     {"serve", "training"},
     {"cli"},
 ]
@@ -135,7 +136,8 @@ def test_models_name_no_device():
 
 def test_the_command_line_imports_nothing_heavy():
     heavy = {"torch", "numpy", "PIL", "rich", "wordmask.segmenter", "wordmask.models"}
-    assert not heavy & imports(ROOT / "cli.py", at_import=True)
+    for name in ("cli", "memory", "model_choice", "options", "settings", "sources", "terminal", "vocabulary"):
+        assert not heavy & imports(ROOT / f"{name}.py", at_import=True), name
 
 
 def test_names_say_something():

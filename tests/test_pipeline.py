@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from wordmask.pipeline import Steps, ahead, overlapping, thread_pool
+from wordmask.pipeline import Steps, overlapping, thread_pool, work_ahead
 
 SHORT = 0.01  # seconds
 
@@ -108,7 +108,7 @@ def test_preparing_running_and_finishing_overlap():
 def test_few_are_begun_ahead():
     begun = []
     with thread_pool(2) as pool:
-        results = ahead(itertools.count(), lambda number: begun.append(number) or number, pool, most=3)
+        results = work_ahead(itertools.count(), lambda number: begun.append(number) or number, pool, most=3)
         for number in range(50):
             assert next(results) == number
             assert len(begun) <= number + 1 + 3

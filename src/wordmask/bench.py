@@ -271,7 +271,8 @@ def bench(case: BenchCase, machine: Machine, device: torch.device, *, runs: int 
         batch = timed(lambda: segmenter([rgb] * case.batch, vocabulary), device, runs=max(2, runs // 2))
         each = batch.median / case.batch
         report["batch"] = asdict(batch) | {"per picture": each, "yardsticks": each / machine.yardstick.median}
-    report["memory"] = peak_memory(lambda: segmenter(rgb, vocabulary), device)
+    memory = peak_memory(lambda: segmenter(rgb, vocabulary), device)
+    report["memory"] = memory and memory._asdict()
     parts = list(time_around(segmenter, rgb, vocabulary, device, runs))
     if not case.compile:
         parts[1:1] = time_parts(segmenter, stacked([pixels], device), words, runs)

@@ -1,5 +1,6 @@
 """`wordmask demo`: both bundled models on generated scenes, full of things they were never shown a label of."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
@@ -50,6 +51,17 @@ def show(segmenters: dict[str, Segmenter], number: int) -> Shown:
     scene = draw_scene(number, SCENES)
     words, there = words_for(scene, number)
     return Shown(words, there, {name: segmenter(scene.rgb, words) for name, segmenter in segmenters.items()})
+
+
+def lines_about(shown: list[Shown]) -> Iterator[str]:
+    """Say what each model found of what is in each scene."""
+    for number, one in enumerate(shown, 1):
+        yield f"scene {number}, searched for {len(one.words)} words; there are {', '.join(sorted(one.there))}"
+        for name, result in one.results.items():
+            found = {region.name for region in result.regions}
+            wrong = found - one.there
+            also = f"; also, wrongly, {', '.join(sorted(wrong))}" if wrong else ""
+            yield f"  {name:12} {result.task:9} {len(found & one.there)} of {len(one.there)} found{also}"
 
 
 def draw_sample(number: int) -> tuple[Image.Image, list[str]]:

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -39,26 +39,36 @@ def _gnu() -> ctypes.CDLL | None:
     return ctypes.CDLL(None) if sys.platform == "linux" and platform.libc_ver()[0] == "glibc" else None
 
 
-def peak_memory(action: Callable[[], object], device: "torch.device") -> dict[str, int] | None:
-    """Bytes in use at the highest, and before: of a GPU's memory; on a Linux CPU of the whole process; elsewhere
-    unknown."""
+class MemoryUse(NamedTuple):
+    """Bytes in use before something was done, and at the highest while it was."""
+
+    before: int
+    peak: int
+
+    @property
+    def added(self) -> int:
+        return self.peak - self.before
+
+
+def peak_memory(action: Callable[[], object], device: "torch.device") -> MemoryUse | None:
+    """Measure what an action takes: of a GPU's memory; on a Linux CPU of the whole process; elsewhere it is unknown."""
     import torch
 
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
         before = torch.cuda.memory_allocated(device)
         action()
-        return {"before": before, "peak": torch.cuda.max_memory_allocated(device)}
+        return MemoryUse(before, torch.cuda.max_memory_allocated(device))
     if not Path("/proc/self/clear_refs").exists():
         return None
     give_back_freed_memory()
     before = resident("VmRSS")
     Path("/proc/self/clear_refs").write_text("5")  # begin the high-water mark anew
     action()
-    return {"before": before, "peak": resident("VmHWM")}
+    return MemoryUse(before, resident("VmHWM"))
 
 
-def resident(line: str) -> int:
-    """A line of this process's status, in bytes."""
+def resident(entry: str) -> int:
+    """An entry of what Linux says of this process, such as `VmRSS`, in bytes."""
     status = Path("/proc/self/status").read_text()
-    return int(next(row.split()[1] for row in status.splitlines() if row.startswith(line + ":"))) * 1024
+    return int(next(line.split()[1] for line in status.splitlines() if line.startswith(entry + ":"))) * 1024

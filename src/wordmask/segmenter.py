@@ -1,6 +1,6 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from wordmask.hardware import Precision, choose_device, choose_precision
 from wordmask.image import Frame, Picture
 from wordmask.models import Model
 from wordmask.models.load import load_model
-from wordmask.pipeline import Steps, overlapping, raised, thread_count
+from wordmask.pipeline import Steps, overlapping, result_or_raise, thread_count
 from wordmask.postprocess import PixelReading
 from wordmask.preparing import Asked, Tiled, Whole, prepared, prepared_or_tiled, stacked
 from wordmask.raw import RawOutput, read, read_tile
@@ -208,7 +208,7 @@ class Segmenter:
         request = self._request(words, replace(settings, **changed), per_pixel=per_pixel)
         if not isinstance(pictures, list | tuple):
             return self._steps(request).one(pictures)
-        return [raised(result) for result in self._overlapping(pictures, request)]
+        return [result_or_raise(result) for result in self._overlapping(pictures, request)]
 
     def stream(
         self,
@@ -218,7 +218,7 @@ class Segmenter:
         *,
         per_pixel: bool = False,
         **changed: Unpack[SettingsByName],
-    ) -> Iterator[Segmentation | Exception]:
+    ) -> Generator[Segmentation | Exception]:
         """Find what the words name in one picture after the other, of which there may be no end: results in the order
         asked.
 
@@ -340,7 +340,7 @@ class Segmenter:
             raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
         return Request(self._encode(vocabulary, chosen.synonyms, chosen.background), chosen, per_pixel)
 
-    def _overlapping(self, pictures: Iterable[Asked], request: Request) -> Iterator[Segmentation | Exception]:
+    def _overlapping(self, pictures: Iterable[Asked], request: Request) -> Generator[Segmentation | Exception]:
         if request.chosen.tile:  # pictures that are worth tiles fill the memory
             return overlapping(pictures, self._steps(request), group=1, threads=1)
         return overlapping(pictures, self._steps(request), group=self.batch, threads=thread_count())
@@ -388,7 +388,7 @@ class Segmenter:
 
         def look(row: int) -> list[TileMaps]:
             tiles = overlapping(large.grid.boxes(row), steps, group=self.batch, threads=thread_count())
-            return [raised(maps) for maps in tiles]
+            return [result_or_raise(maps) for maps in tiles]
 
         return TiledLook(read_tiles(large.grid, look, classes=len(request.encoded.things)), large)
 

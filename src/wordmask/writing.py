@@ -4,16 +4,19 @@ import os
 import secrets
 import signal
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from types import FrameType
 
 import platformdirs
+
+Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 
 
 @contextmanager
 def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
-    """Give a temporary path in `folder`, or beside `path`; rename it to `path` when the block ends well, remove it when
+    """Make a temporary path in `folder`, or beside `path`; rename it to `path` when the block ends well, remove it when
     it doesn't.
 
     What a killed process leaves there can be told from results if `folder` is one of its own, on the same disk.
@@ -32,7 +35,7 @@ def atomic(path: Path, folder: Path | None = None) -> Iterator[Path]:
 def undisturbed() -> Iterator[None]:
     """Let Ctrl-C and SIGTERM wait until the block has ended: what belongs together is then written together."""
     received: list[int] = []
-    before: dict[int, object] = {}
+    before: dict[int, Handler] = {}
     try:
         with suppress(ValueError):  # not in the main thread: no signal disturbs it
             for number in (signal.SIGINT, signal.SIGTERM):

@@ -1,7 +1,7 @@
 """The files that all pictures share, made from the records of each: the same records give the same bytes."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
@@ -67,7 +67,7 @@ def write_classes(output: Path, unfinished: Path, vocabulary: Vocabulary, unlabe
     _write(output / "classes.json", unfinished, [json.dumps(content, indent=1, ensure_ascii=False)])
 
 
-def write_failures(output: Path, unfinished: Path, failures: list[tuple[str, str, str]]) -> None:
+def write_failures(output: Path, unfinished: Path, failures: Sequence[tuple[str, str, str]]) -> None:
     """Write failed.csv: picture, source, error; remove an earlier one if nothing failed."""
     import csv
 

@@ -74,7 +74,7 @@ def read_moment(path: Path, moment: Moment) -> "Image":
 
 
 def need_av(path: Path) -> "ModuleType":
-    """Give PyAV.
+    """Return PyAV.
 
     Raises:
         ValueError: It is not installed.

@@ -1,7 +1,7 @@
 """What a collection's results can be written as: one table. The files of each picture come at once, those of the whole
 at the end."""
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from PIL import Image
 
 from wordmask import coco
 from wordmask.batch.collected import collect_coco, collect_panoptic, collect_parquet, collect_yolo
+from wordmask.batch.journal import Record
 from wordmask.batch.polygons import as_polygons
 from wordmask.segmentation import Segmentation
 from wordmask.vocabulary import Vocabulary
@@ -16,6 +17,20 @@ from wordmask.writing import atomic
 
 OVERLAY_QUALITY = 90  # of JPEG
 Content = Image.Image | str | Callable[[Path], None]
+
+
+def no_files(stem: str, result: Segmentation) -> Mapping[str, Content]:
+    """What a format writes of one picture that has files of the whole alone."""
+    return {}
+
+
+def no_details(result: Segmentation) -> Record:
+    """What a format remembers of one picture that has no files of the whole."""
+    return {}
+
+
+def collect_nothing(output: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict]) -> None:
+    """Write the files of the whole of a format that has none."""
 
 
 @dataclass(frozen=True)
@@ -29,49 +44,57 @@ class Format:
             and the records of all pictures in order, which can be gone through several times.
     """
 
-    files: Callable[[str, Segmentation], dict[str, Content]] = lambda stem, result: {}
-    details: Callable[[Segmentation], dict[str, object]] = lambda result: {}
-    collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = lambda *_: None
+    files: Callable[[str, Segmentation], Mapping[str, Content]] = no_files
+    details: Callable[[Segmentation], Record] = no_details
+    collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = collect_nothing
 
 
-def _label_maps(stem: str, result: Segmentation) -> dict[str, Content]:
-    geotiff = result.geotiff()
-    return {f"labels/{stem}.png": result.label_image()} | ({f"labels/{stem}.tif": geotiff} if geotiff else {})
+def label_files(stem: str, result: Segmentation) -> Mapping[str, Content]:
+    files: dict[str, Content] = {f"labels/{stem}.png": result.label_image()}
+    if geotiff := result.geotiff():
+        files[f"labels/{stem}.tif"] = geotiff
+    return files
 
 
-def _panoptic_details(result: Segmentation) -> dict[str, object]:
+def overlay_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
+    return {f"overlays/{stem}.jpg": result.draw()}
+
+
+def panoptic_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
+    return {f"panoptic/{stem}.png": coco.panoptic_image(result)}
+
+
+def yolo_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
+    """One line a polygon: the label, then x and y as shares of width and height. Pieces of stuff get lines of their
+    own."""
+    size, lines = result.size[::-1], []
+    for region in result.shown:
+        for polygon in as_polygons(region.mask, whole=region.thing and result.task != "semantic"):
+            shares = " ".join(f"{number:.6g}" for number in (polygon / size).ravel())
+            lines.append(f"{region.label} {shares}\n")
+    return {f"yolo/labels/{stem}.txt": "".join(lines)}
+
+
+def coco_details(result: Segmentation) -> Record:
+    return {"annotations": result.to_coco()["annotations"]}
+
+
+def panoptic_details(result: Segmentation) -> Record:
     (annotation,) = result.to_coco_panoptic("")["annotations"]
     return {"segments_info": annotation["segments_info"]}
 
 
-def _yolo_lines(stem: str, result: Segmentation) -> dict[str, str]:
-    """One line a polygon: the label, then x and y as shares of width and height. Pieces of stuff get lines of their
-    own."""
-    size = result.size[::-1]
-    lines = [
-        f"{region.label} " + " ".join(f"{number:.6g}" for number in (polygon / size).ravel())
-        for region in result.shown
-        for polygon in as_polygons(region.mask, whole=region.thing and result.task != "semantic")
-    ]
-    return {f"yolo/labels/{stem}.txt": "".join(f"{line}\n" for line in lines)}
+def table_details(result: Segmentation) -> Record:
+    return {"regions": [region.to_dict() | {"segmentation": region.to_rle()} for region in result.regions]}
 
 
 FORMATS = {
-    "labels": Format(files=_label_maps),
-    "overlays": Format(files=lambda stem, result: {f"overlays/{stem}.jpg": result.draw()}),
-    "coco": Format(details=lambda result: {"annotations": result.to_coco()["annotations"]}, collect=collect_coco),
-    "coco-panoptic": Format(
-        files=lambda stem, result: {f"panoptic/{stem}.png": coco.panoptic_image(result)},
-        details=_panoptic_details,
-        collect=collect_panoptic,
-    ),
-    "yolo": Format(files=_yolo_lines, collect=collect_yolo),
-    "parquet": Format(
-        details=lambda result: {
-            "regions": [region.to_dict() | {"segmentation": region.to_rle()} for region in result.regions]
-        },
-        collect=collect_parquet,
-    ),
+    "labels": Format(files=label_files),
+    "overlays": Format(files=overlay_file),
+    "coco": Format(details=coco_details, collect=collect_coco),
+    "coco-panoptic": Format(files=panoptic_file, details=panoptic_details, collect=collect_panoptic),
+    "yolo": Format(files=yolo_file, collect=collect_yolo),
+    "parquet": Format(details=table_details, collect=collect_parquet),
 }
 
 
@@ -79,7 +102,7 @@ def check_formats(formats: Iterable[str], task: str) -> tuple[str, ...]:
     """Return the formats once each, in the table's order.
 
     Raises:
-        ValueError: There is no such format, the task doesn't give it, or a package is missing.
+        ValueError: There is no such format, the task has no such results, or a package is missing.
     """
     asked = set(formats)
     unknown = asked - FORMATS.keys()
@@ -104,7 +127,7 @@ def check_formats(formats: Iterable[str], task: str) -> tuple[str, ...]:
 def write_picture(
     stem: str, result: Segmentation, formats: Iterable[str], *, output: Path, unfinished: Path
 ) -> Iterator[str]:
-    """Write the files of one picture, each whole; give their paths below the output."""
+    """Write the files of one picture, each whole; yield their paths below the output."""
     for name in formats:
         for path, content in FORMATS[name].files(stem, result).items():
             with atomic(output / path, unfinished) as temporary:
@@ -119,6 +142,9 @@ def write_picture(
             yield path
 
 
-def details_of(result: Segmentation, formats: Iterable[str]) -> dict[str, object]:
+def details_of(result: Segmentation, formats: Iterable[str]) -> Record:
     """What the files of the whole need to know of one picture."""
-    return {key: value for name in formats for key, value in FORMATS[name].details(result).items()}
+    details: Record = {}
+    for name in formats:
+        details |= FORMATS[name].details(result)
+    return details

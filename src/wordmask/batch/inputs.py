@@ -19,6 +19,24 @@ BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # of WebDataset's shard names: shard
 
 
 @dataclass(frozen=True)
+class Collection:
+    """Where pictures come from, as a person says it.
+
+    Args:
+        source: A folder, a glob, a text file with one path a line, a tar shard or WebDataset's
+            `shard-{000..042}.tar`, a film, a picture.
+        every: Seconds between the moments of a film.
+    """
+
+    source: str
+    every: float = 1.0
+
+    def to_dict(self) -> dict[str, str | float]:
+        """For the record of a job."""
+        return {"input": str(Path(self.source).resolve()), "every": self.every}
+
+
+@dataclass(frozen=True)
 class Member:
     """Where a file lies in a tar, in bytes."""
 
@@ -56,7 +74,7 @@ class Item:
         return str(self.path) if self.part is None else f"{self.path}:{self.part.name}"
 
     def read(self) -> Picture:
-        """Give what `read_picture` takes.
+        """Return what `read_picture` takes.
 
         Raises:
             ValueError: It can't be read.
@@ -72,18 +90,16 @@ class Item:
         return self.path
 
 
-def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
+def find_items(collection: Collection, *, skip: Path) -> list[Item]:
     """List what a collection holds, in the same order each time.
 
     Args:
-        argument: A folder, a glob, a text file with one path a line, a tar shard or WebDataset's
-            `shard-{000..042}.tar`, a film, a picture.
         skip: A folder not to look into: the output's.
-        every: Seconds between the moments of a film.
 
     Raises:
         ValueError: There is nothing of the kind.
     """
+    every, argument = collection.every, collection.source
     if not 0 < every < math.inf:
         raise ValueError(f"every came as {every!r}; expected seconds between two pictures of a film, above 0.")
     if argument.lower().endswith(PACKED):
@@ -91,11 +107,8 @@ def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
             f"{argument!r} is compressed, and its pictures can't be found without unpacking. "
             "Unpack it, or make it a plain .tar."
         )
-    arguments = (
-        _listed(at_home(argument))
-        if argument.lower().endswith(LIST) and at_home(argument).is_file()
-        else _spread(argument)
-    )
+    is_list = argument.lower().endswith(LIST) and at_home(argument).is_file()
+    arguments = _listed(at_home(argument)) if is_list else _spread(argument)
     sources = find_pictures(arguments, skip=skip, endings=(*PICTURE_FILES, *FILM_FILES, SHARD))
     for source in sources:
         if source.path.suffix.lower() in FILM_FILES:
@@ -105,7 +118,11 @@ def find_items(argument: str, *, skip: Path, every: float) -> list[Item]:
 
 
 def _listed(path: Path) -> list[str]:
-    lines = [line.strip() for line in path.read_text(encoding="utf-8").splitlines()]
+    try:
+        text = path.read_text(encoding="utf-8-sig")  # Windows marks the start of a file
+    except UnicodeDecodeError as error:
+        raise ValueError(f"The list {str(path)!r} cannot be read: {error}. Expected UTF-8 text.") from None
+    lines = [line.strip() for line in text.splitlines()]
     paths = [str(path.parent / at_home(line)) for line in lines if line and not line.startswith("#")]
     if not paths:
         raise ValueError(f"The list {str(path)!r} names no file; expected one path a line, relative to the list.")

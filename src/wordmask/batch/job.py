@@ -1,17 +1,19 @@
 """A job over a collection: what it is asked, and how its pictures go through a model to the disk."""
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import AbstractContextManager, closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 from wordmask.batch.collected import write_classes, write_failures
 from wordmask.batch.formats import FORMATS, check_formats, details_of, write_picture
-from wordmask.batch.inputs import Item
-from wordmask.batch.journal import Journal, Writer
-from wordmask.pipeline import ahead, raised, thread_count, thread_pool
+from wordmask.batch.inputs import Collection, Item
+from wordmask.batch.journal import BatchJournal, Record, Writer
+from wordmask.image import Picture
+from wordmask.model_choice import ModelChoice
+from wordmask.pipeline import result_or_raise, thread_count, thread_pool, work_ahead
 from wordmask.preparing import printable
 from wordmask.regions import unlabelled_value
 from wordmask.segmentation import Segmentation
@@ -22,56 +24,68 @@ from wordmask.weights import fingerprint
 
 
 @dataclass(frozen=True)
-class Job:
+class BatchJob:
     """What any process needs to do its part.
 
     Args:
         output: The folder of the results.
         formats: See `FORMATS`.
-        model: As `wordmask.load` takes it.
-        precision: Likewise.
+        model: Each process has a device of its own.
         vocabulary: The words.
         settings: As they were asked for.
     """
 
     output: Path
     formats: tuple[str, ...]
-    model: str
-    precision: str
+    model: ModelChoice
     vocabulary: Vocabulary
     settings: Settings
 
 
-class Outcome(NamedTuple):
+class PictureOutcome(NamedTuple):
     """A picture that is through, and why it failed if it did."""
 
     stem: str
     error: str | None = None
 
 
-class Report(NamedTuple):
-    """How a job ended: pictures in all, those finished earlier, and the failures: stem, source, error."""
+class Failure(NamedTuple):
+    """A picture that failed, where it came from, and why."""
+
+    stem: str
+    source: str
+    error: str
+
+
+class BatchReport(NamedTuple):
+    """How a job ended: pictures in all, those finished earlier, and the failures."""
 
     total: int
     earlier: int
-    failures: list[tuple[str, str, str]]
+    failures: list[Failure]
 
 
-Runner = Callable[[Job, list[Item]], Iterator[Outcome]]
+# pictures finished earlier, pictures in all → what to call whenever one more is through
+Watch = Callable[[int, int], AbstractContextManager[Callable[[], None]]]
 
 
 def run_job(
-    job: Job, items: list[Item], *, segmenter: Segmenter, origin: dict[str, object], run: Runner, show: Callable
-) -> Report:
+    job: BatchJob,
+    items: list[Item],
+    *,
+    segmenter: Segmenter,
+    collection: Collection,
+    run: Callable[[list[Item]], Generator[PictureOutcome]],
+    watch: Watch,
+) -> BatchReport:
     """Do what is left of a job, then write the files of the whole.
 
     Args:
-        items: See `find_items`.
+        items: What the collection holds.
         segmenter: With the job's model: it checks the settings, and identifies the weights.
-        origin: Where the items come from, in plain values; must not change either.
-        run: Does pictures, here or elsewhere.
-        show: Called with the outcomes as they come, how many there will be, and how many there are already: shows them
-            go by.
+        collection: Must not change from one start to the next, as little as the job.
+        run: Does the pictures that are left, here or elsewhere.
+        watch: Shows them go by.
 
     Raises:
         ValueError: Nothing to do, settings that make no sense, or the folder is of another job; the message says what
@@ -80,22 +94,27 @@ def run_job(
     """
     chosen = segmenter.check(job.vocabulary, job.settings)
     check_formats(job.formats, chosen.task)
-    journal = Journal(job.output)
+    journal = BatchJournal(job.output)
     with journal.alone():
-        journal.check(asked_of(job, segmenter, chosen) | origin)
+        journal.check(asked_of(job, segmenter, chosen) | collection.to_dict())
         finished = journal.read()
         left = [item for item in items if item.stem not in finished]
-        errors = {stem: error for stem, error in show(run(job, left), len(items), len(items) - len(left)) if error}
-        failures = [(item.stem, item.source, errors[item.stem]) for item in items if item.stem in errors]
+        earlier, errors = len(items) - len(left), {}
+        with watch(earlier, len(items)) as one_more, closing(run(left)) as outcomes:
+            for outcome in outcomes:
+                one_more()
+                if outcome.error:
+                    errors[outcome.stem] = outcome.error
+        failures = [Failure(item.stem, item.source, errors[item.stem]) for item in items if item.stem in errors]
         records = journal.read().records(item.stem for item in items)
         for name in job.formats:
             FORMATS[name].collect(job.output, journal.unfinished, job.vocabulary, records)
         write_classes(job.output, journal.unfinished, job.vocabulary, unlabelled_value(len(job.vocabulary)))
         write_failures(job.output, journal.unfinished, failures)
-    return Report(len(items), len(items) - len(left), failures)
+    return BatchReport(len(items), earlier, failures)
 
 
-def asked_of(job: Job, segmenter: Segmenter, chosen: ChosenSettings) -> dict[str, object]:
+def asked_of(job: BatchJob, segmenter: Segmenter, chosen: ChosenSettings) -> Record:
     """Everything that results depend on, in plain values; what is left to the model stays None."""
     words = [f"{', '.join(entry.names)} [{'thing' if entry.thing else 'stuff'}]" for entry in job.vocabulary]
     weights = fingerprint(segmenter.model.state_dict())
@@ -106,8 +125,8 @@ def asked_of(job: Job, segmenter: Segmenter, chosen: ChosenSettings) -> dict[str
     return about | settings | {"formats": list(job.formats)}
 
 
-def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outcome]:
-    """Take pictures through the model and onto the disk, reading and writing beside it; give each one's outcome, in
+def work(job: BatchJob, items: Iterable[Item], segmenter: Segmenter) -> Generator[PictureOutcome]:
+    """Take pictures through the model and onto the disk, reading and writing beside it; yield each one's outcome, in
     order.
 
     Raises:
@@ -115,28 +134,32 @@ def work(job: Job, items: Iterable[Item], segmenter: Segmenter) -> Iterator[Outc
     """
     taken: deque[Item] = deque()
 
-    def pictures() -> Iterator[Callable]:
+    def pictures() -> Iterator[Callable[[], Picture]]:
         for item in items:
             taken.append(item)
             yield item.read
 
     stream = segmenter.stream(pictures(), job.vocabulary, job.settings)
-    with Journal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
+    with BatchJournal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
         pairs = ((taken.popleft(), result) for result in results)
-        for outcome in ahead(pairs, lambda pair: _keep(job, *pair, writer), pool, most=thread_count()):
-            yield raised(outcome)
+        for outcome in work_ahead(pairs, lambda pair: _keep(job, *pair, writer), pool, most=thread_count()):
+            yield result_or_raise(outcome)
 
 
-def _keep(job: Job, item: Item, result: Segmentation | Exception, writer: Writer) -> Outcome:
+def _keep(job: BatchJob, item: Item, result: Segmentation | Exception, writer: Writer) -> PictureOutcome:
     """Write what there is to say of a picture, and note that it is finished."""
     if isinstance(result, Exception):
         kind = "" if isinstance(result, ValueError) else f"{type(result).__name__}: "
-        return Outcome(item.stem, f"{kind}{result}")
-    unfinished = Journal(job.output).unfinished
+        return PictureOutcome(item.stem, f"{kind}{result}")
+    unfinished = BatchJournal(job.output).unfinished
     files = list(write_picture(item.stem, result, job.formats, output=job.output, unfinished=unfinished))
-    names = {"picture": item.stem, "file_name": item.file_name, "source": item.source}
-    record = {key: printable(name) for key, name in names.items()} | dict(
-        zip(("height", "width"), result.size, strict=True)
-    )
+    height, width = result.size
+    record: Record = {
+        "picture": printable(item.stem),
+        "file_name": printable(item.file_name),
+        "source": printable(item.source),
+        "height": height,
+        "width": width,
+    }
     writer.add(item.stem, files, record | details_of(result, job.formats))
-    return Outcome(item.stem)
+    return PictureOutcome(item.stem)

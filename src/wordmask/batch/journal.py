@@ -7,6 +7,8 @@ import shutil
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 from wordmask.writing import atomic
@@ -14,8 +16,10 @@ from wordmask.writing import atomic
 FOLDER = ".wordmask"
 SHOWN = 60  # characters of a value that differs
 
+Record = dict[str, object]  # plain values by name, as they go into json
 
-class Journal:
+
+class BatchJournal:
     """A job's memory, in a hidden folder of its output.
 
     Every process writes a file of its own, so that what a killed one leaves half-written disturbs nobody: a line
@@ -49,14 +53,14 @@ class Journal:
             self.unfinished.mkdir()
             yield
 
-    def check(self, asked: dict[str, object]) -> None:
+    def check(self, asked: Record) -> None:
         """Note what the job is asked; or compare, where there is a note.
 
         Raises:
             ValueError: The folder is of another job; the message says what differs.
         """
         path = self.folder / "job.json"
-        asked = json.loads(json.dumps(asked))
+        asked = json.loads(json.dumps(asked))  # as it will be read: lists for tuples
         try:
             noted = json.loads(path.read_text(encoding="utf-8"))
         except FileNotFoundError:
@@ -65,7 +69,7 @@ class Journal:
             return
         except ValueError as error:
             raise ValueError(f"{str(path)!r} is damaged: {error}. Choose another output folder.") from None
-        differing = [name for name in {**noted, **asked} if noted.get(name) != asked.get(name)]
+        differing = [name for name in noted | asked if noted.get(name) != asked.get(name)]
         if differing:
             listed = "; ".join(
                 f"{name}: it was {_short(noted.get(name))}, now {_short(asked.get(name))}" for name in differing
@@ -77,7 +81,7 @@ class Journal:
 
     def read(self) -> "Finished":
         """Find what is finished, and its files are there."""
-        places = {}
+        places: dict[str, tuple[Path, int]] = {}
         for path in sorted(self.lines.glob("*.jsonl")):
             start = 0
             with path.open("rb") as file:
@@ -107,7 +111,7 @@ class Writer:
     def __init__(self, file: int):
         self._file, self._lock = file, threading.Lock()
 
-    def add(self, picture: str, files: list[str], record: dict[str, object]) -> None:
+    def add(self, picture: str, files: list[str], record: Record) -> None:
         line = f"{json.dumps([picture, files])}\t{json.dumps(record)}\n".encode()
         with self._lock:
             while line:
@@ -134,19 +138,12 @@ class Records:
     def __init__(self, places: list[tuple[Path, int]]):
         self._places = places
 
-    def __iter__(self) -> Iterator[dict]:
-        path = file = None
-        try:
-            for wanted, start in self._places:
-                if wanted != path:
-                    if file is not None:
-                        file.close()
-                    path, file = wanted, wanted.open("rb")
-                file.seek(start)
-                yield json.loads(file.readline().partition(b"\t")[2])
-        finally:
-            if file is not None:
-                file.close()
+    def __iter__(self) -> Iterator[Record]:
+        for path, places in groupby(self._places, key=itemgetter(0)):
+            with path.open("rb") as file:
+                for _, start in places:
+                    file.seek(start)
+                    yield json.loads(file.readline().partition(b"\t")[2])
 
 
 def _lock(file: int) -> bool:

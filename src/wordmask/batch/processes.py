@@ -3,12 +3,13 @@
 import multiprocessing
 import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from multiprocessing.connection import Connection, wait
+from multiprocessing.sharedctypes import Synchronized
 from typing import NamedTuple
 
 from wordmask.batch.inputs import Item
-from wordmask.batch.job import Job, Outcome, work
+from wordmask.batch.job import BatchJob, PictureOutcome, work
 from wordmask.memory import keep_freed_memory
 from wordmask.pipeline import usable_cores
 
@@ -44,8 +45,8 @@ def places(device: str, processes: int | None) -> list[Place]:
     return [Place("cpu", max(1, min(cores // many, torch.get_num_threads())))] * many
 
 
-def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterator[Outcome]:
-    """Do pictures in processes that take one after the other until none is left; give outcomes as they come.
+def work_in_processes(job: BatchJob, items: list[Item], where: list[Place]) -> Generator[PictureOutcome]:
+    """Do pictures in processes that take one after the other until none is left; yield outcomes as they come.
 
     Raises:
         ValueError, OSError: What a process failed with.
@@ -65,7 +66,8 @@ def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterat
             processes.append(process)
             readers.append(reader)
         while readers:
-            for reader in wait(readers):
+            ready = wait(readers)
+            for reader in [one for one in readers if one in ready]:
                 try:
                     outcome = reader.recv()
                 except EOFError:
@@ -87,7 +89,9 @@ def work_in_processes(job: Job, items: list[Item], where: list[Place]) -> Iterat
         )
 
 
-def _work_there(job: Job, items: list[Item], taken, connection: Connection, place: Place, parent: int) -> None:
+def _work_there(
+    job: BatchJob, items: list[Item], taken: Synchronized, connection: Connection, place: Place, parent: int
+) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
     import torch
 
@@ -105,7 +109,7 @@ def _work_there(job: Job, items: list[Item], taken, connection: Connection, plac
             yield items[number]
 
     try:
-        segmenter = load(job.model, device=place.device, precision=job.precision)
+        segmenter = load(job.model.name, device=place.device, precision=job.model.precision)
         for outcome in work(job, next_items(), segmenter):
             connection.send(outcome)
     except (ValueError, OSError) as error:

@@ -13,14 +13,57 @@ from wordmask.explain.answer import Explanation, explain
 from wordmask.explain.class_maps import ClassMapExplanation
 from wordmask.explain.query_masks import FATES, QueryExplanation
 from wordmask.explain.sheets import draw
+from wordmask.model_choice import ModelChoice
 from wordmask.segmenter import Segmenter
 from wordmask.settings import Settings
-from wordmask.sources import EXPLAINED, Source
+from wordmask.sources import EXPLAINED, Source, find_pictures
+from wordmask.terminal import announce, say
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import atomic
+from wordmask.writing import at_home, atomic, check_writable
 
 # rows of a table: the first, and those on either side of the border between what is kept and what is not
 LISTED, NEAR = (12, 3)
+
+
+def explain_picture(
+    pictures: list[str],
+    words: list[str] | Path | str,
+    *,
+    model: ModelChoice,
+    settings: Settings,
+    output: Path | None,
+    most: int,
+    json_file: Path | None,
+) -> Explanation:
+    """Load a model, and explain what it goes by in one picture.
+
+    Args:
+        pictures: A file, or a folder or glob that holds one.
+        words: As `Vocabulary.of` reads them.
+        output: Folder for the sheets; that of the picture if None.
+        most: How many classes or queries are drawn.
+        json_file: Where the numbers go, if anywhere.
+
+    Raises:
+        ValueError: Words, settings or a model that make no sense; no picture, or several; a folder or file that can't
+            be written to.
+    """
+    asked = Vocabulary.of(words)  # errors in the words come before anything is loaded
+    sources = find_pictures(pictures)
+    if len(sources) > 1:
+        raise ValueError(
+            f"{len(sources)} pictures were given: {sources[0].path}, {sources[1].path}, …; one is explained at a time."
+        )
+    folder, file = at_home(output or sources[0].path.parent), json_file and at_home(json_file)
+    if file and file.is_dir():
+        raise ValueError(f"{str(file)!r} is a folder; expected a file to write the numbers to.")
+    for needed in (folder, *([file.parent] if file else [])):
+        check_writable(needed)
+    announce(len(sources), asked.names)
+    segmenter = model.load()
+    asked = Vocabulary.of(words, segmenter.model.vocabularies)
+    segmenter.check(asked, settings)
+    return run(segmenter, sources[0], asked, settings=settings, output=folder, most=most, json_file=file)
 
 
 def run(
@@ -32,7 +75,6 @@ def run(
     output: Path,
     most: int,
     json_file: Path | None,
-    say: Callable[[str], None],
 ) -> Explanation:
     """Explain one picture: print a table, and write the sheets and, if asked for, the numbers.
 
@@ -40,7 +82,6 @@ def run(
         output: Folder for the sheets, `NAME.QUESTION.explain.png`.
         most: How many classes or queries are drawn.
         json_file: Where the numbers go.
-        say: Gets the path of every file written.
 
     Raises:
         ValueError: As `explain`.

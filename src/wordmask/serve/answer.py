@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from wordmask.drawing import PNG_EFFORT, choose_colours
 from wordmask.polygons import to_polygons
+from wordmask.regions import Region
 from wordmask.segmentation import Segmentation
 from wordmask.serve.question import Question
 
@@ -110,13 +111,10 @@ def as_png(picture: "Image", **settings: int) -> bytes:
     return file.getvalue()
 
 
-def _pixels(region, masks: str) -> dict[str, object]:
-    ways = {
-        "rle": lambda: {"segmentation": region.to_rle()},
-        "polygons": lambda: {"polygons": to_polygons(region.mask)},
-        "none": dict,
-    }
-    return ways[masks]()
+def _pixels(region: Region, masks: Literal["rle", "polygons", "none"]) -> dict[str, object]:
+    if masks == "rle":
+        return {"segmentation": region.to_rle()}
+    return {"polygons": to_polygons(region.mask)} if masks == "polygons" else {}
 
 
 def _hex(colour: tuple[int, int, int] | None) -> str | None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager, suppress
 from importlib.resources import files
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 from fastapi import FastAPI, Path, Request, Response
@@ -26,8 +26,8 @@ from wordmask.segmenter import Segmenter
 from wordmask.serve.answer import Answer, Problem, as_png, describe
 from wordmask.serve.limits import Gate, Limits, Refused
 from wordmask.serve.metrics import CONTENT_TYPE, Metrics
-from wordmask.serve.question import FORM, JSON, Asked, JsonQuestion, Question, limited, read_request
-from wordmask.serve.worker import Job, Worker
+from wordmask.serve.question import FORM, JSON, JsonQuestion, ParsedRequest, Question, limited, read_request
+from wordmask.serve.worker import ModelWorker, ServerJob
 from wordmask.vocabulary import Vocabulary
 
 PAGE = {  # path → file and content type
@@ -70,9 +70,9 @@ class Service:
         self.limits = limits
         self.gate = Gate(limits)
         self.metrics = Metrics()
-        self.worker = Worker(segmenters, self.metrics)
+        self.worker = ModelWorker(segmenters, self.metrics)
 
-    def job(self, asked: Asked) -> Job:
+    def job(self, asked: ParsedRequest) -> ServerJob:
         """Check a question against its model.
 
         Raises:
@@ -82,14 +82,14 @@ class Service:
         if name not in self.segmenters:
             raise Refused(422, f"The model came as {name!r}; here are {', '.join(self.segmenters)}.")
         segmenter = self.segmenters[name]
-        settings = question.settings
         try:
+            settings = question.settings
             words = Vocabulary.of(asked.words, segmenter.model.vocabularies)
             segmenter.check(words, settings)
         except ValueError as error:
             raise Refused(422, str(error)) from None
         size = input_size(asked.picture.height, asked.picture.width, segmenter.model.image_input)
-        return Job(name, asked.picture, size, words, settings)
+        return ServerJob(name, asked.picture, size, words, settings)
 
     async def segment(self, request: Request) -> Response:
         """Answer a request for masks, whatever becomes of it, within the time limit."""
@@ -121,7 +121,7 @@ class Service:
         )
         return Response(encoded, media_type=JSON)
 
-    async def _result(self, job: Job, request: Request) -> Segmentation | None:
+    async def _result(self, job: ServerJob, request: Request) -> Segmentation | None:
         """Wait for a job, but no longer than its client does; None if it left."""
         future = asyncio.wrap_future(self.worker.submit(job))
         left = asyncio.ensure_future(_disconnected(request))
@@ -165,18 +165,27 @@ def create_app(segmenters: Mapping[str, Segmenter], limits: Limits, *, hosts: li
     _add_api(app, service)
     for path, (file, kind) in PAGE.items():
         app.add_api_route(path, _page(file, kind), include_in_schema=False)
-    app.add_exception_handler(Refused, lambda _, error: _problem(error.status, error.detail, error.headers))
-    app.add_exception_handler(
-        HTTPException, lambda _, error: _problem(error.status_code, str(error.detail), error.headers)
-    )
-    app.add_exception_handler(
-        RequestValidationError, lambda _, error: _problem(422, "; ".join(one["msg"] for one in error.errors()))
-    )
-    app.add_exception_handler(
-        Exception, lambda _, error: _problem(500, "The server failed at this request; its log says how.")
-    )
+    _add_error_handlers(app)
     app.add_middleware(Watched, service=service, hosts=hosts)
     return app
+
+
+def _add_error_handlers(app: FastAPI) -> None:
+    @app.exception_handler(Refused)
+    def refused(_: Request, error: Refused) -> Response:
+        return _problem(error.status, error.detail, error.headers)
+
+    @app.exception_handler(HTTPException)
+    def of_http(_: Request, error: HTTPException) -> Response:
+        return _problem(error.status_code, str(error.detail), error.headers)
+
+    @app.exception_handler(RequestValidationError)
+    def invalid(_: Request, error: RequestValidationError) -> Response:
+        return _problem(422, "; ".join(one["msg"] for one in error.errors()))
+
+    @app.exception_handler(Exception)
+    def failed(_: Request, error: Exception) -> Response:
+        return _problem(500, "The server failed at this request; its log says how.")
 
 
 def _add_api(app: FastAPI, service: Service) -> None:
@@ -184,7 +193,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         FORM: {"schema": _form_schema()},
         JSON: {"schema": JsonQuestion.model_json_schema()},
     }
-    responses = {
+    responses: dict[int | str, dict[str, Any]] = {  # as FastAPI wants them
         200: {
             "model": Answer,
             "description": "What was found.",
@@ -290,16 +299,21 @@ def _page(file: str, kind: str) -> Callable[[], Awaitable[Response]]:
 
 def _model(name: str, segmenter: Segmenter) -> dict[str, object]:
     model = segmenter.model
-    synonyms = ["first", "mean", "each"] if model.synonyms == "each" else ["first", "mean"]
-    refines = bool(model.keep_steps)
-    about = {"family": model.family, "tasks": list(model.tasks), "synonyms": synonyms, "keep": refines}
-    return {"name": name, **about, "device": str(segmenter.device), "precision": segmenter.precision}
+    return {
+        "name": name,
+        "family": model.family,
+        "tasks": list(model.tasks),
+        "synonyms": ["first", "mean", "each"] if model.synonyms == "each" else ["first", "mean"],
+        "keep": bool(model.keep_steps),
+        "device": str(segmenter.device),
+        "precision": segmenter.precision,
+    }
 
 
 def _form_schema() -> dict[str, object]:
     schema = Question.model_json_schema()
     picture = {"type": "string", "format": "binary", "description": "A picture file."}
-    return {**schema, "properties": {"picture": picture, **schema["properties"]}, "required": ["picture"]}
+    return schema | {"properties": {"picture": picture} | schema["properties"], "required": ["picture"]}
 
 
 def _problem(status: int, detail: str, headers: Mapping[str, str] | None = None) -> Response:

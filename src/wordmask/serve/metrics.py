@@ -2,7 +2,7 @@
 
 import threading
 from bisect import bisect_left
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0)
@@ -37,7 +37,7 @@ class Metrics:
     def __init__(self):
         self._lock = threading.Lock()
         self._requests: Counter[tuple[str, int]] = Counter()
-        self._model_seconds: Counter[str] = Counter()
+        self._model_seconds: defaultdict[str, float] = defaultdict(float)
         self._latency, self._batches = Histogram(SECONDS), Histogram(PICTURES)
 
     def answered(self, path: str, status: int, seconds: float, *, timed: bool) -> None:
@@ -66,27 +66,28 @@ class Metrics:
         """
         with self._lock:
             requests = [
-                f'wordmask_requests_total{{path="{p}",status="{s}"}} {n}'
-                for (p, s), n in sorted(self._requests.items())
+                f'wordmask_requests_total{{path="{path}",status="{status}"}} {count}'
+                for (path, status), count in sorted(self._requests.items())
             ]
-            seconds = [
-                f'wordmask_model_seconds_total{{model="{_escape(m)}"}} {s:.6f}'
-                for m, s in sorted(self._model_seconds.items())
+            spent = [
+                f'wordmask_model_seconds_total{{model="{_escape(model)}"}} {seconds:.6f}'
+                for model, seconds in sorted(self._model_seconds.items())
             ]
             latency = list(self._latency.lines("wordmask_segment_seconds"))
             batches = list(self._batches.lines("wordmask_batch_pictures"))
+        queue, under_way = [f"wordmask_queue_length {waiting}"], [f"wordmask_requests_under_way {inside}"]
         tables = (
             ("requests_total", "counter", "Requests by route and status.", requests),
             ("segment_seconds", "histogram", "From a request for masks to its answer, of those that got one.", latency),
             ("batch_pictures", "histogram", "Pictures that went through a model together.", batches),
-            ("model_seconds_total", "counter", "Time spent in each model, words, sizes and masks included.", seconds),
-            ("queue_length", "gauge", "Requests that wait for the model.", [f"wordmask_queue_length {waiting}"]),
             (
-                "requests_under_way",
-                "gauge",
-                "Requests for masks that have a place.",
-                [f"wordmask_requests_under_way {inside}"],
+                "model_seconds_total",
+                "counter",
+                "Time spent in each model, words, sizes and masks included.",
+                spent,
             ),
+            ("queue_length", "gauge", "Requests that wait for the model.", queue),
+            ("requests_under_way", "gauge", "Requests for masks that have a place.", under_way),
         )
         lines = []
         for name, kind, help_text, values in tables:

@@ -3,14 +3,14 @@
 import base64
 import binascii
 import io
-from collections.abc import AsyncIterator
-from typing import Annotated, Literal, NamedTuple
+from collections.abc import AsyncGenerator, Mapping
+from typing import Annotated, Literal, NamedTuple, TypeVar
 
 from fastapi import Request
 from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 from python_multipart.exceptions import FormParserError
-from starlette.datastructures import UploadFile
+from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from wordmask.serve.limits import Limits, Refused
@@ -97,8 +97,11 @@ class JsonQuestion(Question):
     )
 
 
-class Asked(NamedTuple):
-    """A question that was understood.
+Kind = TypeVar("Kind", bound=Question)
+
+
+class ParsedRequest(NamedTuple):
+    """A request that was understood: the question, and what it is about.
 
     Args:
         picture: Opened, its header read; not decoded.
@@ -111,7 +114,7 @@ class Asked(NamedTuple):
     file_name: str
 
 
-async def read_request(request: Request, limits: Limits) -> Asked:
+async def read_request(request: Request, limits: Limits) -> ParsedRequest:
     """Read a request whole, in memory.
 
     Raises:
@@ -126,7 +129,7 @@ async def read_request(request: Request, limits: Limits) -> Asked:
         raise Refused(415, f"The content type came as {kind!r}; expected {FORM} or {JSON}.")
     if len(content) > limits.upload:
         raise _too_many_bytes(limits)
-    return Asked(question, _words(question, limits), open_picture(content, limits), name)
+    return ParsedRequest(question, _words(question, limits), open_picture(content, limits), name)
 
 
 def open_picture(content: bytes, limits: Limits) -> Image.Image:
@@ -137,9 +140,8 @@ def open_picture(content: bytes, limits: Limits) -> Image.Image:
     """
     try:
         picture = Image.open(io.BytesIO(content), formats=FORMATS)
-        pixels = picture.width * picture.height
     except Image.DecompressionBombError:
-        pixels = limits.pixels + 1
+        raise _too_many_pixels(limits) from None
     except MemoryError:
         raise
     except Exception:  # Pillow's readers raise almost anything on damaged headers
@@ -147,15 +149,13 @@ def open_picture(content: bytes, limits: Limits) -> Image.Image:
         raise Refused(
             422, f"The picture's {len(content)} bytes are no picture that can be read; expected one of {known}."
         ) from None
-    if pixels > limits.pixels:
-        raise Refused(
-            413, f"The picture has more than {limits.pixels / 1e6:g} million pixels, the limit here. Shrink it."
-        )
+    if picture.width * picture.height > limits.pixels:
+        raise _too_many_pixels(limits)
     return picture
 
 
-async def limited(request: Request, most: int, limits: Limits) -> AsyncIterator[bytes]:
-    """Give the body piece by piece, up to `most` bytes.
+async def limited(request: Request, most: int, limits: Limits) -> AsyncGenerator[bytes]:
+    """Yield the body piece by piece, up to `most` bytes.
 
     Raises:
         Refused: 413, at once where the header says so.
@@ -173,8 +173,13 @@ async def limited(request: Request, most: int, limits: Limits) -> AsyncIterator[
 
 async def _read_form(request: Request, limits: Limits) -> tuple[Question, bytes, str]:
     most = limits.upload + TEXT_BYTES
-    parts = {"max_files": 1, "max_fields": limits.words + OTHER_FIELDS, "max_part_size": TEXT_BYTES}
-    parser = MultiPartParser(request.headers, limited(request, most, limits), **parts)
+    parser = MultiPartParser(
+        request.headers,
+        limited(request, most, limits),
+        max_files=1,
+        max_fields=limits.words + OTHER_FIELDS,
+        max_part_size=TEXT_BYTES,
+    )
     parser.spool_max_size = most + 1  # never reached: nothing is spooled to the disk
     try:
         form = await parser.parse()
@@ -183,13 +188,21 @@ async def _read_form(request: Request, limits: Limits) -> tuple[Question, bytes,
     picture = form.get("picture")
     if not isinstance(picture, UploadFile):
         raise Refused(422, "The form has no file in the field 'picture'.")
-    fields = {name: form.getlist(name) for name in form if name != "picture"}
-    values = {name: entries if name in ("words", "return") else entries[-1] for name, entries in fields.items()}
-    if "return" in values:
-        values["return"] = [entry.strip() for text in values["return"] for entry in text.split(",")]
-    blank = [name for name, value in values.items() if value == ""]  # as forms send what was left empty
-    question = _validated(Question, {name: value for name, value in values.items() if name not in blank})
-    return question, await picture.read(), picture.filename or ""
+    return _validated(Question, _values_of(form)), await picture.read(), picture.filename or ""
+
+
+def _values_of(form: FormData) -> dict[str, str | list[str]]:
+    """What a form says beside its picture: lists where the question has them, else the last value of a name."""
+    values: dict[str, str | list[str]] = {}
+    for name in form:
+        entries = [entry for entry in form.getlist(name) if isinstance(entry, str)]  # the picture is the only file
+        if name == "words":
+            values[name] = entries
+        elif name == "return":
+            values[name] = [entry.strip() for entry in ",".join(entries).split(",")]
+        elif name != "picture" and entries[-1]:  # empty where a form's field was left so
+            values[name] = entries[-1]
+    return values
 
 
 async def _read_json(request: Request, limits: Limits) -> tuple[Question, bytes, str]:
@@ -203,11 +216,12 @@ async def _read_json(request: Request, limits: Limits) -> tuple[Question, bytes,
         raise Refused(422, "The picture is not base64; expected a picture file so encoded, or a data URL.") from None
 
 
-def _validated(kind: type[Question], values: dict | bytes) -> Question:
+def _validated(kind: type[Kind], values: Mapping[str, str | list[str]] | bytes) -> Kind:
+    """Check values of a form, or json, which must have the right types."""
     try:
-        return (
-            kind.model_validate_json(values, strict=True) if isinstance(values, bytes) else kind.model_validate(values)
-        )
+        if isinstance(values, bytes):
+            return kind.model_validate_json(values, strict=True)
+        return kind.model_validate(values)
     except ValidationError as error:
         lines = [
             f"{'.'.join(map(str, one['loc'])) or 'body'}: {one['msg']}"
@@ -252,6 +266,10 @@ def check_number(words: Vocabulary, limits: Limits) -> None:
         raise Refused(
             422, f"A word has {len(longest)} characters ({longest[:40]!r} …); expected at most {LONGEST_NAME}."
         )
+
+
+def _too_many_pixels(limits: Limits) -> Refused:
+    return Refused(413, f"The picture has more than {limits.pixels / 1e6:g} million pixels, the limit here. Shrink it.")
 
 
 def _too_many_bytes(limits: Limits) -> Refused:

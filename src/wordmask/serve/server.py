@@ -15,8 +15,9 @@ try:
 except ImportError as error:
     raise ValueError(f"Serving needs {error.name}, which is not installed: pip install 'wordmask[serve]'.") from None
 
+from wordmask.hardware import Precision
 from wordmask.segmenter import Segmenter, load
-from wordmask.serve.application import create_app
+from wordmask.serve.application import Service, create_app
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
@@ -25,25 +26,29 @@ class Server(uvicorn.Server):
     """On the first signal it refuses what is new and goes on until nothing is under way; on the second it goes at
     once."""
 
+    def __init__(self, configuration: uvicorn.Config, service: Service):
+        super().__init__(configuration)
+        self.service = service
+
     def handle_exit(self, sig: int, frame: object) -> None:
-        gate = self.config.app.state.service.gate
+        gate = self.service.gate
         if gate.stopping:
             self.should_exit = self.force_exit = True
         gate.stopping = True
 
     async def on_tick(self, counter: int) -> bool:
-        gate = self.config.app.state.service.gate
+        gate = self.service.gate
         self.should_exit = self.should_exit or (gate.stopping and gate.inside == 0)
         return await super().on_tick(counter)
 
 
-def load_all(names: list[str], *, device: str, precision: str, batch: int) -> dict[str, Segmenter]:
+def load_all(names: list[str], *, device: str, precision: Precision, batch: int) -> dict[str, Segmenter]:
     """Load models; each goes by its name, or its file's.
 
     Raises:
         ValueError: A model can't be loaded, or two have one name.
     """
-    segmenters = {}
+    segmenters: dict[str, Segmenter] = {}
     for name in names:
         public = Path(name).name if at_home(name).is_file() else name
         if public in segmenters:
@@ -77,7 +82,7 @@ def create_server(
         lifespan="on",
         ws="none",
     )
-    return Server(configuration)
+    return Server(configuration, app.state.service)
 
 
 def is_loopback(host: str) -> bool:

@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
-class Job:
+class ServerJob:
     """A picture that waits for a model.
 
     Args:
@@ -41,7 +41,7 @@ class Job:
     settings: Settings
     future: Future[Segmentation] = field(default_factory=Future)
 
-    def fits(self, other: "Job") -> bool:
+    def fits(self, other: "ServerJob") -> bool:
         """Tell whether both may go through the model in one call."""
         return (self.model, self.input_size, self.settings, self.words) == (
             other.model,
@@ -51,7 +51,7 @@ class Job:
         )
 
 
-class Worker:
+class ModelWorker:
     """Runs jobs in the order they came; later ones that fit the first go with it, as many as a batch holds.
 
     Args:
@@ -61,7 +61,7 @@ class Worker:
     def __init__(self, segmenters: Mapping[str, Segmenter], metrics: Metrics):
         self.segmenters = segmenters
         self.metrics = metrics
-        self._waiting: deque[Job] = deque()
+        self._waiting: deque[ServerJob] = deque()
         self._changed = threading.Condition()
         self._closed = False
         self._thread = threading.Thread(target=self._work, name="wordmask-model", daemon=True)
@@ -74,7 +74,7 @@ class Worker:
     def alive(self) -> bool:
         return self._thread.is_alive()
 
-    def submit(self, job: Job) -> Future[Segmentation]:
+    def submit(self, job: ServerJob) -> Future[Segmentation]:
         """Queue a job; cancelling its future takes it out, unless it has begun."""
         with self._changed:
             self._waiting.append(job)
@@ -99,7 +99,7 @@ class Worker:
             self._segment(pictures)
         return bool(jobs)
 
-    def _next(self) -> list[Job]:
+    def _next(self) -> list[ServerJob]:
         """Wait for a job, and take those that fit it along; none once the queue is closed and empty."""
         with self._changed:
             while True:
@@ -115,7 +115,7 @@ class Worker:
                 if wanted := [job for job in fitting if job.future.set_running_or_notify_cancel()]:
                     return wanted
 
-    def _segment(self, pictures: dict[Job, np.ndarray]) -> None:
+    def _segment(self, pictures: dict[ServerJob, np.ndarray]) -> None:
         """Segment pictures together; if that fails, each alone, so that one disturbs no other."""
         first = next(iter(pictures))
         segmenter, begin = self.segmenters[first.model], time.perf_counter()
@@ -137,7 +137,7 @@ class Worker:
             job.future.set_result(result)
 
 
-def _decoded(job: Job) -> np.ndarray | None:
+def _decoded(job: ServerJob) -> np.ndarray | None:
     """The picture's pixels; None if it has none, which its future then says."""
     try:
         return read_picture(job.picture)
