@@ -16,7 +16,7 @@ LEVELS = [
     | {"watching", "writing"},
     {"adapters", "clip", "image", "released", "vocabulary"},
     {"background", "doctor", "regions", "sources", "text", "weights"},
-    {"bundled", "data", "drawing", "settings"},
+    {"bundled", "data", "drawing", "fetching", "settings"},
     {"postprocess", "segmentation"},
     {"tiles"},
     {"preparing", "raw"},

@@ -18,7 +18,7 @@ from importlib import metadata
 from pathlib import Path
 
 from wordmask import __version__
-from wordmask.released import RELEASED, InPackage, OnDrive, OnHub, converted_file, weights_folder
+from wordmask.released import CHECKPOINT_ENDINGS, RELEASED, InPackage, OnDrive, OnHub, converted_file, weights_folder
 from wordmask.writing import cache_folder
 
 SHOWN = ("torch", "torchvision", "open-clip-torch", "timm", "numpy", "pillow", "safetensors", "huggingface-hub")
@@ -39,7 +39,6 @@ print(json.dumps({
 }))
 """
 EXTRA = re.compile(r"^\s*([\w.-]+).*extra\s*==\s*['\"]([\w-]+)['\"]")
-CHECKPOINT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def examine(wait: float) -> dict[str, object]:
@@ -193,7 +192,7 @@ def _model(name: str, place: OnHub | OnDrive | InPackage) -> dict[str, object]:
         fetched = [
             path.name
             for path in _hub_folder(place.repository).glob("snapshots/*/**/*")
-            if path.suffix in CHECKPOINT_FILES
+            if path.suffix in CHECKPOINT_ENDINGS
         ]
         where = f"huggingface.co/{place.repository}" + (
             f"; fetched, not converted: {', '.join(fetched)}" if fetched else ""
