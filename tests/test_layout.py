@@ -16,7 +16,7 @@ LEVELS = [
     | {"processes", "terminal", "watching", "words", "writing"},
     {"adapters", "array_readings", "clip", "image", "released", "vocabulary"},
     {"background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
-    {"bundled", "data", "drawing", "settings"},
+    {"bundled", "data", "drawing", "fetching", "settings"},
     {"postprocess", "segmentation"},
     {"tiles"},
     {"preparing", "raw"},

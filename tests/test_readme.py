@@ -12,6 +12,7 @@ import torch
 from wordmask import cli, weights
 from wordmask.models import MODELS, kind_of, preset_names
 from wordmask.models.load import convert
+from wordmask.released import remember
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -45,7 +46,7 @@ def checkout(tmp_path, monkeypatch, stand_ins):
     monkeypatch.chdir(tmp_path)
     for kind in MODELS.values():
         for preset in kind.released:
-            weights.remember(preset, stand_ins / f"{kind.family}.safetensors", {})
+            remember(preset, stand_ins / f"{kind.family}.safetensors", {})
     return tmp_path
 
 

@@ -13,7 +13,7 @@ from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundEr
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from wordmask import weights
+from wordmask import fetching, weights
 from wordmask.models import MODELS, kind_of
 from wordmask.models.convert import from_reference, guess_preset
 from wordmask.models.load import convert, load_model
@@ -211,8 +211,8 @@ class Hub:
     def __init__(self, folder: Path, monkeypatch):
         self.folder, self.asked = folder, []
         self.checksums = {}
-        monkeypatch.setattr(weights, "HfApi", lambda: self)
-        monkeypatch.setattr(weights, "hf_hub_download", self.download)
+        monkeypatch.setattr(fetching, "HfApi", lambda: self)
+        monkeypatch.setattr(fetching, "hf_hub_download", self.download)
 
     def model_info(self, repository, files_metadata, timeout):
         self.asked.append(repository)
@@ -328,7 +328,7 @@ def test_a_connection_lost_on_the_way(tmp_path, monkeypatch, reference):
     def lose(*_, **__):
         raise LocalEntryNotFoundError("connection lost")
 
-    monkeypatch.setattr(weights, "hf_hub_download", lose)
+    monkeypatch.setattr(fetching, "hf_hub_download", lose)
     with pytest.raises(ValueError, match="could not be reached"):
         load_model("someone/their-model")
     assert hub.asked
@@ -355,7 +355,7 @@ def test_what_the_hub_does_not_have(monkeypatch):
         def model_info(self, repository, **_):
             raise Missing
 
-    monkeypatch.setattr(weights, "HfApi", Nothing)
+    monkeypatch.setattr(fetching, "HfApi", Nothing)
     with pytest.raises(ValueError, match=r"no file 'runs/model/a\.pth' here.*does not exist, or is private"):
         load_model("runs/model/a.pth")
 
@@ -372,7 +372,7 @@ def test_what_the_hub_does_not_have(monkeypatch):
     ],
 )
 def test_the_file_is_picked_by_its_name(files, size, picked):
-    assert weights.pick_file(files, size, "hub") == picked
+    assert fetching.pick_file(files, size, "hub") == picked
 
 
 @pytest.mark.parametrize(
@@ -381,7 +381,7 @@ def test_the_file_is_picked_by_its_name(files, size, picked):
 )
 def test_no_file_is_picked_by_chance(files, size):
     with pytest.raises(ValueError, match="Name the file"):
-        weights.pick_file(files, size, "hub")
+        fetching.pick_file(files, size, "hub")
 
 
 def test_an_interrupted_save_leaves_nothing(tmp_path, tiny, monkeypatch):

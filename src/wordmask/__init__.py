@@ -1,5 +1,13 @@
 """Words in, masks out: open-vocabulary segmentation with ERR-Seg and EOV-Seg."""
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:  # type checkers see plain imports
+    from wordmask.segmentation import Segmentation
+    from wordmask.segmenter import Segmenter, load
+    from wordmask.settings import Settings
+    from wordmask.vocabulary import Vocabulary
+
 __all__ = ["Segmentation", "Segmenter", "Settings", "Vocabulary", "load"]
 __version__ = "0.1.0"
 
@@ -12,7 +20,7 @@ _HOMES = {
 }
 
 
-def __getattr__(name: str):
+def __getattr__(name: str) -> Any:
     """Import a public name when it is first used, so that `wordmask --help` need not wait for torch."""
     if name not in _HOMES:
         raise AttributeError(f"module 'wordmask' has no attribute {name!r}")

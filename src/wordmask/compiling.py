@@ -4,19 +4,20 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from wordmask.pixels import PADDING
 from wordmask.raw import RawOutput
 from wordmask.text import Words
 
 
-def compiled(model: nn.Module, device: torch.device) -> Callable[..., RawOutput]:
+def compiled(model: Callable[..., RawOutput], device: torch.device) -> Callable[..., RawOutput]:
     """The model as one graph for any size and vocabulary; on CUDA its kernels are launched together.
 
     Sides are multiples of the coarsest stride. The graph is told so by the shape of what it gets: it would work for
     minutes on how the sizes of its maps follow from a side that could be anything.
     """
+    from torch.fx.experimental import _config as graph_settings
 
     @partial(torch.compile, dynamic=True, fullgraph=True, mode="reduce-overhead" if device.type == "cuda" else None)
     def graph(cells: Tensor, words: Words, **choice: int) -> RawOutput:
@@ -28,7 +29,7 @@ def compiled(model: nn.Module, device: torch.device) -> Callable[..., RawOutput]
         for axis in (3, 5):
             torch._dynamo.mark_static(cells, axis)
         # sizes that happen to be equal the first time needn't stay so
-        with torch.fx.experimental._config.patch(use_duck_shape=False):
+        with graph_settings.patch(use_duck_shape=False):  # pyright: ignore[reportAttributeAccessIssue]  # made later
             return graph(cells, words, **choice)
 
     return run

@@ -6,6 +6,7 @@ import torch
 
 NATIVE_BFLOAT16 = ("amx_bf16", "avx512_bf16")  # of a CPU's capabilities, as torch names them
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+ChosenPrecision = Literal["float32", "bfloat16", "float16"]
 
 
 def choose_device(device: str) -> torch.device:
@@ -29,17 +30,17 @@ def choose_device(device: str) -> torch.device:
     return chosen
 
 
-def choose_precision(precision: str, device: torch.device) -> str:
+def choose_precision(precision: str, device: torch.device) -> ChosenPrecision:
     """Resolve `auto`: bfloat16 where the hardware multiplies it natively, float32 elsewhere.
 
     Raises:
         ValueError: An unknown precision.
     """
-    if precision not in get_args(Precision):
-        raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
-    if precision != "auto":
+    if precision == "auto":
+        return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    if precision in ("float32", "bfloat16", "float16"):
         return precision
-    return "bfloat16" if multiplies_bfloat16(device) else "float32"
+    raise ValueError(f"precision came as {precision!r}; expected one of {', '.join(get_args(Precision))}.")
 
 
 def multiplies_bfloat16(device: torch.device) -> bool:

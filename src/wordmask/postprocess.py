@@ -2,6 +2,7 @@
 and the runner-up."""
 
 from collections.abc import Iterator
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -98,14 +99,14 @@ def read_query_semantic(
 def rank_queries(class_probs: Float[Tensor, "T Q"], masks: Float[Tensor, "Q s W"]) -> PixelReading:
     """Rank the classes at the pixels of a strip by class probability × mask probability, summed over the queries."""
     many = max(1, CLASS_ENTRIES // (masks.shape[1] * masks.shape[2]))
-    reading = None
-    for start in range(0, len(class_probs), many):
+
+    def rank_from(start: int) -> PixelReading:
         sums = torch.einsum("tq,qsw->tsw", class_probs[start : start + many], masks)
-        part = rank_classes(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
-        reading = part if reading is None else _better_two(reading, part)
-    return reading._replace(
-        confidence=reading.confidence.clamp(max=1), runner_up_confidence=reading.runner_up_confidence.clamp(max=1)
-    )
+        return rank_classes(sums, torch.arange(start, start + len(sums), device=sums.device, dtype=torch.int32))
+
+    best = reduce(_better_two, map(rank_from, range(0, len(class_probs), many)))
+    confidence, runner_up_confidence = best.confidence.clamp(max=1), best.runner_up_confidence.clamp(max=1)
+    return PixelReading(best.best, confidence, best.runner_up, runner_up_confidence)
 
 
 def rank_classes(maps: Float[Tensor, "K s W"], classes: Int[Tensor, " K"]) -> PixelReading:
@@ -242,7 +243,7 @@ def _claim(
         winner, inside, confidence, *found = _claim_strip(maps.sigmoid(), scores)
         for total, part in zip(counts, found, strict=True):
             total += part
-        return (winner, inside, confidence) if per_pixel else (winner, inside)
+        return (winner, inside, confidence) if per_pixel and confidence is not None else (winner, inside)
 
     winner, inside, *confidence = _join((claim(maps) for maps in frame.restore_strips(mask_logits)), frame)
     return _Claims(winner, inside, confidence[0] if per_pixel else None, *counts)

@@ -69,19 +69,23 @@ class Region:
 
     def to_rle(self) -> dict[str, object]:
         """Return the mask as COCO's compressed run lengths: {'size': [height, width], 'counts': str}."""
-        return {"size": list(self._rle["size"]), "counts": self._rle["counts"].decode("ascii")}
+        size, counts = self._run_lengths
+        return {"size": list(size), "counts": counts}
 
     @cached_property
-    def _rle(self) -> dict[str, object]:
-        """Encoded once: of instances, two of the saved files hold it."""
+    def _run_lengths(self) -> tuple[list[int], str]:
+        """Encoded once: two of the files that are saved of instances hold them."""
         from pycocotools import mask as coco_mask
 
-        return coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
+        encoded = coco_mask.encode(np.asfortranarray(self.mask, dtype=np.uint8))
+        counts = encoded["counts"]
+        return encoded["size"], counts if isinstance(counts, str) else counts.decode("ascii")
 
     def to_dict(self) -> dict[str, object]:
-        """The values that json can hold, but the pixels."""
+        """The values that json can hold, without the pixels."""
         names = ("id", "name", "label", "thing", "score", "area", "box", "runner_up")
-        return {name: getattr(self, name) for name in names} | {"box": list(self.box)}
+        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        return values | {"box": list(self.box)}
 
 
 def find_regions(

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from wordmask.writing import atomic, cache_folder
 
+CHECKPOINT_ENDINGS = (".safetensors", ".pth", ".pt", ".bin", ".pkl")  # of files: ours, and those that torch writes
+
 
 @dataclass(frozen=True)
 class OnHub:

@@ -20,11 +20,11 @@ from wordmask.writing import at_home, atomic
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import fiftyone
+    import fiftyone  # pyright: ignore[reportMissingImports]  # an extra that is large
     import supervision
     from PIL.Image import Image
 
-TASK_ENDINGS = {  # of the files in COCO's formats
+TASK_ENDINGS: dict[str, tuple[str, ...]] = {  # of the files in COCO's formats
     "semantic": (),
     "panoptic": (".panoptic.png", ".panoptic.json"),
     "instance": (".instances.json",),
@@ -76,7 +76,7 @@ class Segmentation:
     runner_up: np.ndarray | None = None
     runner_up_confidence: np.ndarray | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         assert self.labels.dtype == label_type(len(self.vocabulary)), self.labels.dtype
         assert self.labels.shape == self.picture.shape[:2], (self.labels.shape, self.picture.shape)
 
@@ -232,7 +232,7 @@ class Segmentation:
             "regions": regions,
         }
 
-    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict]]:
+    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict[str, object]]]:
         """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if
         None.
 
@@ -242,7 +242,7 @@ class Segmentation:
 
     def to_coco_panoptic(
         self, segments_file: str, image_id: int = 1, file_name: str | None = None
-    ) -> dict[str, list[dict]]:
+    ) -> dict[str, list[dict[str, object]]]:
         """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
 
         Args:

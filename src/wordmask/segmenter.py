@@ -1,6 +1,6 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +12,7 @@ from torch import Tensor
 
 from wordmask.background import Background, competing
 from wordmask.compiling import compiled
-from wordmask.hardware import Precision, choose_device, choose_precision
+from wordmask.hardware import ChosenPrecision, Precision, choose_device, choose_precision
 from wordmask.image import Frame, Picture
 from wordmask.models import Model
 from wordmask.models.load import load_model
@@ -144,17 +144,17 @@ class Segmenter:
         batch: int = 1,
         compile: bool = False,
     ):
-        self.model = model.eval()
+        self.model: Model = model.eval()
         self.name = name
-        self.device = next(model.parameters()).device
-        self.precision = choose_precision(precision, self.device)
-        self.run = compiled(model, self.device) if compile else model
+        self.device: torch.device = next(model.parameters()).device
+        self.precision: ChosenPrecision = choose_precision(precision, self.device)
+        self.run: Callable[..., RawOutput] = compiled(model, self.device) if compile else model
         if not (isinstance(batch, int) and batch >= 1):
             raise ValueError(f"batch came as {batch!r}; expected a number of pictures, at least 1.")
         self.batch = batch
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
-        self.text = TextCache(fingerprint, model.templates, cache)
-        self.training_names = training_names(model)
+        self.text: TextCache = TextCache(fingerprint, model.templates, cache)
+        self.training_names: frozenset[str] = training_names(model)
         self._last_encoded: tuple[object, EncodedWords] | None = None
 
     def __repr__(self) -> str:
@@ -296,9 +296,14 @@ class Segmenter:
             ValueError: As `__call__`.
         """
         settings = replace(settings, **changed)
-        chosen = {task: self.check(vocabulary, settings.for_task(task)) for task in tasks}
+        chosen: dict[Task, ChosenSettings] = {}
+        for task in tasks:
+            chosen[task] = self.check(vocabulary, settings.for_task(task))
         look = self.look(picture, vocabulary, next(iter(chosen.values())).asked)
-        return {task: self.read(look._replace(chosen=one)) for task, one in chosen.items()}
+        found: dict[Task, Segmentation] = {}
+        for task, one in chosen.items():
+            found[task] = self.read(look._replace(chosen=one))
+        return found
 
     def check(
         self, words: AnyWords, settings: Settings = NO_SETTINGS, **changed: Unpack[SettingsByName]
@@ -392,7 +397,7 @@ class Segmenter:
 
         return TiledLook(read_tiles(large.grid, look, classes=len(request.encoded.things)), large)
 
-    def autocast(self) -> AbstractContextManager[None]:
+    def autocast(self) -> AbstractContextManager[object]:
         """What the image side runs in."""
         if self.precision == "float32":
             return nullcontext()

@@ -92,7 +92,7 @@ class Settings:
     tile: int | Literal["auto"] | None = None
     size: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.keep is not None:
             self._check("keep", _whole(1), "a number of classes, at least 1, or nothing for the model's own choice")
         if self.most is not None:
@@ -260,10 +260,10 @@ def kept_of(steps: KeepSteps, classes: int) -> int:
 
 def _whole(least: int, most: int | None = None) -> Callable[[object], bool]:
     def is_right(value: object) -> bool:
-        return isinstance(value, Integral) and value >= least and (most is None or value <= most)
+        return isinstance(value, Integral) and int(value) >= least and (most is None or int(value) <= most)
 
     return is_right
 
 
 def _is_share(value: object) -> bool:
-    return isinstance(value, Real) and 0 <= value <= 1
+    return isinstance(value, Real) and 0 <= float(value) <= 1

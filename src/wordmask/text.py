@@ -98,8 +98,8 @@ class TextCache:
     """
 
     def __init__(self, checkpoint: str, templates: tuple[str, ...], folder: Path | None):
-        self.file = None if folder is None else Path(folder) / "text" / f"{checkpoint}.sqlite"
-        self.template = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
+        self.file: Path | None = None if folder is None else Path(folder) / "text" / f"{checkpoint}.sqlite"
+        self.template: str = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
         self.vectors: dict[str, Tensor] = {}
 
     def encode(self, phrases: list[str], encode: Encoder) -> Float[Tensor, "S D"]:

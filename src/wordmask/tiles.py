@@ -57,16 +57,14 @@ class Grid:
     @cached_property
     def starts(self) -> tuple[list[int], list[int]]:
         """The first row of every row of tiles, and the first column of every column."""
-        return tuple(_starts(length, side) for length, side in zip(self.picture, self.tile, strict=True))
+        return _starts(self.picture[0], self.tile[0]), _starts(self.picture[1], self.tile[1])
 
     @cached_property
     def weights(self) -> tuple[Float[Tensor, "N th"], Float[Tensor, "M tw"]]:
         """How much each pixel row of each row of tiles counts, and each pixel column: smooth, and 1 in sum wherever
         tiles overlap."""
-        return tuple(
-            _weights(length, side, starts)
-            for length, side, starts in zip(self.picture, self.tile, self.starts, strict=True)
-        )
+        (height, width), (tile_height, tile_width), (rows, columns) = self.picture, self.tile, self.starts
+        return _weights(height, tile_height, rows), _weights(width, tile_width, columns)
 
     def boxes(self, row: int) -> list[tuple[slice, slice]]:
         """The pixels of every tile in a row of tiles."""

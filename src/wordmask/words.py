@@ -45,7 +45,7 @@ class WordList:
     source: str = ""
     licence: str = ""
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if not self.classes:
             raise ValueError("No words were given. Name at least one thing to look for, such as: road, car, sky.")
         if len(self.classes) > MOST_CLASSES:

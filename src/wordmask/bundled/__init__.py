@@ -66,8 +66,8 @@ def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:
             metadata = own.metadata() or {}
             if metadata.get("shared_sha256") != file_checksum(folder / SHARED):
                 raise OSError(f"{SHARED} belongs to another version")
-            places = dict.fromkeys(own.offset_keys(), own) | dict.fromkeys(json.loads(metadata["shared"]), shared)
-            state = {key: place.get_tensor(key) for key, place in places.items()}
+            state = {key: own.get_tensor(key) for key in own.offset_keys()}
+            state |= {key: shared.get_tensor(key) for key in json.loads(metadata["shared"])}
     except (OSError, safetensors.SafetensorError) as error:
         raise ValueError(
             f"The bundled model {name!r} is missing or damaged in {str(folder)!r}: {error}. Install wordmask again."

@@ -31,7 +31,7 @@ from wordmask.doctor.findings import (
     Undetermined,
 )
 from wordmask.pipeline import usable_cores
-from wordmask.released import RELEASED, InPackage, OnDrive, OnHub, converted_file, weights_folder
+from wordmask.released import CHECKPOINT_ENDINGS, RELEASED, InPackage, OnDrive, OnHub, converted_file, weights_folder
 from wordmask.writing import cache_folder
 
 SHOWN = ("torch", "torchvision", "open-clip-torch", "timm", "numpy", "pillow", "safetensors", "huggingface-hub")
@@ -53,7 +53,6 @@ print(json.dumps({
 """
 EXTRA = re.compile(r"^\s*([\w.-]+).*extra\s*==\s*['\"]([\w-]+)['\"]")
 Finding = TypeVar("Finding")
-CHECKPOINT_FILES = (".safetensors", ".pth", ".pt", ".bin")
 
 
 def examine(wait: float) -> Examination:
@@ -186,7 +185,7 @@ def _model(name: str, place: OnHub | OnDrive | InPackage) -> Availability:
     get = f"wordmask segment PICTURE WORD --model {name}"
     if isinstance(place, OnHub):
         files = _hub_folder(place.repository).glob("snapshots/*/**/*")
-        fetched = [path.name for path in files if path.suffix in CHECKPOINT_FILES]
+        fetched = [path.name for path in files if path.suffix in CHECKPOINT_ENDINGS]
         state = f"; fetched, not converted: {', '.join(fetched)}" if fetched else ""
         return Availability(name, offline=False, where=f"huggingface.co/{place.repository}{state}", get=get)
     if _version("gdown") is None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from wordmask import clip
 from wordmask.light import without_compiler
 from wordmask.models import eov_seg, err_seg, reference
-from wordmask.models.model import Model, ModelClass
+from wordmask.models.model import HasClip, Model, ModelClass
 from wordmask.models.reference import Reference
 from wordmask.released import RELEASED, InPackage, OnDrive, OnHub
 
@@ -45,7 +45,7 @@ class ModelKind:
     family: str
     model: ModelClass
     configuration: type
-    presets: Mapping[str, object]
+    presets: Mapping[str, HasClip]
     reference: Reference | None = None
     released: Mapping[str, OnHub | OnDrive | InPackage] = field(default_factory=dict)
     objective: str | None = None
@@ -67,7 +67,7 @@ class ModelKind:
             raise ValueError(f"The {what} is not known for {self.family}: its row in wordmask.models.MODELS has none.")
         return value
 
-    def skeleton(self, configuration: object) -> Model:
+    def skeleton(self, configuration: HasClip) -> Model:
         """Build without values: shapes only, in a fraction of a second."""
         with torch.device("meta"), without_compiler():
             return self.model(configuration)
@@ -88,7 +88,7 @@ class ModelKind:
         assert not unfilled, f"no values for {unfilled}"
         return model.eval()
 
-    def random(self, configuration: object, seed: int = UNTRAINED_SEED) -> Model:
+    def random(self, configuration: HasClip, seed: int = UNTRAINED_SEED) -> Model:
         """Build with random weights that depend on the seed alone."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)

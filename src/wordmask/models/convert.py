@@ -45,16 +45,18 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
     shapes = {(name.removeprefix("module."), tuple(tensor.shape)) for name, tensor in state.items()}
     shares = {}
     for kind in MODELS.values():
-        for preset, configuration in kind.presets.items() if kind.reference else ():
+        reference = kind.reference
+        if reference is None:
+            continue
+        for preset, configuration in kind.presets.items():
             weights = kind.skeleton(configuration).state_dict()
-            expected = {(kind.reference.name(name), tuple(tensor.shape)) for name, tensor in weights.items()}
+            expected = {(reference.name(name), tuple(tensor.shape)) for name, tensor in weights.items()}
             shares[preset] = len(expected & shapes) / len(expected)
     best = max(shares, key=shares.__getitem__)
     if shares[best] < 0.5:
         raise ValueError(
             f"This is a checkpoint of another model: its {len(state)} weights (the first is {next(iter(state))!r}) do "
-            "not fit "
-            f"{', '.join(shares)}. Expected the state dict of a reference implementation, or a file written by "
-            "`wordmask convert`."
+            f"not fit {', '.join(shares)}. "
+            "Expected the state dict of a reference implementation, or a file written by `wordmask convert`."
         )
     return best

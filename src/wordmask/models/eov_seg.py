@@ -16,10 +16,10 @@ Where we differ from the reference, with equal results:
 * ResNets run: the reference's attention pooling asks an int for its device.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
@@ -41,7 +41,7 @@ from wordmask.clip import (
 )
 from wordmask.in_parts import in_parts
 from wordmask.pixels import MEAN, STD, ImageInput
-from wordmask.raw import QueryMasks
+from wordmask.raw import QueryMasks, RawOutput
 from wordmask.settings import KeepSteps, Task
 from wordmask.text import Words, encode_phrases
 from wordmask.vocabulary import Synonyms
@@ -525,13 +525,13 @@ class EovSeg(nn.Module):
     """
 
     family = "eov-seg"
-    vocabularies = "eov-seg"
-    templates = TEMPLATES
+    vocabularies: ClassVar[str] = "eov-seg"
+    templates: tuple[str, ...] = TEMPLATES
     tasks: tuple[Task, ...] = ("panoptic", "instance", "semantic")
     synonyms: Synonyms = "each"
     keep_steps: KeepSteps = ()  # it looks at all classes
-    emits = QueryMasks
-    stages = MappingProxyType(
+    emits: type[RawOutput] = QueryMasks
+    stages: Mapping[str, str] = MappingProxyType(
         {
             "encode_image": "CLIP and spatial extractor",
             "aggregate": "aggregation",

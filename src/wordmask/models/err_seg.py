@@ -19,10 +19,11 @@ Where we differ from the reference, with equal results:
   reference takes any.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float, Int
@@ -34,7 +35,7 @@ from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
 from wordmask.in_parts import in_parts
 from wordmask.pixels import MEAN, STD, ImageInput
-from wordmask.raw import ClassMaps
+from wordmask.raw import ClassMaps, RawOutput
 from wordmask.settings import KeepSteps, Task, kept_of
 from wordmask.text import Words, encode_phrases
 from wordmask.vocabulary import Synonyms
@@ -455,14 +456,14 @@ class ErrSeg(nn.Module):
     """
 
     family = "err-seg"
-    vocabularies = "err-seg"
-    templates = TEMPLATES
+    vocabularies: ClassVar[str] = "err-seg"
+    templates: tuple[str, ...] = TEMPLATES
     tasks: tuple[Task, ...] = ("semantic",)
     synonyms: Synonyms = "first"
     keep_steps: KeepSteps = KEEP_STEPS
     training_vocabulary = ""  # it makes no difference between classes
-    emits = ClassMaps
-    stages = MappingProxyType(
+    emits: type[RawOutput] = ClassMaps
+    stages: Mapping[str, str] = MappingProxyType(
         {"encode_image": "CLIP", "choose": "class choice", "aggregate": "aggregation", "decode": "decoder"}
     )
 

@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wordmask import bundled, weights
+from wordmask.fetching import fetch, fetch_from_drive
 from wordmask.models import MODELS, InPackage, Model, OnDrive, kind_of, preset_names
 from wordmask.models.convert import from_reference, guess_preset
+from wordmask.released import CHECKPOINT_ENDINGS, converted_file, forget, remember, weights_folder
 from wordmask.writing import at_home
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
@@ -32,28 +34,38 @@ def load_model(name: str | Path) -> LoadedModel:
     """
     if at_home(name).is_file():
         return from_checkpoint(weights.read(name), str(name))
+    if isinstance(name, Path):
+        raise _no_such_checkpoint(name)
     if name in preset_names():
-        kind = kind_of(name)
-        if name not in kind.released:
-            return LoadedModel(kind.random(kind.presets[name]), name)
-        place = kind.released[name]
-        if isinstance(place, InPackage):
-            return from_checkpoint(bundled.unpack(name), name)
-        if isinstance(place, OnDrive):
-            return _fetched_once(name, lambda: weights.fetch_from_drive(place.file_id, name), {"drive": place.file_id})
-        return _from_hub(name, place.repository, size=place.size)
-    hub_id = HUB_ID.fullmatch(str(name))
-    if isinstance(name, str) and hub_id and (hub_id[2] or not name.endswith(weights.CHECKPOINT_FILES)):
+        return _preset(name)
+    hub_id = HUB_ID.fullmatch(name)
+    if hub_id and (hub_id[2] or not name.endswith(CHECKPOINT_ENDINGS)):
         try:
             return _from_hub(name, hub_id[1], file=hub_id[2])
         except ValueError as error:
             raise ValueError(f"There is no file {name!r} here. {error}") from None
-    if isinstance(name, Path) or name.endswith(weights.CHECKPOINT_FILES) or "/" in name:
-        raise ValueError(
-            f"The checkpoint {str(name)!r} does not exist. Check the spelling, or give the name of a model or a hub id."
-        )
+    if name.endswith(CHECKPOINT_ENDINGS) or "/" in name:
+        raise _no_such_checkpoint(name)
     kind_of(name)  # raises, with the near matches
     raise AssertionError(name)
+
+
+def _preset(name: str) -> LoadedModel:
+    kind = kind_of(name)
+    place = kind.released.get(name)
+    if place is None:
+        return LoadedModel(kind.random(kind.presets[name]), name)
+    if isinstance(place, InPackage):
+        return from_checkpoint(bundled.unpack(name), name)
+    if isinstance(place, OnDrive):
+        return _fetched_once(name, lambda: fetch_from_drive(place.file_id, name), {"drive": place.file_id})
+    return _from_hub(name, place.repository, size=place.size)
+
+
+def _no_such_checkpoint(name: str | Path) -> ValueError:
+    return ValueError(
+        f"The checkpoint {str(name)!r} does not exist. Check the spelling, or give the name of a model or a hub id."
+    )
 
 
 def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = None) -> tuple[str, list[str]]:
@@ -92,7 +104,7 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
 
 
 def _from_hub(name: str, repository: str, *, file: str | None = None, size: str | None = None) -> LoadedModel:
-    return _fetched_once(name, lambda: weights.fetch(repository, file, size), {"repository": repository})
+    return _fetched_once(name, lambda: fetch(repository, file, size), {"repository": repository})
 
 
 def _fetched_once(name: str, fetch: Callable[[], tuple[Path, str]], origin: dict[str, str]) -> LoadedModel:
@@ -100,21 +112,21 @@ def _fetched_once(name: str, fetch: Callable[[], tuple[Path, str]], origin: dict
     for the next time.
 
     Args:
-        fetch: Gives the file and its SHA-256.
+        fetch: Returns the file and its SHA-256.
     """
-    ready = weights.converted_file(name)
+    ready = converted_file(name)
     if ready is not None:
         try:
             return from_checkpoint(weights.read(ready), name)
         except ValueError:  # damaged since: fetch and convert it again
-            weights.forget(name)
+            forget(name)
     source, checksum = fetch()
     try:
         ready = _converted(name, source, checksum)
     finally:
-        if source.parent == weights.weights_folder():  # fetched for this alone; the hub keeps its own
+        if source.parent == weights_folder():  # fetched for this alone; the hub keeps its own
             source.unlink(missing_ok=True)
-    weights.remember(name, ready, {**origin, "source": source.name, "sha256": checksum})
+    remember(name, ready, {**origin, "source": source.name, "sha256": checksum})
     return from_checkpoint(weights.read(ready), name)
 
 
@@ -123,6 +135,6 @@ def _converted(name: str, source: Path, checksum: str) -> Path:
     checkpoint = weights.read(source)
     if checkpoint.family:
         return source
-    ready = weights.weights_folder() / f"{checksum[:16]}.safetensors"
+    ready = weights_folder() / f"{checksum[:16]}.safetensors"
     convert(checkpoint, ready, name if name in preset_names() else None)
     return ready

@@ -1,7 +1,7 @@
 """What every model offers the rest of the project, and how its parts are told apart."""
 
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from collections.abc import Iterator, Mapping
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -14,6 +14,8 @@ from wordmask.settings import Askable
 @runtime_checkable
 class HasClip(Protocol):
     """A configuration: a frozen dataclass whose `clip` says which towers the model stands on."""
+
+    __dataclass_fields__: ClassVar[dict[str, Any]]
 
     @property
     def clip(self) -> ClipConfig: ...
@@ -44,7 +46,7 @@ class Model(Askable, Protocol):
         stages: The methods that `forward` calls, in the order data meets them, and what a person calls them.
     """
 
-    vocabularies: str
+    vocabularies: ClassVar[str]
     templates: tuple[str, ...]
     emits: type[RawOutput]
     stages: Mapping[str, str]
@@ -74,8 +76,7 @@ class Model(Askable, Protocol):
         """Leave out, for good, what only training needs; return the same model."""
         ...
 
-    @property
-    def forward(self) -> Callable[..., RawOutput]:
+    def forward(self, *arguments: Any, **settings: Any) -> RawOutput:
         """`forward(pixels, words)`, and `keep=K` where there are `keep_steps`: tensors in, tensors out."""
         ...
 
@@ -86,7 +87,7 @@ class Model(Askable, Protocol):
 
     def train(self, mode: bool = True) -> "Model": ...
 
-    def to(self, *arguments: object, **settings: object) -> "Model": ...
+    def to(self, *arguments: Any, **settings: Any) -> "Model": ...
 
     def requires_grad_(self, requires_grad: bool = True) -> "Model": ...
 
