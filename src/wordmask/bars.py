@@ -10,7 +10,7 @@ from rich.text import Text
 SPEED_SECONDS = 60.0  # that the speed shown is a mean over
 
 
-class Speed(ProgressColumn):
+class PicturesPerSecond(ProgressColumn):
     """Pictures a second."""
 
     def render(self, task: Task) -> Text:
@@ -34,7 +34,7 @@ def bar(title: str, done: int, total: int, *, shown: bool = True) -> Iterator[Ca
         TextColumn("{task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
-        Speed(),
+        PicturesPerSecond(),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
     hidden = not (shown and console.is_terminal)

@@ -5,6 +5,7 @@ import signal
 import sys
 import threading
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -240,7 +241,10 @@ def evaluate(
         Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")
     ] = None,
     pictures: Annotated[int | None, typer.Option(min=1, help="Only so many, for a first look.")] = None,
-    partial: Annotated[bool, typer.Option(help="Measure what is there of a split that is not whole.")] = False,
+    incomplete: Annotated[
+        bool,
+        typer.Option("--partial/--no-partial", help="Measure what is there of a split that is not whole."),
+    ] = False,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
     vocabulary: Annotated[
         str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")
@@ -271,24 +275,31 @@ def evaluate(
     On several GPUs or processes: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
     """
     from wordmask.evaluation.command import run
+    from wordmask.evaluation.evaluate import Choices
+    from wordmask.evaluation.evaluate import evaluate as measure
 
-    choices = {
-        "keep": keep,
-        "vocabulary": vocabulary,
-        "synonyms": synonyms,
-        "size": size,
-        "shrink": shrink,
-    }
-    choices |= {"overlap": overlap, "most": most}
-    asked = {
-        "data": data,
-        "pictures": pictures,
-        "partial": partial,
-        "device": device,
-        "precision": precision,
-        "work": work,
-    }
-    run(model, names, choices=choices, json_file=json, markdown_file=markdown, **asked)
+    choices = Choices(
+        keep=keep,
+        vocabulary=vocabulary,
+        synonyms=synonyms,
+        size=size,
+        shrink=shrink,
+        overlap=overlap,
+        most=most,
+    )
+    measured = partial(
+        measure,
+        model,
+        names,
+        data=data,
+        pictures=pictures,
+        partial=incomplete,
+        choices=choices,
+        device=device,
+        precision=precision,
+        work=work,
+    )
+    run(measured, json_file=json, markdown_file=markdown)
 
 
 @app.command()

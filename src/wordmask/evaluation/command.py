@@ -1,14 +1,13 @@
 """`wordmask evaluate`: a progress bar, the report on the terminal, and in files."""
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from wordmask.evaluation.evaluate import Choices, evaluate
+from wordmask.bars import bar
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.report import EvaluationReport
 from wordmask.processes import Processes
@@ -18,21 +17,19 @@ WIDEST = 120  # columns of the report where the terminal doesn't say
 
 
 def run(
-    model: str,
-    splits: Sequence[str],
-    *,
-    choices: Mapping[str, object],
-    json_file: Path | None,
-    markdown_file: Path | None,
-    **asked: object,
+    measure: Callable[..., EvaluationReport | None], *, json_file: Path | None, markdown_file: Path | None
 ) -> EvaluationReport | None:
-    """Measure, show the report, and write it where it was asked for."""
+    """Measure, show the report, and write it where it was asked for.
+
+    Args:
+        measure: `evaluate`, with all that is asked; it takes `watch`, which shows how far it is.
+    """
     files = [at_home(path) for path in (json_file, markdown_file) if path is not None]
     for path in files:
         if path.is_dir():
             raise ValueError(f"{str(path)!r} is a folder; expected a file to write the report to.")
         check_writable(path.parent)
-    report = evaluate(model, splits, choices=Choices(**choices), watch=bar, **asked)
+    report = measure(watch=progress)
     if report is None:
         return None
     if json_file is not None:
@@ -51,14 +48,9 @@ def _write(path: Path, text: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-@contextmanager
-def bar(title: str, done: int, total: int) -> Iterator[Callable[[], None]]:
+def progress(title: str, done: int, total: int) -> AbstractContextManager[Callable[[], None]]:
     """Show how far it is, in the first process alone."""
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    quiet = not console.is_terminal or not Processes.started().first
-    if done and not quiet:
+    first, console = Processes.started().first, Console(stderr=True)
+    if done and first and console.is_terminal:
         console.print(f"{title}: {done} of {total} pictures were counted before.")
-    with Progress(*columns, console=console, disable=quiet) as progress:
-        task = progress.add_task(title, total=total, completed=done)
-        yield lambda: progress.advance(task)
+    return bar(title, done, total, shown=first)

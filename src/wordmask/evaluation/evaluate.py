@@ -20,7 +20,7 @@ from wordmask.hardware import Precision
 from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
 from wordmask.settings import Settings, Task, kept_of
-from wordmask.vocabulary import Vocabulary
+from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.writing import at_home, cache_folder, undisturbed
 
 SAVED_EVERY = 20.0  # seconds
@@ -46,7 +46,7 @@ class Choices:
 
     keep: int | None = None
     vocabulary: str | None = None
-    synonyms: str | None = None
+    synonyms: Synonyms | None = None
     size: int | None = None
     shrink: int | None = None
     overlap: float | None = None
