@@ -227,15 +227,16 @@ def to_dataset(results: "Sequence[Segmentation]") -> "datasets.Dataset":
     _check_same_words(results)
     from PIL import Image
 
-    rows = [
-        {
-            "file_name": Path(result.source or "").name,
-            "image": Image.fromarray(result.picture),
-            "labels": result.label_image(),
-            "regions": [_region_row(region) for region in result.regions],
-        }
-        for result in results
-    ]
+    rows = []
+    for result in results:
+        rows.append(
+            {
+                "file_name": Path(result.source or "").name,
+                "image": Image.fromarray(result.picture),
+                "labels": result.label_image(),
+                "regions": [_region_row(region) for region in result.regions],
+            }
+        )
     return optional("datasets").Dataset.from_list(rows, features=features(results[0].vocabulary))
 
 

@@ -118,7 +118,8 @@ class InstanceScore:
         if picture in self._pictures:
             raise ValueError(f"Picture {picture} was counted before. Give each a number of its own.")
         labels = target_labels.tolist()
-        if not all(0 <= label < self.classes for label in labels + [instance.label for instance in found]):
+        named = [*labels, *(instance.label for instance in found)]
+        if not all(0 <= label < self.classes for label in named):
             raise ValueError(f"A label is no class; expected 0 to {self.classes - 1}.")
         numbered = zip(itertools.count(1), labels, target_crowd.tolist(), strict=False)
         truth = [
