@@ -15,6 +15,7 @@ from torchvision.ops import deform_conv2d
 from conftest import noise_for, relative_error
 from wordmask import clip
 from wordmask.models import kind_of
+from wordmask.models.deformable_conv import deformable_by_grid, deformable_conv2d
 from wordmask.models.eov_seg import (
     PRESETS,
     DynamicDepthwiseAttention,
@@ -22,8 +23,6 @@ from wordmask.models.eov_seg import (
     Parts,
     VocabularyAwareSelection,
     class_logits,
-    deformable_by_grid,
-    deformable_conv2d,
     geometric_ensemble,
     largest_probability,
 )

@@ -1,8 +1,9 @@
 """The only door to open_clip and timm: towers, feature maps, prompts, which weights train."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING, TypeVar
 
 from wordmask import light  # noqa: F401
 
@@ -13,14 +14,14 @@ import torch
 from jaxtyping import Float, Int
 from open_clip.loss import ClipLoss
 from open_clip.model import CLIPTextCfg, CLIPVisionCfg
-from open_clip.modified_resnet import AttentionPool2d
+from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
+from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, Transformer, VisionTransformer
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-Clip = open_clip.CLIP  # both towers, as open_clip builds them
 CONTEXT_LENGTH = 77  # tokens, start and end included: how CLIP was trained
 CONVNEXTS = {"convnext_mini": (1, 1, 3, 1)}  # blocks per stage; smaller than timm's, for training on a laptop
 LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is for hundreds of epochs
@@ -29,6 +30,40 @@ LAYER_SCALE = 0.1  # at the start of a ConvNeXt of `CONVNEXTS`; timm's 1e-6 is f
 DROP_PATH = 0.1
 # OpenAI's: blocks per stage, side of the training pictures
 RESNETS = {"RN50": ((3, 4, 6, 3), 224), "RN50x4": ((4, 6, 10, 6), 288)}
+Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
+
+if TYPE_CHECKING:  # open_clip and timm don't say what their attributes are; these are the ones in use
+
+    class Clip(open_clip.CLIP):
+        """Both towers, as open_clip builds them."""
+
+        visual: "ConvNextTower | ModifiedResNet"
+        transformer: Transformer
+        token_embedding: nn.Embedding
+        positional_embedding: nn.Parameter
+        attn_mask: Tensor
+        ln_final: nn.LayerNorm
+        text_projection: nn.Parameter
+
+    class ConvNextTower(TimmModel):
+        """open_clip's tower around a ConvNeXt of timm's."""
+
+        trunk: "ConvNext"
+
+    class ConvNext(nn.Module):
+        stem: nn.Sequential
+        stages: "Sequence[ConvNextStage]"
+        norm_pre: nn.Module
+        head: "ConvNextHead"
+
+    class ConvNextStage(nn.Module):
+        downsample: nn.Sequential
+        blocks: nn.Sequential
+
+    class ConvNextHead(nn.Module):
+        norm: nn.Module
+else:
+    Clip, ConvNextTower = open_clip.CLIP, TimmModel
 
 
 @dataclass(frozen=True)
@@ -98,14 +133,11 @@ def build(config: ClipConfig) -> Clip:
     )
     clip = Clip(config.width, vision, text)
     if config.trunk in CONVNEXTS:
-        shape = {
-            "depths": CONVNEXTS[config.trunk],
-            "dims": config.channels,
-            "ls_init_value": LAYER_SCALE,
-            "conv_mlp": False,
-        }
-        clip.visual.trunk = timm.create_model(trunk, num_classes=0, global_pool="", **shape)
-        clip.visual.head.proj = nn.Linear(config.channels[-1], config.width, bias=False)
+        tower, blocks = convnext_of(clip), CONVNEXTS[config.trunk]
+        shape = {"depths": blocks, "dims": config.channels, "ls_init_value": LAYER_SCALE, "conv_mlp": False}
+        smaller = timm.create_model(trunk, num_classes=0, global_pool="", **shape)
+        tower.trunk = smaller  # pyright: ignore[reportAttributeAccessIssue]  # it is a ConvNext
+        tower.head.proj = nn.Linear(config.channels[-1], config.width, bias=False)
     return clip.eval()
 
 
@@ -151,10 +183,10 @@ def causal_mask(length: int, like: Tensor) -> Float[Tensor, "L L"]:
 def stage_maps(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> list[Float[Tensor, "B C h w"]]:
     """Run the trunk: its four stages, at strides 4, 8, 16 and 32."""
     if has_attention_pool(clip):
-        resnet = clip.visual
+        resnet = resnet_of(clip)
         x, stages = resnet.stem(pixels), (resnet.layer1, resnet.layer2, resnet.layer3, resnet.layer4)
     else:
-        trunk = clip.visual.trunk
+        trunk = convnext_of(clip).trunk
         x, stages = trunk.stem(pixels), trunk.stages
     maps = []
     for stage in stages:
@@ -165,24 +197,27 @@ def stage_maps(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> list[Float[Tenso
 
 def last_stage_blocks(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B C h w"]:
     """Run the blocks of the last stage alone, without its downsampling."""
-    return clip.visual.trunk.stages[-1].blocks(x)
+    return convnext_of(clip).trunk.stages[-1].blocks(x)
 
 
 def last_downsampling(clip: Clip) -> tuple[nn.Module, nn.Module]:
     """The norm and the 2×2 convolution of stride 2 between the third stage and the last."""
-    norm, conv = clip.visual.trunk.stages[-1].downsample
+    norm, conv = convnext_of(clip).trunk.stages[-1].downsample
     return norm, conv
 
 
 def project_pixels(clip: Clip, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B D h w"]:
     """Bring every pixel of a last-stage map to the space shared with words, through CLIP's own norm and projection."""
-    x = clip.visual.trunk.head.norm(clip.visual.trunk.norm_pre(x))
-    return clip.visual.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, h, w)
+    tower = convnext_of(clip)
+    x = tower.trunk.head.norm(tower.trunk.norm_pre(x))
+    return tower.head(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)  # (B, D, h, w)
 
 
-def folded(conv: nn.Conv2d | nn.ConvTranspose2d, norm: nn.BatchNorm2d) -> tuple[nn.Module, nn.Identity]:
+def folded(conv: Convolution, norm: nn.BatchNorm2d | nn.Identity) -> tuple[Convolution, nn.Identity]:
     """A convolution that does what it and the batch norm after it did with fixed statistics, and nothing in the norm's
     place."""
+    if isinstance(norm, nn.Identity):  # it was folded before
+        return conv, norm
     return fuse_conv_bn_eval(conv.eval(), norm.eval(), transpose=isinstance(conv, nn.ConvTranspose2d)), nn.Identity()
 
 
@@ -209,6 +244,18 @@ def has_attention_pool(clip: Clip) -> bool:
     return hasattr(clip.visual, "attnpool")
 
 
+def resnet_of(clip: Clip) -> ModifiedResNet:
+    """The image tower of a CLIP that `has_attention_pool`."""
+    assert isinstance(clip.visual, ModifiedResNet)
+    return clip.visual
+
+
+def convnext_of(clip: Clip) -> ConvNextTower:
+    """The image tower of any other."""
+    assert isinstance(clip.visual, ConvNextTower)
+    return clip.visual
+
+
 def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q D"]:
     """Bring each region of a last-stage map to the space shared with words, as CLIP's own head sees it.
 
@@ -218,10 +265,11 @@ def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor,
         masks: 1 inside, 0 outside. What an empty one gives has no meaning.
     """
     if has_attention_pool(clip):
-        return attend_regions(clip.visual.attnpool, x32, masks)
-    pooled = mean_inside(clip.visual.trunk.norm_pre(x32), masks)  # (B, Q, C)
-    pooled = clip.visual.trunk.head.norm(pooled.transpose(1, 2)[..., None])  # (B, C, Q, 1)
-    return clip.visual.head(pooled[..., 0].transpose(1, 2))
+        return attend_regions(resnet_of(clip).attnpool, x32, masks)
+    tower = convnext_of(clip)
+    pooled = mean_inside(tower.trunk.norm_pre(x32), masks)  # (B, Q, C)
+    pooled = tower.trunk.head.norm(pooled.transpose(1, 2)[..., None])  # (B, C, Q, 1)
+    return tower.head(pooled[..., 0].transpose(1, 2))
 
 
 def mean_inside(x: Float[Tensor, "B C h w"], masks: Float[Tensor, "B Q h w"]) -> Float[Tensor, "B Q C"]:
@@ -255,15 +303,14 @@ def attend_regions(
     key, value = (projection(placed).unflatten(-1, (pool.num_heads, -1)) for projection in (pool.k_proj, pool.v_proj))
     logits = torch.einsum("bmc,bnmc->bmn", query, key) / query.shape[-1] ** 0.5
     outside = masks.flatten(2)[:, None] < 0.5  # (B, 1, Q, h·w)
-    weights = (
-        logits[:, :, None].masked_fill(outside, torch.finfo(logits.dtype).min).softmax(dim=-1)
-    )  # (B, heads, Q, h·w)
+    logits = logits[:, :, None].masked_fill(outside, torch.finfo(logits.dtype).min)
+    weights = logits.softmax(dim=-1)  # (B, heads, Q, h·w)
     return pool.c_proj(torch.einsum("bmqn,bnmc->bqmc", weights, value).flatten(2))
 
 
-def resize_positions(positions: Float[Tensor, "G C"], size: tuple[int, int]) -> Float[Tensor, "N C"]:
-    """Resize the position embeddings of a square grid, but the first (of the whole picture), bilinearly to another
-    grid."""
+def resize_positions(positions: Float[Tensor, "G C"], size: Sequence[int]) -> Float[Tensor, "N C"]:
+    """Resize the position embeddings of a square grid bilinearly to another grid; the first, that of the whole picture,
+    stays."""
     side = round((len(positions) - 1) ** 0.5)
     grid = positions[1:].T.unflatten(1, (side, side))[None]  # (1, C, side, side)
     resized = F.interpolate(grid, size=size, mode="bilinear", align_corners=False)
@@ -323,8 +370,7 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
         if len(ids) > CONTEXT_LENGTH:
             raise ValueError(
                 f"The prompt {prompt[:60] + '…' if len(prompt) > 60 else prompt!r} has {len(ids)} tokens; "
-                f"CLIP reads {CONTEXT_LENGTH}. "
-                "Use a shorter word or phrase."
+                f"CLIP reads {CONTEXT_LENGTH}. Use a shorter word or phrase."
             )
     return tokens
 
@@ -332,7 +378,7 @@ def tokenize(prompts: list[str]) -> list[list[int]]:
 def token_tables() -> tuple[dict[str, int], list[tuple[str, str]]]:
     """CLIP's tokens with their numbers, and the pairs that the tokeniser joins, first ones first."""
     tokenizer = _tokenizer()
-    return dict(tokenizer.encoder), list(tokenizer.bpe_ranks)
+    return dict(tokenizer.encoder), [(first, second) for first, second in tokenizer.bpe_ranks]
 
 
 def encode_picture(clip: Clip, pixels: Float[Tensor, "B 3 H W"]) -> Float[Tensor, "B D"]:

@@ -18,6 +18,7 @@ Where we differ from the reference, with equal results:
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from types import MappingProxyType
 from typing import ClassVar, NamedTuple
 
@@ -25,21 +26,12 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import deform_conv2d
 
 from wordmask import clip
-from wordmask.clip import (
-    CONVNEXT_LARGE,
-    CONVNEXT_MINI,
-    VIT_MINI,
-    ClipConfig,
-    VitConfig,
-    folded,
-    mean_inside,
-    sum_inside,
-    widened,
-)
+from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, VIT_MINI, ClipConfig, VitConfig, widened
 from wordmask.in_parts import in_parts
+from wordmask.models.deformable_conv import KERNEL_TAPS, deformable_conv2d
+from wordmask.models.module_list import ModuleListOf
 from wordmask.pixels import MEAN, STD, ImageInput
 from wordmask.raw import QueryMasks, RawOutput
 from wordmask.settings import KeepSteps, Task
@@ -63,11 +55,9 @@ TEMPLATES = (
     "There is a large {} in the scene.",
 )
 COCO_PANOPTIC = "eov-seg/coco-panoptic-133"  # what the released weights were trained on
-# of CLIP's own opinion of a region, by whether training saw the class; reference config.py
-SEEN_WEIGHT, UNSEEN_WEIGHT = (0.4, 0.8)
+SEEN_WEIGHT, UNSEEN_WEIGHT = (0.4, 0.8)  # of CLIP's own opinion, by whether training saw a class; reference config.py
 SMALLEST = 1e-8  # added to probabilities before their logarithm; reference segmentator.py
 LARGEST_SCALE = 100.0  # limit of learned logit scales; reference head.py
-DEFORMED = 9  # taps of a 3×3 kernel
 TAPS = 3  # of a query's filter along its channels
 PIXELS_AT_ONCE = 2048  # in vocabulary-aware selection: 8 MB of vectors
 SIMILARITIES_AT_ONCE = 2**21  # of pixel and word, there: 8 MB
@@ -116,65 +106,20 @@ class Features(NamedTuple):
 # Lite aggregator ------------------------------------------------------------------------------------------------------
 
 
-def deformable_conv2d(
-    x: Float[Tensor, "B C h w"],
-    offsets: Float[Tensor, "B 18 h w"],
-    strengths: Float[Tensor, "B 9 h w"],
-    weight: Float[Tensor, "O C 3 3"],
-) -> Float[Tensor, "B O h w"]:
-    """Convolve with a 3×3 kernel whose taps move by `offsets` (y and x of each tap in turn) and count by `strengths`.
-
-    The one place that chooses how: torchvision's operator on CUDA; elsewhere, and where a graph is recorded,
-    `grid_sample`, which is 1.2–3.9 times faster on two CPU cores at the models' sizes, runs on every device and
-    exports. They agree to 1e-4.
-    """
-    if x.is_cuda and not torch.compiler.is_compiling():
-        return deform_conv2d(x, offsets, weight, padding=1, mask=strengths)
-    return deformable_by_grid(x, offsets, strengths, weight)
-
-
-def deformable_by_grid(
-    x: Float[Tensor, "B C h w"],
-    offsets: Float[Tensor, "B 18 h w"],
-    strengths: Float[Tensor, "B 9 h w"],
-    weight: Float[Tensor, "O C 3 3"],
-) -> Float[Tensor, "B O h w"]:
-    """Deformable convolution as one bilinear sampling of all taps and one matrix product.
-
-    Positions are computed in full precision: half of it can't tell one column of a wide map from the next.
-    """
-    (height, width), offsets = x.shape[-2:], widened(offsets)
-    steps = torch.arange(-1, 2, device=x.device, dtype=offsets.dtype)
-    rows = (
-        torch.arange(height, device=x.device, dtype=offsets.dtype)[:, None] + steps.repeat_interleave(3)[:, None, None]
-    )  # (9, h, 1)
-    columns = torch.arange(width, device=x.device, dtype=offsets.dtype) + steps.repeat(3)[:, None, None]  # (9, 1, w)
-    moved = offsets.unflatten(1, (DEFORMED, 2))  # (B, 9, 2, h, w)
-    padded = F.pad(x, (0, int(width == 1), 0, int(height == 1)))  # sampling has no scale along an axis of one pixel
-    y = (moved[:, :, 0] + rows) * (2 / (padded.shape[-2] - 1)) - 1  # (B, 9, h, w)
-    x_ = (moved[:, :, 1] + columns) * (2 / (padded.shape[-1] - 1)) - 1
-    with torch.autocast(x.device.type, enabled=False):
-        grid = torch.stack([x_, y], dim=-1).flatten(1, 2)  # (B, 9·h, w, 2)
-        taps = F.grid_sample(widened(padded), grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-    taps = taps.unflatten(2, (DEFORMED, height)) * strengths[:, None]  # (B, C, 9, h, w)
-    return (weight.flatten(1) @ taps.flatten(1, 2).flatten(2)).unflatten(2, (height, width))
-
-
 class DeformableUpsample(nn.Module):
     """Take a scale to the next finer one: deformable 3×3 convolution, then a transposed convolution of stride 2."""
 
     def __init__(self, width: int, out_width: int):
         super().__init__()
-        self.offsets = nn.Conv2d(width, 3 * DEFORMED, kernel_size=3, padding=1)
-        nn.init.zeros_(self.offsets.bias)
-        # holds the kernel; `deformable_conv2d` applies it
-        self.deformable = nn.Conv2d(width, out_width, kernel_size=3, bias=False)
+        self.offsets = nn.Conv2d(width, 3 * KERNEL_TAPS, kernel_size=3, padding=1)
+        nn.init.zeros_(self.offsets.bias)  # pyright: ignore[reportArgumentType]  # it has one
+        self.deformable = nn.Conv2d(width, out_width, kernel_size=3, bias=False)  # applied by `deformable_conv2d`
         self.norm1 = nn.BatchNorm2d(out_width)
         self.up = nn.ConvTranspose2d(out_width, out_width, kernel_size=4, stride=2, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_width)
 
     def forward(self, x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B O h2 w2"]:
-        offsets, strengths = self.offsets(x).split([2 * DEFORMED, DEFORMED], dim=1)
+        offsets, strengths = self.offsets(x).split([2 * KERNEL_TAPS, KERNEL_TAPS], dim=1)
         x = deformable_conv2d(x, offsets, strengths.sigmoid(), self.deformable.weight)
         if self.deformable.bias is not None:  # of a folded norm
             x = x + self.deformable.bias[:, None, None]
@@ -182,20 +127,19 @@ class DeformableUpsample(nn.Module):
 
     def fold(self) -> None:
         """Make the norms, which don't change any more, part of the kernels before them."""
-        self.deformable, self.norm1 = folded(self.deformable, self.norm1)
-        self.up, self.norm2 = folded(self.up, self.norm2)
+        self.deformable, self.norm1 = clip.folded(self.deformable, self.norm1)
+        self.up, self.norm2 = clip.folded(self.up, self.norm2)
 
 
 class LiteAggregator(nn.Module):
-    """Fuse the four stages at stride 4: top-down with half their channels, then one sum of all scales, with
-    coordinates."""
+    """Fuse the four stages at stride 4: top-down with half their channels, then one sum of all, with coordinates."""
 
     def __init__(self, config: EovSegConfig):
         super().__init__()
         halves, width = [channels // 2 for channels in config.clip.channels], config.aggregator_width
-        self.laterals = nn.ModuleList(nn.Conv2d(2 * half, half, kernel_size=1) for half in halves)
-        self.ups = nn.ModuleList(DeformableUpsample(halves[i + 1], halves[i]) for i in range(3))
-        self.reduce = nn.ModuleList(nn.Conv2d(half, width, kernel_size=1, bias=False) for half in halves)
+        self.laterals = ModuleListOf(nn.Conv2d(2 * half, half, kernel_size=1) for half in halves)
+        self.ups = ModuleListOf(DeformableUpsample(halves[i + 1], halves[i]) for i in range(3))
+        self.reduce = ModuleListOf(nn.Conv2d(half, width, kernel_size=1, bias=False) for half in halves)
         self.bias = nn.Parameter(torch.zeros(1, width, 1, 1))
         self.smooth = nn.Conv2d(width, width, kernel_size=3, padding=1)
         self.locate = nn.Conv2d(width + 2, config.width, kernel_size=1)
@@ -218,14 +162,13 @@ class LiteAggregator(nn.Module):
 
 
 def coordinates(x: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B 2 h w"]:
-    """The x and the y of every pixel, from -1 at the first to 1 at the last, of at least two. `linspace` would fix the
-    size of a graph."""
-    dtype = torch.promote_types(x.dtype, torch.float32)
-    places = (torch.arange(side, device=x.device, dtype=dtype) for side in x.shape[-2:])
-    rows, columns = (
-        (place * (2 / (side - 1)) - 1).to(x.dtype) for place, side in zip(places, x.shape[-2:], strict=True)
-    )
-    y, x_ = torch.meshgrid(rows, columns, indexing="ij")
+    """The x and the y of every pixel, from -1 at the first to 1 at the last."""
+
+    def along(side: int) -> Tensor:  # of at least two pixels; `linspace` would fix the size of a graph
+        places = torch.arange(side, device=x.device, dtype=torch.promote_types(x.dtype, torch.float32))
+        return (places * (2 / (side - 1)) - 1).to(x.dtype)
+
+    y, x_ = torch.meshgrid(along(x.shape[-2]), along(x.shape[-1]), indexing="ij")
     return torch.stack([x_, y]).expand(len(x), -1, -1, -1)
 
 
@@ -237,14 +180,12 @@ class VocabularyAwareSelection(nn.Module):
 
     def __init__(self, config: EovSegConfig):
         super().__init__()
-        width = config.clip.width
-        self.depthwise = nn.Conv2d(
-            config.width, config.width, kernel_size=3, padding=1, groups=config.width, bias=False
-        )
-        self.norm1 = nn.BatchNorm2d(config.width)
-        self.pointwise = nn.Conv2d(config.width, width, kernel_size=1, bias=False)
-        self.norm2 = nn.BatchNorm2d(width)
-        self.guide = nn.Linear(width, width)
+        width, clip_width = config.width, config.clip.width
+        self.depthwise = nn.Conv2d(width, width, kernel_size=3, padding=1, groups=width, bias=False)
+        self.norm1 = nn.BatchNorm2d(width)
+        self.pointwise = nn.Conv2d(width, clip_width, kernel_size=1, bias=False)
+        self.norm2 = nn.BatchNorm2d(clip_width)
+        self.guide = nn.Linear(clip_width, clip_width)
         self.scale = nn.Parameter(torch.ones(1, 1, 1, 1))
         self.offset = nn.Parameter(torch.zeros(1, 1, 1, 1))
 
@@ -253,12 +194,11 @@ class VocabularyAwareSelection(nn.Module):
 
     def fold(self) -> None:
         """Make the norms, which don't change any more, part of the kernels before them."""
-        self.depthwise, self.norm1 = folded(self.depthwise, self.norm1)
-        self.pointwise, self.norm2 = folded(self.pointwise, self.norm2)
+        self.depthwise, self.norm1 = clip.folded(self.depthwise, self.norm1)
+        self.pointwise, self.norm2 = clip.folded(self.pointwise, self.norm2)
 
     def clarity(self, x: Float[Tensor, "B C h w"], *text: Float[Tensor, "_ D"]) -> Float[Tensor, "B h w"]:
-        """The largest probability that a softmax over the words, in one tensor or several, gives at each pixel, in (0,
-        1]."""
+        """The largest probability in a softmax over the words, which come in one tensor or several, at each pixel."""
         seen = F.gelu(self.norm1(self.depthwise(x)))
         guides = [self.guide(part) for part in text]
 
@@ -275,20 +215,19 @@ class VocabularyAwareSelection(nn.Module):
 def largest_probability(pixels: Float[Tensor, "B D N"], words: Sequence[Float[Tensor, "_ D"]]) -> Float[Tensor, "B N"]:
     """max softmax(words · pixels) = 1 / Σ exp(logit − max), for some words at a time: memory does not grow with S · N.
 
-    In a graph all at a time: it can't count parts.
+    All words at a time in a graph, which can't count parts.
     """
     top, total = None, None
     if not torch.compiler.is_compiling():
         at_once = max(1, SIMILARITIES_AT_ONCE // pixels[:, 0].numel())
-        words = [part for some in words for part in some.split(at_once)]
+        words = list(chain.from_iterable(part.split(at_once) for part in words))
     for part in words:
-        logits = (
-            widened(part).expand(len(pixels), -1, -1).bmm(pixels)
-        )  # (B, some of S, N); `@` would turn the pixels round, and back
+        logits = widened(part).expand(len(pixels), -1, -1).bmm(pixels)  # (B, _, N); `@` would turn pixels round twice
         highest = logits.amax(dim=1) if top is None else torch.maximum(top, logits.amax(dim=1))
         added = (logits - highest[:, None]).exp().sum(dim=1)
-        total = added if total is None else total * (top - highest).exp() + added
+        total = added if top is None or total is None else total * (top - highest).exp() + added
         top = highest
+    assert total is not None  # there is a word, or void
     return total.reciprocal()
 
 
@@ -305,7 +244,7 @@ class DynamicDepthwiseAttention(nn.Module):
 
     def forward(self, kernels: Float[Tensor, "B Q C"], values: Float[Tensor, "B Q C"]) -> Float[Tensor, "B Q C"]:
         windows = F.pad(values, (1, 1)).unfold(-1, TAPS, 1)  # (B, Q, C, 3)
-        # no matrix product: it would leave full precision
+        # a sum of products: a matrix product would leave full precision
         return self.norm((windows * self.taps(kernels)[:, :, None]).sum(dim=-1))
 
 
@@ -322,7 +261,7 @@ class DynamicInteraction(nn.Module):
     def forward(
         self, kernels: Float[Tensor, "B Q C"], features: Float[Tensor, "B C h w"], mask_logits: Float[Tensor, "B Q h w"]
     ) -> Float[Tensor, "B Q C"]:
-        covered = sum_inside(features, (mask_logits.sigmoid() > 0.5).to(features.dtype))  # a sum, not a mean
+        covered = clip.sum_inside(features, (mask_logits.sigmoid() > 0.5).to(features.dtype))  # a sum, not a mean
         covered = self.feature_norm(covered + self.feature_attention(kernels, covered))
         return self.kernel_norm(covered + self.kernel_attention(kernels, covered))
 
@@ -390,13 +329,12 @@ class DecoderLayer(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.feed_forward = nn.Sequential(nn.Linear(width, config.hidden), nn.ReLU(), nn.Linear(config.hidden, width))
         self.feed_forward_norm = nn.LayerNorm(width)
-        self.mask_kernel = nn.Sequential(
-            nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU(), nn.Linear(width, width)
-        )
+        before = nn.Linear(width, width, bias=False), nn.LayerNorm(width), nn.ReLU()
+        self.mask_kernel = nn.Sequential(*before, nn.Linear(width, width))
         self.semantic = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, width))
-        self.spatial = spatial_channels and nn.Sequential(
-            nn.LayerNorm(spatial_channels), nn.Linear(spatial_channels, width)
-        )
+        self.spatial = None
+        if spatial_channels:
+            self.spatial = nn.Sequential(nn.LayerNorm(spatial_channels), nn.Linear(spatial_channels, width))
         self.fusion = fusion
         hidden = (nn.Linear(width, width), nn.ReLU(), nn.Linear(width, width), nn.ReLU())
         self.class_vector = nn.Sequential(*hidden, nn.Linear(width, config.clip.width))
@@ -421,21 +359,18 @@ class DecoderLayer(nn.Module):
     ) -> Float[Tensor, "B Q D"]:
         """Return a vector in CLIP's space for what each mask covers."""
         embedding = self.embed_semantic(mask_logits, features)
-        if spatial is not None:
+        if spatial is not None and self.fusion is not None:
             embedding = self.fusion(embedding, self.embed_spatial(mask_logits, spatial))
         return self.class_vector(embedding + kernels)
 
-    def embed_semantic(
-        self, mask_logits: Float[Tensor, "B Q h w"], features: Float[Tensor, "B C h w"]
-    ) -> Float[Tensor, "B Q C"]:
-        """What the CNN knows of what each mask covers."""
-        return self.semantic(mean_inside(features, hard_masks(mask_logits, features)))
+    def embed_semantic(self, masks: Float[Tensor, "B Q h w"], x: Float[Tensor, "B C h w"]) -> Float[Tensor, "B Q C"]:
+        """What the CNN's map knows of what each mask covers."""
+        return self.semantic(clip.mean_inside(x, hard_masks(masks, x)))
 
-    def embed_spatial(
-        self, mask_logits: Float[Tensor, "B Q h w"], spatial: Float[Tensor, "B S _ _"]
-    ) -> Float[Tensor, "B Q C"]:
-        """What the spatial extractor knows of it."""
-        return self.spatial(mean_inside(spatial, hard_masks(mask_logits, spatial)))
+    def embed_spatial(self, masks: Float[Tensor, "B Q h w"], x: Float[Tensor, "B S _ _"]) -> Float[Tensor, "B Q C"]:
+        """What the spatial extractor's map knows of it."""
+        assert self.spatial is not None
+        return self.spatial(clip.mean_inside(x, hard_masks(masks, x)))
 
 
 def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h w"]) -> Float[Tensor, "B Q h w"]:
@@ -447,7 +382,7 @@ def hard_masks(mask_logits: Float[Tensor, "B Q _ _"], like: Float[Tensor, "B _ h
 
 
 def _start(module: nn.Module) -> None:
-    """Initialise as the reference does: small normal weights (torch's own for norms, 1 and 0, stay)."""
+    """Initialise as the reference does: small normal weights; those of norms stay torch's own, 1 and 0."""
     if isinstance(module, nn.Linear):
         nn.init.trunc_normal_(module.weight, std=0.02)
         if module.bias is not None:
@@ -495,6 +430,11 @@ def geometric_ensemble(
 # The model ------------------------------------------------------------------------------------------------------------
 
 
+def beginning_of_vit(config: EovSegConfig) -> clip.VitBeginning:
+    """The spatial extractor of the paper."""
+    return clip.VitBeginning(config.spatial)
+
+
 @dataclass(frozen=True)
 class Parts:
     """What the paper varies: hand in another part to try it; each is built from the configuration.
@@ -509,7 +449,7 @@ class Parts:
         ensemble: See `geometric_ensemble`.
     """
 
-    spatial: Callable[[EovSegConfig], nn.Module] | None = lambda config: clip.VitBeginning(config.spatial)
+    spatial: Callable[[EovSegConfig], nn.Module] | None = beginning_of_vit
     join: Callable[[EovSegConfig], nn.Module] | None = None
     selection: Callable[[EovSegConfig], nn.Module] | None = VocabularyAwareSelection
     interaction: Callable[[EovSegConfig], nn.Module] = DynamicInteraction
@@ -550,10 +490,12 @@ class EovSeg(nn.Module):
         self.join = parts.join and parts.join(config)
         self.selection = parts.selection and parts.selection(config)
         self.kernels = nn.Embedding(config.queries, config.width)
-        channels = self.spatial.channels if self.spatial and parts.fusion else None
-        self.spatial_upscale = channels and SpatialUpscale(channels)
-        self.layers = nn.ModuleList(
-            DecoderLayer(config, parts.interaction(config), channels and parts.fusion(config), channels)
+        fusion = parts.fusion if self.spatial else None
+        channels = self.spatial.channels if self.spatial and fusion else None
+        assert isinstance(channels, int | None)
+        self.spatial_upscale = SpatialUpscale(channels) if channels else None
+        self.layers = ModuleListOf(
+            DecoderLayer(config, parts.interaction(config), fusion and fusion(config), channels)
             for _ in range(config.layers)
         )
         self.void = nn.Embedding(1, config.clip.width)
@@ -563,7 +505,7 @@ class EovSeg(nn.Module):
         """Nothing but the towers begins with CLIP's weights."""
 
     def train(self, mode: bool = True) -> "EovSeg":
-        """Switch to training, but for the frozen towers: their batch norms keep CLIP's statistics."""
+        """Switch to training, except the frozen towers: their batch norms keep CLIP's statistics."""
         super().train(mode)
         for tower in filter(None, (self.clip, self.spatial)):
             tower.eval()
@@ -580,18 +522,18 @@ class EovSeg(nn.Module):
 
     @staticmethod
     def is_trained(name: str) -> bool:
-        """Tell whether the recipe trains this parameter: all but the towers."""
+        """Tell whether the recipe trains this parameter; the towers stay as they are."""
         return not name.startswith(("clip.", "spatial."))
 
     def for_inference(self) -> "EovSeg":
-        """Fold batch norms, and leave out the class vectors of all layers but the last, which nothing but their losses
-        reads."""
+        """Fold batch norms, and leave out what makes class vectors in all layers but the last: losses read them."""
         clip.fold_batch_norms(self.clip)
         for module in self.modules():
             if isinstance(module, DeformableUpsample | VocabularyAwareSelection):
                 module.fold()
         for layer in self.layers[:-1]:
-            layer.semantic = layer.spatial = layer.fusion = layer.class_vector = layer.logit_scale = None
+            for part in ("semantic", "spatial", "fusion", "class_vector", "logit_scale"):
+                setattr(layer, part, None)
         return self
 
     def encode_text(self, phrases: list[str]) -> Float[Tensor, "S D"]:
@@ -601,7 +543,8 @@ class EovSeg(nn.Module):
     @torch.no_grad()
     def encode_image(self, pixels: Float[Tensor, "B 3 H W"]) -> Features:
         """Run the frozen towers."""
-        return Features(*clip.stage_maps(self.clip, pixels), self.spatial and self.spatial(pixels))
+        x4, x8, x16, x32 = clip.stage_maps(self.clip, pixels)
+        return Features(x4, x8, x16, x32, self.spatial and self.spatial(pixels))
 
     def forward(self, pixels: Float[Tensor, "B 3 H W"], words: Words) -> QueryMasks:
         """Compute masks at stride 4 and class probabilities.
@@ -611,15 +554,13 @@ class EovSeg(nn.Module):
             words: At least one unit vector per class.
         """
         features = self.encode_image(pixels)
-        selected = self.select(self.aggregate(features), words)
-        layer_class_logits, layer_mask_logits = self.decode(
-            selected, features.spatial, words, every_layer=self.training
-        )
-        class_logits, mask_logits = layer_class_logits[-1], layer_mask_logits[-1]
+        x = self.select(self.aggregate(features), words)
+        layer_classes, layer_masks = self.decode(x, features.spatial, words, every_layer=self.training)
+        class_logits, mask_logits = layer_classes[-1], layer_masks[-1]
         if self.training:
-            return QueryMasks(class_logits, mask_logits, layer_class_logits, layer_mask_logits)
+            return QueryMasks(class_logits, mask_logits, layer_classes, layer_masks)
         class_logits, clips = self.opinion(class_logits, mask_logits, features.x32, words)
-        return QueryMasks(class_logits, mask_logits, layer_class_logits, layer_mask_logits, clips)
+        return QueryMasks(class_logits, mask_logits, layer_classes, layer_masks, clips)
 
     def aggregate(self, features: Features) -> Float[Tensor, "B C h4 w4"]:
         """Bring the stages of the CNN to one map."""
@@ -697,9 +638,8 @@ SMALL = EovSegConfig(
 PRESETS = {
     "eov-seg-small": SMALL,  # CLIP RN50, openai
     "eov-seg-medium": replace(SMALL, clip=RESNET_50X4),  # CLIP RN50x4, openai
-    "eov-seg-large": replace(
-        SMALL, clip=CONVNEXT_LARGE, aggregator_width=96
-    ),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "eov-seg-large": replace(SMALL, clip=CONVNEXT_LARGE, aggregator_width=96),
     "eov-seg-tiny": EovSegConfig(  # trained on Shapeland by recipes/, bundled
         clip=CONVNEXT_MINI,
         spatial=VIT_MINI,

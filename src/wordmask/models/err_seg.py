@@ -34,6 +34,7 @@ from torchvision.ops import stochastic_depth
 from wordmask import clip
 from wordmask.clip import CONVNEXT_LARGE, CONVNEXT_MINI, ClipConfig, widened
 from wordmask.in_parts import in_parts
+from wordmask.models.module_list import ModuleListOf
 from wordmask.pixels import MEAN, STD, ImageInput
 from wordmask.raw import ClassMaps, RawOutput
 from wordmask.settings import KeepSteps, Task, kept_of
@@ -44,8 +45,7 @@ TEMPLATES = ("A photo of a {} in the scene",)
 GUIDANCE_LIMIT = 16.0  # CLIP's feature maps are clamped to ± this before they guide; reference decoder.py:138
 RANK_VOTES = (1.0, 0.1, 0.01)  # of a pixel for its three best classes; reference decoder.py:101
 CLASSES_AT_ONCE = 1024  # of the cost map, when votes are counted: 10 MB at 640×640
-# pixels of class maps, through what sees each class or each pixel alone: five classes at 640×640
-ENTRIES_AT_ONCE = 8192
+ENTRIES_AT_ONCE = 8192  # pixels of class maps, through what sees each class or each pixel alone: 5 classes at 640×640
 DROP_PATH = 0.025  # stochastic depth of layer i is i times this; reference decoder.py:66
 # from so many classes on, K: the paper's for A-150, and for A-847 and PC-459 (it takes fewer for PC-59 and PAS-20)
 KEEP_STEPS = ((1, 32), (400, 48))
@@ -96,8 +96,7 @@ class Features(NamedTuple):
 
 
 class MiddleDownsample(nn.Module):
-    """Give stage 3 the channels that the blocks of stage 4 expect, but keep its grid (reference
-    `modify_downsample`)."""
+    """Bring stage 3 to the channels that the blocks of stage 4 expect, on its own grid: `modify_downsample` there."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -110,19 +109,17 @@ class MiddleDownsample(nn.Module):
         return F.interpolate(x, size=x16.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def count_votes(
-    pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]
-) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
+Votes = tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]  # of every class; its highest cosine with any pixel
+
+
+def count_votes(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> Votes:
     """Let every pixel vote for its three best classes with weights 1, 0.1 and 0.01.
 
-    Classes are seen `CLASSES_AT_ONCE` at a time, but in a graph: that can't count parts.
+    Classes are seen `CLASSES_AT_ONCE` at a time, except in a graph, which can't count parts.
 
     Args:
         pixels: Unit vectors.
         words: Unit vectors.
-
-    Returns:
-        The votes, and the highest cosine that each class reaches on any pixel.
     """
     if torch.compiler.is_compiling():
         return count_votes_at_once(pixels, words)
@@ -132,19 +129,17 @@ def count_votes(
         cost = torch.einsum("bdhw,td->bthw", pixels, words[start : start + CLASSES_AT_ONCE])
         peaks.append(cost.amax(dim=(2, 3)))
         cost, place = cost.topk(min(ranks, cost.shape[1]), dim=1)
-        if best is None:
+        if best is None or best_class is None:
             best, best_class = cost, place
             continue
         best, winners = torch.cat([best, cost], dim=1).topk(min(ranks, best.shape[1] + cost.shape[1]), dim=1)
         best_class = torch.cat([best_class, place + start], dim=1).gather(1, winners)  # (B, 3, h, w)
+    assert best_class is not None  # there is a word
     return sum_votes(best_class, pixels.new_zeros(len(pixels), len(words))), torch.cat(peaks, dim=1)
 
 
-def count_votes_at_once(
-    pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]
-) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-    """`count_votes` for a graph that is recorded once for any T: it can't count chunks, nor tell whether there are
-    three classes."""
+def count_votes_at_once(pixels: Float[Tensor, "B D h w"], words: Float[Tensor, "T D"]) -> Votes:
+    """`count_votes` for a graph, which is recorded once for any T: it doesn't know whether there are three classes."""
     cost = torch.einsum("bdhw,td->bthw", pixels, words)
     missing = len(RANK_VOTES) - 1  # at most: classes that lose everywhere stand for them
     best_class = F.pad(cost, (0, 0, 0, 0, 0, missing), value=-torch.inf).topk(len(RANK_VOTES), dim=1).indices
@@ -153,14 +148,12 @@ def count_votes_at_once(
 
 
 def sum_votes(best_class: Int[Tensor, "B R h w"], zeros: Float[Tensor, "B T"]) -> Float[Tensor, "B T"]:
-    """Add up what pixels give their R best classes, to zeros, in the reference's order: its rounding decides some near
-    ties."""
+    """Add the votes of all pixels to zeros, in the reference's order: its rounding decides some near ties."""
     votes = zeros
     for rank, weight in enumerate(RANK_VOTES[: best_class.shape[1]]):
         voted = best_class[:, rank].flatten(1)
-        votes = votes + weight * torch.zeros_like(votes).scatter_add(
-            1, voted, torch.ones_like(voted, dtype=votes.dtype)
-        )
+        ones = torch.ones_like(voted, dtype=votes.dtype)
+        votes = votes + weight * torch.zeros_like(votes).scatter_add(1, voted, ones)
     return votes
 
 
@@ -191,10 +184,7 @@ Fused = tuple[Float[Tensor, "C 1 7 7"], Float[Tensor, " C"]]  # kernel and bias
 
 class CostEmbedding(nn.Module):
     """Embed the two cost maps of every kept class and fuse them on the x16 grid, in full precision: every block adds to
-    the result.
-
-    Nothing bends the values in between, so that embedding and fusion are one convolution each, whose kernel is their
-    product.
+    the result. Nothing bends the values in between: for each map, embedding and fusion are one convolution.
     """
 
     def __init__(self, config: ErrSegConfig):
@@ -207,11 +197,13 @@ class CostEmbedding(nn.Module):
         self, cost_x16: Float[Tensor, "B K h w"], cost_x32: Float[Tensor, "B K h32 w32"]
     ) -> Float[Tensor, "B K h w C"]:
         with torch.autocast(cost_x16.device.type, enabled=False):
-            fused = self.fused(self.x16), self.fused(self.x32)
-            return in_parts(lambda *costs: self.embed(*costs, *fused), cost_x16, cost_x32, entries=ENTRIES_AT_ONCE)
+            embed = partial(self.embed, fused_x16=self.fused(self.x16), fused_x32=self.fused(self.x32))
+            return in_parts(embed, cost_x16, cost_x32, entries=ENTRIES_AT_ONCE)
 
     def fused(self, embed: nn.Conv2d) -> Fused:
         """What `fuse` makes of an embedded cost map, as one convolution; half of both is their fusion."""
+        assert embed.bias is not None
+        assert self.fuse.bias is not None
         fuse = self.fuse.weight.flatten(1)  # (C, 256)
         kernel, bias = fuse @ embed.weight.flatten(1), fuse @ embed.bias + self.fuse.bias
         return kernel.view(-1, 1, *embed.kernel_size), bias
@@ -225,9 +217,8 @@ class CostEmbedding(nn.Module):
     ) -> Float[Tensor, "B K h w C"]:
         """Embed the cost maps of some classes."""
         fine, coarse = self.convolve(cost_x16, fused_x16), self.convolve(cost_x32, fused_x32)
-        x = (
-            fine + F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
-        ) / 2  # (B·K, C, h, w)
+        coarse = F.interpolate(coarse, size=fine.shape[-2:], mode="bilinear", align_corners=False)
+        x = (fine + coarse) / 2  # (B·K, C, h, w)
         return x.unflatten(0, cost_x16.shape[:2]).permute(0, 1, 3, 4, 2)
 
     @staticmethod
@@ -305,9 +296,8 @@ def attend(
     query: Float[Tensor, "... N C"], key: Float[Tensor, "... M C"], value: Float[Tensor, "... M C"], heads: int
 ) -> Float[Tensor, "... N C"]:
     """Scaled dot-product attention with `heads` heads, over the last axis but one."""
-    query, key, value = (
-        x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (query, key, value)
-    )  # (…, heads, N, C / heads)
+    # (…, heads, N, C / heads)
+    query, key, value = (x.unflatten(-1, (heads, -1)).transpose(-2, -3) for x in (query, key, value))
     return F.scaled_dot_product_attention(query, key, value).transpose(-2, -3).flatten(-2)
 
 
@@ -426,11 +416,7 @@ class DecoderStep(nn.Module):
     def __init__(self, width: int, out_width: int, *, stage_channels: int, guidance_width: int, upscale: bool):
         super().__init__()
         self.guide = nn.Conv2d(stage_channels, guidance_width, kernel_size=3, padding=1)
-        self.up = (
-            nn.ConvTranspose2d(width, out_width, kernel_size=2, stride=2)
-            if upscale
-            else nn.Conv2d(width, out_width, kernel_size=1)
-        )
+        self.up = nn.ConvTranspose2d(width, out_width, 2, stride=2) if upscale else nn.Conv2d(width, out_width, 1)
         self.conv1 = GuidedConv2d(out_width, guidance_width, out_width, kernel_size=3, padding=1, bias=False)
         self.norm1 = nn.GroupNorm(out_width // 8, out_width)
         self.conv2 = nn.Conv2d(out_width, out_width, kernel_size=3, padding=1, bias=False)
@@ -477,14 +463,12 @@ class ErrSeg(nn.Module):
         self.image_guidance = ImageGuidance(config)
         self.text_guidance = nn.Linear(config.clip.width, config.width)
         depths = [DROP_PATH * layer for layer in range(config.layers)]
-        self.spatial_blocks = nn.ModuleList(SpatialBlock(config.width, config.heads, depth) for depth in depths)
-        self.class_blocks = nn.ModuleList(ClassBlock(config.width, config.heads, depth) for depth in depths)
-        widths, guidance_widths = (config.width, *config.decoder_widths), config.decoder_guidance_widths
-        self.decoder = nn.ModuleList(
-            DecoderStep(
-                widths[i], widths[i + 1], stage_channels=channels, guidance_width=guidance_widths[i], upscale=i > 0
-            )
-            for i, channels in enumerate((x16, x8, x4))
+        self.spatial_blocks = ModuleListOf(SpatialBlock(config.width, config.heads, depth) for depth in depths)
+        self.class_blocks = ModuleListOf(ClassBlock(config.width, config.heads, depth) for depth in depths)
+        widths, guidance = (config.width, *config.decoder_widths), config.decoder_guidance_widths
+        self.decoder = ModuleListOf(
+            DecoderStep(widths[i], widths[i + 1], stage_channels=stage, guidance_width=guidance[i], upscale=i > 0)
+            for i, stage in enumerate((x16, x8, x4))
         )
         self.head = nn.Conv2d(widths[-1], 1, kernel_size=1)
         self.start_from_clip()
@@ -498,14 +482,12 @@ class ErrSeg(nn.Module):
 
     @property
     def image_input(self) -> ImageInput:
-        return ImageInput(
-            self.config.shortest_edge, self.config.longest_edge, self.config.resolution, mean=MEAN, std=STD
-        )
+        edges = self.config.shortest_edge, self.config.longest_edge
+        return ImageInput(*edges, square=self.config.resolution, mean=MEAN, std=STD)
 
     @staticmethod
     def is_trained(name: str) -> bool:
-        """Tell whether the recipe trains this parameter: all but most of CLIP, and the copied downsampling that belongs
-        to it."""
+        """Tell whether the recipe trains this parameter; most of CLIP, and what is copied of it, stay as they are."""
         if name.startswith("clip."):
             return clip.is_finetuned(name.removeprefix("clip."))
         return not name.startswith("middle_downsample.")
@@ -541,9 +523,8 @@ class ErrSeg(nn.Module):
             present: Classes in the target, when training; see `choose_classes`.
         """
         features = self.encode_image(pixels)
-        kept, votes = self.choose(
-            features, words, keep=keep or kept_of(self.keep_steps, len(words.embeddings)), present=present
-        )
+        keep = keep or kept_of(self.keep_steps, len(words.embeddings))
+        kept, votes = self.choose(features, words, keep=keep, present=present)
         x = self.aggregate(features, words.embeddings[kept])
         return ClassMaps(self.decode(x, features), kept, votes)
 
@@ -556,22 +537,16 @@ class ErrSeg(nn.Module):
         return choose_classes(votes, peaks, keep=keep, present=present), votes
 
     @staticmethod
-    def vote(
-        dense_x16: Float[Tensor, "B D h w"], text: Float[Tensor, "T D"]
-    ) -> tuple[Float[Tensor, "B T"], Float[Tensor, "B T"]]:
-        """Count every class's votes, and find the highest cosine that it reaches.
-
-        A vote counts or doesn't: it is cast in full precision.
-        """
+    def vote(dense_x16: Float[Tensor, "B D h w"], text: Float[Tensor, "T D"]) -> Votes:
+        """Count every class's votes, in full precision: a vote counts or doesn't."""
         with torch.autocast(dense_x16.device.type, enabled=False):
             return count_votes(F.normalize(widened(dense_x16), dim=1), widened(text))
 
     def aggregate(self, features: Features, text: Float[Tensor, "B K D"]) -> Float[Tensor, "B K h w C"]:
         """Refine the cost maps of the kept classes, each beside its picture and its word."""
         cost_x16, cost_x32 = (self.cost(x, text) for x in (features.dense_x16, features.dense_x32))
-        image_guidance = self.image_guidance(
-            *(x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))
-        )
+        limited = (x.clamp(-GUIDANCE_LIMIT, GUIDANCE_LIMIT) for x in (features.x16, features.x32))
+        image_guidance = self.image_guidance(*limited)
         text_guidance = F.gelu(self.text_guidance(text))
         x = self.cost_embedding(cost_x16, cost_x32)
         few = partial(in_parts, entries=ENTRIES_AT_ONCE, channel_axis=-1)
@@ -602,8 +577,8 @@ class ErrSeg(nn.Module):
 
 
 def loss(raw: ClassMaps, target: Int[Tensor, "B H W"], ignore: int = 255) -> Float[Tensor, ""]:
-    """Binary cross-entropy of all T logit maps against one-hot targets, at full resolution, mean over every pixel and
-    class.
+    """Binary cross-entropy of all T logit maps against one-hot targets at full resolution: the mean over all pixels and
+    classes.
 
     Ignored pixels have all-zero targets and still count. A class not kept has the constant logit -100 in the reference:
     it costs 100 where it is the target and nothing elsewhere, so its map is never made.
@@ -633,9 +608,8 @@ BASE = ErrSegConfig(
 )
 PRESETS = {
     "err-seg-base": BASE,  # CLIP convnext_base_w_320, laion_aesthetic_s13b_b82k
-    "err-seg-large": replace(
-        BASE, clip=CONVNEXT_LARGE, resolution=768
-    ),  # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    # CLIP convnext_large_d_320, laion2b_s29b_b131k_ft_soup
+    "err-seg-large": replace(BASE, clip=CONVNEXT_LARGE, resolution=768),
     "err-seg-tiny": ErrSegConfig(  # trained on Shapeland by recipes/, bundled
         clip=CONVNEXT_MINI,
         resolution=192,
