@@ -1,5 +1,5 @@
-"""Where the tiny models' CLIP comes from: it is trained here from nothing, on Shapeland, and nothing else needs this.
+"""Where the CLIP of the bundled models comes from: it learns from nothing, on Shapeland; nothing else needs this.
 
-pair.py what is trained · captions.py pictures beside captions, the first recipe · naming.py how well it names what it
-sees · regions.py where things are, the second recipe
+pair → what is trained · captions → the first recipe, pictures beside captions · naming → how well it names what it sees
+· regions → the second recipe, where things are.
 """
