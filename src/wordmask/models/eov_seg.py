@@ -556,11 +556,10 @@ class EovSeg(nn.Module):
         features = self.encode_image(pixels)
         x = self.select(self.aggregate(features), words)
         layer_classes, layer_masks = self.decode(x, features.spatial, words, every_layer=self.training)
-        class_logits, mask_logits = layer_classes[-1], layer_masks[-1]
         if self.training:
-            return QueryMasks(class_logits, mask_logits, layer_classes, layer_masks)
-        class_logits, clips = self.opinion(class_logits, mask_logits, features.x32, words)
-        return QueryMasks(class_logits, mask_logits, layer_classes, layer_masks, clips)
+            return QueryMasks(layer_classes[-1], layer_masks[-1], layer_classes, layer_masks)
+        class_logits, clips = self.opinion(layer_classes[-1], layer_masks[-1], features.x32, words)
+        return QueryMasks(class_logits, layer_masks[-1], layer_classes, layer_masks, clips)
 
     def aggregate(self, features: Features) -> Float[Tensor, "B C h4 w4"]:
         """Bring the stages of the CNN to one map."""
