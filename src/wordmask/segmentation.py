@@ -134,7 +134,7 @@ class Segmentation:
 
     @property
     def shown(self) -> list[Region]:
-        """The regions that are painted and drawn: all but faint instances."""
+        """The regions that are painted and drawn: all, without faint instances."""
         return [region for region in self.regions if self.task != "instance" or region.score >= LEAST_SHOWN]
 
     def visible(self, region: Region) -> np.ndarray:

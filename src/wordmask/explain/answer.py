@@ -22,8 +22,8 @@ def explain(
 ) -> Explanation:
     """Segment a picture, and keep what the model went by.
 
-    The segmenter does what it always does; then its model goes through some of its stages once more. Of a model that
-    emits masks of queries it is the panoptic reading that is explained.
+    The segmenter does what it always does; then its model goes through some of its stages once more. If a model emits
+    masks of queries, the panoptic reading is explained.
 
     Args:
         picture: See `wordmask.image.read_picture`.

@@ -128,7 +128,7 @@ class QueryExplanation:
     def opinions(self, query: int) -> dict[str, np.ndarray]:
         """Three times (T,): the probabilities of the words alone, void left out, as the ensemble mixes them.
 
-        The logarithm of `ensemble` is a mean of those of `own` and `clip`, weighted by `seen`, but for a constant.
+        The logarithm of `ensemble` is a mean of those of `own` and `clip`, weighted by `seen`, plus a constant.
         """
 
         def among_words(probs: np.ndarray) -> np.ndarray:

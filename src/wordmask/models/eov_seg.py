@@ -11,7 +11,7 @@ A hundred *object kernels* become masks and class vectors, on one map that a fro
 Where we differ from the reference, with equal results:
 * The largest probability of a softmax over S words is 1 / Σ exp(logit − max): `select` never holds the map of all words
   and pixels.
-* Class vectors of all but the last layer only matter to the loss: elsewhere they are not made.
+* Class vectors of the layers before the last only matter to the loss: elsewhere they are not made.
 * Of the spatial ViT only what is run exists. The ensemble is computed from logarithms, which can't underflow.
 * ResNets run: the reference's attention pooling asks an int for its device.
 """
