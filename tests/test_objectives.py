@@ -11,7 +11,8 @@ import torch
 from conftest import filled
 from wordmask import clip
 from wordmask.data.augment import ScaleAugmentation
-from wordmask.data.labelled import LabelledPicture
+from wordmask.data.datasets import LabelledFolder
+from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.data.shapeland import Shapeland
 from wordmask.image import prepare
 from wordmask.models import MODELS, eov_seg, err_seg
@@ -23,6 +24,7 @@ from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import Objective, masks, objective_of, semantic
 from wordmask.training.optimiser import ParameterGroup
 from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.validation import Subset, pictures_of
 
 OTHER = {"mean": (100.0, 110.0, 120.0), "std": (20.0, 30.0, 40.0)}  # no model's constants
 
@@ -162,3 +164,14 @@ def test_pictures_are_looked_at_in_permuted_epochs():
     assert again[7].source == epochs[1][2], "whatever was asked for before"
     in_order = Views(Shapeland("shapeland-150", "training", 5), as_it_is, seed=3, shuffle=False)
     assert [in_order[number].source[-1] for number in range(7)] == list("0123401")
+
+
+def test_part_of_a_data_set_is_one(garden):
+    whole = LabelledFolder(garden)
+    part = Subset(whole, [4, 1])
+    assert isinstance(part, DataSet)
+    assert [labelled.source for labelled in pictures_of(part)] == [whole[4].source, whole[1].source]
+    assert part.files(1) == whole.files(1)
+    part.check(thorough=True)
+    assert len(Subset.first(whole, 4)) == 4
+    assert len(Subset.first(whole, 40)) == 6

@@ -124,7 +124,7 @@ def check_data(*sets: DataSet, thorough: bool = False) -> None:
     if Processes.started().first:
         Console(stderr=True).print(f"Checking {sum(map(len, sets))} pictures and their labels …", highlight=False)
         for data in sets:
-            data.check(thorough=True) if thorough else data.check()
+            data.check(thorough=thorough)
 
 
 def save_model(path: Path, model: Model, origin: str) -> None:
