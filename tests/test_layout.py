@@ -12,10 +12,10 @@ FILES = sorted(ROOT.rglob("*.py"))
 # The rooms of the house, from the ground up: a room imports from those below it alone. This is the only list of layers;
 # docs/architecture.md says what each room is for.
 LEVELS = [
-    {"bars", "coco", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "pixels", "polygons"}
+    {"bars", "georeference", "hardware", "in_parts", "light", "memory", "pipeline", "pixels", "polygons"}
     | {"processes", "terminal", "watching", "words", "writing"},
-    {"adapters", "array_readings", "clip", "image", "released", "vocabulary"},
-    {"background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
+    {"array_readings", "clip", "coco", "image", "released", "vocabulary"},
+    {"adapters", "background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "fetching", "settings"},
     {"postprocess", "segmentation"},
     {"tiles"},

@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from wordmask import coco
-from wordmask.writing import at_home, atomic
+from wordmask.writing import JsonObject, at_home, atomic
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -105,7 +105,7 @@ def mask_targets(vocabulary: "Vocabulary") -> dict[int, str]:
 
 def to_labelstudio(
     result: "Segmentation", image: str | None = None, *, from_name: str = "label", to_name: str = "image"
-) -> dict[str, object]:
+) -> JsonObject:
     """Describe a result as a Label Studio task with pre-annotations: brush masks, to be imported as json in a list.
 
     Args:
@@ -191,7 +191,7 @@ def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
     return path
 
 
-def cvat_labels(vocabulary: "Vocabulary") -> list[dict[str, object]]:
+def cvat_labels(vocabulary: "Vocabulary") -> list[JsonObject]:
     """The labels of a task, as CVAT's raw label editor takes them (as json)."""
     return [{"name": name, "type": "mask", "attributes": []} for name in dict.fromkeys(vocabulary.names)]
 
@@ -240,7 +240,7 @@ def to_dataset(results: "Sequence[Segmentation]") -> "datasets.Dataset":
     return optional("datasets").Dataset.from_list(rows, features=features(results[0].vocabulary))
 
 
-def _region_row(region: "Region") -> dict[str, object]:
+def _region_row(region: "Region") -> JsonObject:
     return {
         "id": region.id,
         "label": region.label,

@@ -278,27 +278,10 @@ def evaluate(
     from wordmask.evaluation.evaluate import Choices
     from wordmask.evaluation.evaluate import evaluate as measure
 
-    choices = Choices(
-        keep=keep,
-        vocabulary=vocabulary,
-        synonyms=synonyms,
-        size=size,
-        shrink=shrink,
-        overlap=overlap,
-        most=most,
-    )
-    measured = partial(
-        measure,
-        model,
-        names,
-        data=data,
-        pictures=pictures,
-        partial=incomplete,
-        choices=choices,
-        device=device,
-        precision=precision,
-        work=work,
-    )
+    choices = Choices(keep, vocabulary, synonyms, size, shrink, overlap, most)
+    where = {"device": device, "precision": precision, "work": work}
+    asked = {"data": data, "pictures": pictures, "partial": incomplete}
+    measured = partial(measure, model, names, choices=choices, **asked, **where)
     run(measured, json_file=json, markdown_file=markdown)
 
 

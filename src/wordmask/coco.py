@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from wordmask.writing import JsonObject
+
 if TYPE_CHECKING:
     from PIL.Image import Image
 
@@ -87,7 +89,7 @@ def _check_panoptic(result: "Segmentation") -> None:
         )
 
 
-def _image(result: "Segmentation", image_id: int, file_name: str | None) -> dict[str, object]:
+def _image(result: "Segmentation", image_id: int, file_name: str | None) -> JsonObject:
     height, width = result.size
     name = file_name if file_name is not None else Path(result.source or "").name
     return {"id": image_id, "file_name": name, "height": height, "width": width}

@@ -6,6 +6,7 @@ from functools import cached_property
 import numpy as np
 
 from wordmask.vocabulary import Vocabulary
+from wordmask.writing import JsonObject
 
 LEAST_SHOWN = 0.1  # instances with a lower score are listed, for those who rank them, but neither painted nor drawn
 EIGHT_BIT_CLASSES = 254  # more than these take 16 bits, as labels go up to 253 and 255 means unlabelled
@@ -67,7 +68,7 @@ class Region:
         """The pixels of this region, (H, W) bool."""
         return self._pixels.to_mask()
 
-    def to_rle(self) -> dict[str, object]:
+    def to_rle(self) -> JsonObject:
         """Return the mask as COCO's compressed run lengths: {'size': [height, width], 'counts': str}."""
         size, counts = self._run_lengths
         return {"size": list(size), "counts": counts}
@@ -81,10 +82,10 @@ class Region:
         counts = encoded["counts"]
         return encoded["size"], counts if isinstance(counts, str) else counts.decode("ascii")
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """The values that json can hold, without the pixels."""
         names = ("id", "name", "label", "thing", "score", "area", "box", "runner_up")
-        values: dict[str, object] = {name: getattr(self, name) for name in names}
+        values: JsonObject = {name: getattr(self, name) for name in names}
         return values | {"box": list(self.box)}
 
 

@@ -15,7 +15,7 @@ from wordmask.georeference import read_georeference, write_geotiff
 from wordmask.regions import LEAST_SHOWN, Region, label_type, unlabelled_value
 from wordmask.settings import ChosenSettings, Task
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home, atomic
+from wordmask.writing import JsonObject, at_home, atomic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -217,7 +217,7 @@ class Segmentation:
         place = read_georeference(self.source, self.size)
         return place and partial(write_geotiff, labels=self.labels, place=place, unlabelled=self.unlabelled)
 
-    def to_dict(self, *, masks: bool = True) -> dict[str, object]:
+    def to_dict(self, *, masks: bool = True) -> JsonObject:
         """Describe the result in plain values, as in the json file; without the regions' pixels if not `masks`."""
         regions = [region.to_dict() | ({"segmentation": region.to_rle()} if masks else {}) for region in self.regions]
         return {
@@ -232,7 +232,7 @@ class Segmentation:
             "regions": regions,
         }
 
-    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[dict[str, object]]]:
+    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[JsonObject]]:
         """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if
         None.
 
@@ -242,7 +242,7 @@ class Segmentation:
 
     def to_coco_panoptic(
         self, segments_file: str, image_id: int = 1, file_name: str | None = None
-    ) -> dict[str, list[dict[str, object]]]:
+    ) -> dict[str, list[JsonObject]]:
         """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
 
         Args:
@@ -269,7 +269,7 @@ class Segmentation:
         """Return the result as a FiftyOne label; see `adapters.to_fiftyone`."""
         return adapters.to_fiftyone(self)
 
-    def to_labelstudio(self, image: str | None = None) -> dict[str, object]:
+    def to_labelstudio(self, image: str | None = None) -> JsonObject:
         """Return the result as a Label Studio task with pre-annotations; see `adapters.to_labelstudio`."""
         return adapters.to_labelstudio(self, image)
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Literal, Protocol, TypedDict, get_args
 from wordmask.background import Background, competing
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.words import MOST_CLASSES
+from wordmask.writing import JsonObject
 
 if TYPE_CHECKING:
     from wordmask.pixels import ImageInput  # needs numpy, which `wordmask --help` does without
@@ -217,9 +218,9 @@ class ChosenSettings:
         """What `forward` of a model takes besides pixels and words."""
         return {"keep": self.keep} if self.chooses_classes else {}
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """Those that say something to the model and the task, in plain values, for the record."""
-        values: dict[str, object] = {"keep": self.keep} if self.chooses_classes else {}
+        values: JsonObject = {"keep": self.keep} if self.chooses_classes else {}
         values["threshold"] = self.threshold
         if self.task == "panoptic":
             values["overlap"] = self.overlap

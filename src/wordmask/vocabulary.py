@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from wordmask.words import WordList, from_json, means_builtin, read_file, read_words, same_phrase
+from wordmask.writing import JsonObject
 
 Synonyms = Literal["first", "mean", "each"]  # what becomes of a class with several names; see `text.encode_vocabulary`
 
@@ -26,7 +27,7 @@ class Vocabulary(WordList):
     Built-in vocabularies may name two classes alike (A-847 does); what a user writes may not, see `of`.
     """
 
-    def to_list(self) -> list[dict[str, object]]:
+    def to_list(self) -> list[JsonObject]:
         """Describe the classes in plain values, in the order of their labels, as in the json of a result."""
         return [
             {"label": label, "names": list(entry.names), "thing": entry.thing}

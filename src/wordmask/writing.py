@@ -11,6 +11,8 @@ from types import FrameType
 
 import platformdirs
 
+JsonObject = dict[str, object]  # plain values by name, as they are written as json
+
 Handler = Callable[[int, FrameType | None], object] | int | None  # of a signal
 
 

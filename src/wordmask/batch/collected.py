@@ -7,7 +7,7 @@ from pathlib import Path
 
 from wordmask.coco import categories
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import atomic
+from wordmask.writing import JsonObject, atomic
 
 ROWS_AT_ONCE = 10_000  # of the table: a row group
 
@@ -86,7 +86,7 @@ def _numbered(records: Iterable[dict]) -> Iterator[tuple[int, dict]]:
     return enumerate(records, 1)
 
 
-def _row(record: dict, region: dict) -> dict[str, object]:
+def _row(record: dict, region: dict) -> JsonObject:
     left, top, right, bottom = region["box"]
     picture = {name: record[name] for name in ("picture", "file_name", "source", "height", "width")}
     kept = {name: region[name] for name in ("label", "name", "thing", "score", "area", "runner_up")}

@@ -11,12 +11,12 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from wordmask.writing import atomic
+from wordmask.writing import JsonObject, atomic
 
 FOLDER = ".wordmask"
 SHOWN = 60  # characters of a value that differs
 
-Record = dict[str, object]  # plain values by name, as they go into json
+Record = JsonObject  # of one picture
 
 
 class BatchJournal:

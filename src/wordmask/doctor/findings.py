@@ -4,6 +4,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TypeVar
 
+from wordmask.writing import JsonObject
+
 Section = TypeVar("Section")
 TITLE_WIDTH = 10  # characters
 
@@ -104,7 +106,7 @@ class Examination:
     extras: list[Extra] | Undetermined
     uses: TorchChoices | Undetermined
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """The same in plain values, for json."""
         return asdict(self)
 

@@ -21,7 +21,7 @@ from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
 from wordmask.settings import Settings, Task, kept_of
 from wordmask.vocabulary import Synonyms, Vocabulary
-from wordmask.writing import at_home, cache_folder, undisturbed
+from wordmask.writing import JsonObject, at_home, cache_folder, undisturbed
 
 SAVED_EVERY = 20.0  # seconds
 AHEAD = 2  # pictures that are read while the model looks at one
@@ -53,11 +53,11 @@ class Choices:
     most: int | None = None
 
     @property
-    def of_protocol(self) -> dict[str, object]:
+    def of_protocol(self) -> JsonObject:
         return {name: getattr(self, name) for name in ("keep", "vocabulary", "synonyms", "shrink")}
 
     @property
-    def made(self) -> dict[str, object]:
+    def made(self) -> JsonObject:
         return {name: value for name, value in asdict(self).items() if value is not None}
 
 
@@ -82,7 +82,7 @@ class EvaluationJob:
         labelled = self.data[place]
         return shrink(labelled, self.protocol.shrink) if self.protocol.shrink else labelled
 
-    def identity(self) -> dict[str, object]:
+    def identity(self) -> JsonObject:
         """Everything of it that the figures depend on, in plain values; for the pictures, the names and sizes of their
         files."""
         digest = hashlib.sha256(repr(self.places).encode())
@@ -248,13 +248,13 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
     return EvaluationJob(name, data, places, protocol, vocabulary, tasks, settings)
 
 
-def _made(settings: Settings) -> dict[str, object]:
+def _made(settings: Settings) -> JsonObject:
     """What was decided of settings, in plain values; the size stands beside them, as what the model sees."""
     values = {name: getattr(settings, name) for name in ("synonyms", "keep", "overlap", "most")}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def _same(conditions: Conditions) -> dict[str, object]:
+def _same(conditions: Conditions) -> JsonObject:
     """The conditions that figures depend on, in plain values: not when it was, nor on how many processes."""
     return {name: value for name, value in asdict(conditions).items() if name not in ("date", "processes")}
 

@@ -13,6 +13,7 @@ from wordmask.data.ade20k import Composed
 from wordmask.data.labelled import LabelledPicture
 from wordmask.text import Synonyms
 from wordmask.vocabulary import Vocabulary
+from wordmask.writing import JsonObject
 
 ERR_SEG, EOV_SEG = "ERR-Seg, arXiv 2501.17642", "EOV-Seg, arXiv 2412.08628"
 NOT_STATED = "the paper doesn't report this split"
@@ -49,7 +50,7 @@ class Protocol:
         chosen = {name: value for name, value in choices.items() if value is not None}
         return replace(self, **chosen, **({"skipped": 0} if "vocabulary" in chosen else {}))
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         return {name: value for name, value in asdict(self).items() if value not in (None, "", 0)}
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 from wordmask.evaluation.protocols import Figures, Protocol
+from wordmask.writing import JsonObject
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class ClassScores:
     share: float
     figures: Figures
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """One level: figures beside the rest."""
         about = {"label": self.label, "name": self.name, "kind": self.kind, "share": self.share}
         return dict(about, **_numbers(self.figures))
@@ -74,7 +75,7 @@ class ConfusedClass:
     pixels: int
     taken_for: tuple[TakenFor, ...]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         return {
             "label": self.label,
             "name": self.name,
@@ -142,7 +143,7 @@ class SplitReport:
     speed: Speed | None
     memory: PeakMemory
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         return {
             "split": self.split,
             "title": self.title,
@@ -169,7 +170,7 @@ class EvaluationReport:
     conditions: Conditions
     splits: tuple[SplitReport, ...]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         return {"conditions": asdict(self.conditions), "splits": [split.to_dict() for split in self.splits]}
 
 

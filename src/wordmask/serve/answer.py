@@ -11,6 +11,7 @@ from wordmask.polygons import to_polygons
 from wordmask.regions import Region
 from wordmask.segmentation import Segmentation
 from wordmask.serve.question import Question
+from wordmask.writing import JsonObject
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -67,7 +68,7 @@ class Answer(Closed):
     size: Size
     model: str
     task: Literal["semantic", "panoptic", "instance"]
-    settings: dict[str, object]
+    settings: JsonObject
     classes: list[Class]
     unlabelled: int = Field(description="The label of pixels that no word took.")
     unlabelled_area: int = Field(description="Their number.")
@@ -76,7 +77,7 @@ class Answer(Closed):
         None, description="PNG in base64, 8 or 16 bits: each pixel's position among the words, from 0."
     )
     overlay: str | None = Field(None, description="PNG in base64: the regions over the picture, with a legend.")
-    coco: dict[str, object] | None = Field(None, description="A COCO detection data set of one image.")
+    coco: JsonObject | None = Field(None, description="A COCO detection data set of one image.")
 
 
 class Problem(BaseModel):
@@ -85,7 +86,7 @@ class Problem(BaseModel):
     detail: str
 
 
-def describe(result: Segmentation, question: Question, file_name: str) -> dict[str, object]:
+def describe(result: Segmentation, question: Question, file_name: str) -> JsonObject:
     """Say in plain values what was asked for, as `Answer` has it."""
     answer = result.to_dict(masks=False)
     del answer["picture"], answer["regions"]
@@ -111,7 +112,7 @@ def as_png(picture: "Image", **settings: int) -> bytes:
     return file.getvalue()
 
 
-def _pixels(region: Region, masks: Literal["rle", "polygons", "none"]) -> dict[str, object]:
+def _pixels(region: Region, masks: Literal["rle", "polygons", "none"]) -> JsonObject:
     if masks == "rle":
         return {"segmentation": region.to_rle()}
     return {"polygons": to_polygons(region.mask)} if masks == "polygons" else {}

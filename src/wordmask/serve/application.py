@@ -29,6 +29,7 @@ from wordmask.serve.metrics import CONTENT_TYPE, Metrics
 from wordmask.serve.question import FORM, JSON, JsonQuestion, ParsedRequest, Question, limited, read_request
 from wordmask.serve.worker import ModelWorker, ServerJob
 from wordmask.vocabulary import Vocabulary
+from wordmask.writing import JsonObject
 
 PAGE = {  # path → file and content type
     "/": ("index.html", "text/html; charset=utf-8"),
@@ -218,7 +219,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         return await service.segment(request)
 
     @app.get("/v1/models")
-    async def models() -> dict[str, object]:
+    async def models() -> JsonObject:
         """What is served, and the limits."""
         return {
             "models": [_model(name, segmenter) for name, segmenter in service.segmenters.items()],
@@ -226,7 +227,7 @@ def _add_api(app: FastAPI, service: Service) -> None:
         }
 
     @app.get("/v1/samples/{number}", responses={code: responses[code] for code in (422, 429)})
-    async def sample(number: Annotated[int, Path(ge=0, lt=SAMPLES)], request: Request) -> dict[str, object]:
+    async def sample(number: Annotated[int, Path(ge=0, lt=SAMPLES)], request: Request) -> JsonObject:
         """A generated scene to try, as a PNG in base64, and words to look for in it."""
         service.gate.admit(_client(request), time.monotonic())
         picture, words = await run_in_threadpool(draw_sample, number)
@@ -297,7 +298,7 @@ def _page(file: str, kind: str) -> Callable[[], Awaitable[Response]]:
     return page
 
 
-def _model(name: str, segmenter: Segmenter) -> dict[str, object]:
+def _model(name: str, segmenter: Segmenter) -> JsonObject:
     model = segmenter.model
     return {
         "name": name,
@@ -310,7 +311,7 @@ def _model(name: str, segmenter: Segmenter) -> dict[str, object]:
     }
 
 
-def _form_schema() -> dict[str, object]:
+def _form_schema() -> JsonObject:
     schema = Question.model_json_schema()
     picture = {"type": "string", "format": "binary", "description": "A picture file."}
     return schema | {"properties": {"picture": picture} | schema["properties"], "required": ["picture"]}
