@@ -279,9 +279,18 @@ def evaluate(
     from wordmask.evaluation.evaluate import evaluate as measure
 
     choices = Choices(keep, vocabulary, synonyms, size, shrink, overlap, most)
-    where = {"device": device, "precision": precision, "work": work}
-    asked = {"data": data, "pictures": pictures, "partial": incomplete}
-    measured = partial(measure, model, names, choices=choices, **asked, **where)
+    measured = partial(
+        measure,
+        model,
+        names,
+        data=data,
+        pictures=pictures,
+        partial=incomplete,
+        choices=choices,
+        device=device,
+        precision=precision,
+        work=work,
+    )
     run(measured, json_file=json, markdown_file=markdown)
 
 
