@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from importlib.util import find_spec
+from itertools import product
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -29,13 +30,14 @@ from wordmask.clip import CONTEXT_LENGTH, encode_tokens, token_tables, tokenize
 from wordmask.data.shapeland import COMPOSITIONS, MATERIALS, World, draw_scene
 from wordmask.data.shapeland.sets import FIRST
 from wordmask.image import prepare
+from wordmask.models import Model
 from wordmask.pixels import PADDING, ImageInput
 from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.segmenter import Segmenter
 from wordmask.settings import DEFAULT_OVERLAP, kept_of
 from wordmask.text import Words
 from wordmask.vocabulary import builtin_names, stuff_words
-from wordmask.writing import at_home, check_writable
+from wordmask.writing import JsonObject, at_home, check_writable
 
 NEEDED = {  # format → the packages that write and check it, and the extra that has them
     "onnx": (("onnx", "onnxscript", "onnxruntime", "tokenizers"), "onnx"),
@@ -59,7 +61,7 @@ class ClassMapGraph(nn.Module):
     inputs = ("pixels", "embeddings", "keep")
     outputs = ("logits", "kept")
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
@@ -69,7 +71,7 @@ class ClassMapGraph(nn.Module):
         classes = embeddings.shape[0]
         words = Words(embeddings, torch.arange(classes), torch.ones(classes, dtype=torch.bool))
         raw = self.model(pixels, words, keep=keep)
-        return raw.logits, raw.kept
+        return raw.logits, raw.kept  # pyright: ignore[reportAttributeAccessIssue]  # what this kind emits
 
 
 class QueryMaskGraph(nn.Module):
@@ -78,7 +80,7 @@ class QueryMaskGraph(nn.Module):
     inputs = ("pixels", "embeddings", "owner", "seen")
     outputs = ("class_logits", "mask_logits")
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
@@ -90,7 +92,7 @@ class QueryMaskGraph(nn.Module):
         seen: Bool[Tensor, " T"],
     ) -> tuple[Tensor, Tensor]:
         raw = self.model(pixels, Words(embeddings, owner, seen))
-        return raw.class_logits, raw.mask_logits
+        return raw.class_logits, raw.mask_logits  # pyright: ignore[reportAttributeAccessIssue]  # likewise
 
 
 class TextGraph(nn.Module):
@@ -99,7 +101,7 @@ class TextGraph(nn.Module):
     inputs = ("tokens",)
     outputs = ("embeddings",)
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: Model):
         super().__init__()
         self.clip = model.clip
 
@@ -108,15 +110,19 @@ class TextGraph(nn.Module):
         return F.normalize(vectors.unflatten(0, tokens.shape[:2]).mean(dim=1), dim=-1)
 
 
+AnyGraph = ClassMapGraph | QueryMaskGraph | TextGraph
 GRAPHS = {ClassMaps: ClassMapGraph, QueryMasks: QueryMaskGraph}
 EMITS = {ClassMaps: "class maps", QueryMasks: "query masks"}  # as model.json says it
 
 
-class Case(NamedTuple):
-    """Inputs by name, in the graph's order."""
+Inputs = dict[str, Tensor | int]  # by name, in the graph's order
 
-    model: dict[str, object]
-    text: dict[str, object]
+
+class Case(NamedTuple):
+    """What both graphs are given."""
+
+    model: Inputs
+    text: Inputs
 
 
 def export(
@@ -200,15 +206,21 @@ def example(segmenter: Segmenter, words: int, shape: float, pictures: int) -> Ca
     side = wanted.square or min(wanted.shortest_edge, 256)
     height, width = (side, side) if wanted.square else (int(side * max(1, shape)), int(side * max(1, 1 / shape)))
     pixels = torch.stack([drawn(height, width, number, wanted) for number in range(pictures)])
-    tokens = [tokenize([template.format(name) for template in model.templates]) for name in names]
-    longest = max(len(row) for rows in tokens for row in rows) + words % 2
-    table = torch.tensor([[row + [0] * (longest - len(row)) for row in rows] for rows in tokens])
+    table = token_table(names, model.templates, spare=words % 2)
     embeddings = TextGraph(model)(table).detach()
-    case = {"pixels": pixels, "embeddings": embeddings}
+    case: Inputs = {"pixels": pixels, "embeddings": embeddings}
     if model.emits is ClassMaps:
         return Case(case | {"keep": kept_of(model.keep_steps, words) - words % 2}, {"tokens": table})
     owner = torch.arange(words) * 2 // 3  # every other class has two names
     return Case(case | {"owner": owner, "seen": torch.arange(int(owner[-1]) + 1) % 2 == 0}, {"tokens": table})
+
+
+def token_table(names: list[str], templates: tuple[str, ...], *, spare: int) -> Int[Tensor, "S P L"]:
+    """The tokens of every name in every template, padded with zeros to the longest and `spare` more."""
+    prompts = [template.format(name) for name, template in product(names, templates)]
+    rows = [torch.tensor(ids) for ids in tokenize(prompts)]
+    padded = F.pad(nn.utils.rnn.pad_sequence(rows, batch_first=True), (0, spare))  # (S·P, L)
+    return padded.unflatten(0, (len(names), len(templates)))
 
 
 def drawn(height: int, width: int, number: int, wanted: ImageInput) -> Float[Tensor, "3 H W"]:
@@ -218,7 +230,7 @@ def drawn(height: int, width: int, number: int, wanted: ImageInput) -> Float[Ten
     return prepare(scene, ImageInput(*edges, wanted.square, wanted.mean, wanted.std))[0]
 
 
-def record(graph: nn.Module, case: dict[str, object]) -> ExportedProgram:
+def record(graph: AnyGraph, case: Inputs) -> ExportedProgram:
     """Record a graph with every size dynamic that may be: what turns out to be fixed (a square input) is left so.
 
     Strict, as only then `len` of a tensor is not taken for a constant.
@@ -230,18 +242,26 @@ def record(graph: nn.Module, case: dict[str, object]) -> ExportedProgram:
     return torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
 
 
-def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
+def write_graph(program: ExportedProgram, file: Path, graph: AnyGraph) -> None:
     """Write a recorded graph in the format that the file's ending says."""
     if file.suffix == ".pt2":
         torch.export.save(program, file)
         return
     written = file.with_suffix(".onnx")
-    names = {"input_names": list(graph.inputs), "output_names": list(graph.outputs)}
-    # it takes + 1e-8 for + 0
-    settings = {"opset_version": OPSET, "custom_translation_table": translations(), "optimize": False}
-    torch.onnx.export(program, **names, **settings, dynamo=True, verbose=False).save(written, external_data=False)
+    made = torch.onnx.export(
+        program,
+        input_names=list(graph.inputs),
+        output_names=list(graph.outputs),
+        opset_version=OPSET,
+        custom_translation_table=translations(),
+        optimize=False,  # it takes + 1e-8 for + 0
+        dynamo=True,
+        verbose=False,
+    )
+    assert made is not None
+    made.save(written, external_data=False)
     if file.suffix == ".xml":
-        import openvino
+        import openvino  # pyright: ignore[reportMissingImports]  # an extra
 
         openvino.save_model(openvino.convert_model(written), file, compress_to_fp16=False)
         written.unlink()
@@ -250,7 +270,9 @@ def write_graph(program: ExportedProgram, file: Path, graph: nn.Module) -> None:
 def translations() -> dict[Callable, Callable]:
     """What torch's exporter to ONNX lacks: attention over more than four axes, and sorting that keeps the order of
     equals."""
-    from onnxscript import opset20 as op
+    import onnxscript
+
+    op: Any = onnxscript.opset20  # its own types know no mixture of attributes and values
 
     def attention(query, key, value, attn_mask=None, dropout_p=0.0, is_causal=False, scale=None, enable_gqa=False):
         axes = list(range(len(query.shape)))
@@ -284,7 +306,7 @@ def tokenizer():
     return made
 
 
-def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
+def describe(segmenter: Segmenter, files: dict[str, str]) -> JsonObject:
     """What a runtime must know of a model."""
     model, wanted = segmenter.model, segmenter.model.image_input
     (ids,) = tokenize([""])
@@ -311,7 +333,7 @@ def describe(segmenter: Segmenter, files: dict[str, str]) -> dict[str, object]:
 # Checking -------------------------------------------------------------------------------------------------------------
 
 
-def open_graph(file: Path, graph: nn.Module) -> Graph:
+def open_graph(file: Path, graph: AnyGraph) -> Graph:
     """A written graph → a function from named arrays to a list of arrays."""
     if file.suffix != ".pt2":
         return runtime.open_graph(file)
@@ -330,20 +352,15 @@ def as_tuple(outputs: Tensor | tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return (outputs,) if isinstance(outputs, Tensor) else outputs
 
 
-def compare(graph: nn.Module, written: Graph, case: dict[str, object]) -> str:
+def compare(graph: AnyGraph, written: Graph, case: Inputs) -> str:
     """Run a graph and what was written of it on the same inputs; say how far they are apart.
 
     Raises:
         ValueError: Too far.
     """
     ours = [output.numpy() for output in as_tuple(graph(*case.values()))]
-    theirs = written(
-        **{name: value.numpy() if isinstance(value, Tensor) else np.array(value) for name, value in case.items()}
-    )
-    sizes = ", ".join(
-        f"{name} {'×'.join(map(str, value.shape))}" if isinstance(value, Tensor) else f"{name} {value}"
-        for name, value in case.items()
-    )
+    theirs = written(**{name: np.asarray(value) for name, value in case.items()})
+    sizes = ", ".join(described(name, value) for name, value in case.items())
     if isinstance(graph, TextGraph):
         apart = float(np.linalg.norm(ours[0] - theirs[0], axis=1).max())
         if not apart <= MOST_APART:
@@ -360,10 +377,15 @@ def compare(graph: nn.Module, written: Graph, case: dict[str, object]) -> str:
     return f"{equal:.3%} of pixels have PyTorch's class, values at most {furthest:.1e} apart, on {sizes}"
 
 
+def described(name: str, value: Tensor | int) -> str:
+    """An input: its size, or the number that it is."""
+    return f"{name} {'×'.join(map(str, value.shape))}" if isinstance(value, Tensor) else f"{name} {value}"
+
+
 REPORT = "Versions of torch and onnx may matter: report them, please."
 
 
-def best_classes(graph: nn.Module, raw: list[np.ndarray]) -> np.ndarray:
+def best_classes(graph: AnyGraph, raw: list[np.ndarray]) -> np.ndarray:
     """The most probable class of every pixel, (B, h, w)."""
     if isinstance(graph, ClassMapGraph):
         logits, kept = raw

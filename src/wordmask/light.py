@@ -19,10 +19,13 @@ def stand_in() -> dict[str, ModuleType]:
     """Modules that tell torchvision that no device can be compiled for, and give timm its functions back as they
     are."""
     package, answers = ModuleType(COMPILER), ModuleType(f"{COMPILER}.utils")
-    package.__path__, package.utils = [], answers
-    package.disable = _as_it_is
-    answers.is_compile_supported = lambda device: False
+    vars(package).update(__path__=[], utils=answers, disable=_as_it_is)
+    vars(answers).update(is_compile_supported=_is_not)
     return {COMPILER: package, answers.__name__: answers}
+
+
+def _is_not(device: object) -> bool:
+    return False
 
 
 def _as_it_is(function: Callable | None = None, *_, **__) -> Callable:

@@ -32,6 +32,7 @@ from wordmask.writing import at_home, cache_folder
 
 Pictures = list[Picture] | tuple[Picture, ...]
 AnyWords = Vocabulary | str | Path | Iterable[str]  # as `Vocabulary.of` reads them
+Box = tuple[slice, slice]  # rows and columns of a picture
 NO_SETTINGS = Settings()
 
 
@@ -384,7 +385,7 @@ class Segmenter:
     @torch.inference_mode()
     def _run_tiles(self, large: Tiled, request: Request) -> TiledLook:
         """Run a large picture row by row of its tiles; the next ones are prepared in threads."""
-        steps = Steps(
+        steps: Steps[Box, Whole, Look, TileMaps] = Steps(
             prepare=lambda box: prepared(large.rgb[box], request.chosen.image_input),
             kind=lambda ready: ready.pixels.shape,
             run=lambda group: self._run(group, request),

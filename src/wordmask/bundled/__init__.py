@@ -22,18 +22,13 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
     Raises:
         ValueError: A weight is too large for half precision.
     """
-    halves = {
-        name: {key: halved(f"{name}: {key}", tensor) for key, tensor in model.state.items()}
-        for name, model in models.items()
-    }
+    halves = {name: halved_state(name, model.state) for name, model in models.items()}
     shared: dict[str, Tensor] = {}
     for name, state in halves.items():
         others = [other for other_name, other in halves.items() if other_name != name]
-        shared |= {
-            key: t
-            for key, t in state.items()
-            if key not in shared and any(key in o and torch.equal(t, o[key]) for o in others)
-        }
+        for key, tensor in state.items():
+            if key not in shared and is_in(others, key, tensor):
+                shared[key] = tensor
     save_tensors(folder / SHARED, shared, {"format": FORMAT})
     checksum = file_checksum(folder / SHARED)
     for name, model in models.items():
@@ -49,7 +44,18 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
         }
         own = {key: tensor for key, tensor in halves[name].items() if not is_shared[key]}
         save_tensors(folder / f"{name}.safetensors", own, metadata)
-    return sum((folder / file).stat().st_size for file in (SHARED, *(f"{name}.safetensors" for name in models)))
+    files = [SHARED, *(f"{name}.safetensors" for name in models)]
+    return sum((folder / file).stat().st_size for file in files)
+
+
+def halved_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A model's weights in half precision; errors call it `name`."""
+    return {key: halved(f"{name}: {key}", tensor) for key, tensor in state.items()}
+
+
+def is_in(states: list[dict[str, Tensor]], key: str, tensor: Tensor) -> bool:
+    """Tell whether one of several models has a tensor, by name and value."""
+    return any(key in state and torch.equal(tensor, state[key]) for state in states)
 
 
 def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:

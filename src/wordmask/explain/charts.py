@@ -136,7 +136,7 @@ def chart(titles: list[str], rows: list[Row], font: Font, *, label_width: float 
         lefts.append(right + 2 * GAP)
         notes = max(text_width(bar.note, font) for row in barred for bar in row.cells[column])
         right = lefts[-1] + max(BAR_LENGTH + GAP + notes, text_width(title, font))
-    heights = [BAR * max([len(bars) for bars in row.cells], default=1) + BETWEEN for row in rows]
+    heights = [BAR * max(map(len, row.cells), default=1) + BETWEEN for row in rows]
     page = Image.new("RGB", (round(right), LINE + sum(heights)), PAPER)
     pen = ImageDraw.Draw(page)
     for title, left in zip(titles, lefts, strict=True):

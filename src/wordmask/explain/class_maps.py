@@ -15,6 +15,7 @@ from wordmask.preparing import stacked
 from wordmask.raw import ClassMaps
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Look, Segmenter
+from wordmask.writing import JsonObject
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,7 +70,7 @@ class ClassMapExplanation:
         """The user's words that were not kept, the best first; the background's classes are left out."""
         return [label for label in self.order[len(self.kept) :].tolist() if label < len(self.result.vocabulary)]
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """The numbers in plain values, classes as the vote ranks them; without the maps."""
         kept = set(self.kept.tolist())
         votes, peaks = rounded(self.votes), rounded(self.peaks)

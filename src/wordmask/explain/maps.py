@@ -10,6 +10,7 @@ from wordmask import background
 from wordmask.image import Frame
 from wordmask.segmentation import Segmentation
 from wordmask.words import WordClass
+from wordmask.writing import JsonObject
 
 
 def as_array(tensor: Tensor) -> np.ndarray:
@@ -33,7 +34,7 @@ def competing(result: Segmentation) -> tuple[WordClass, ...]:
     return background.competing(result.vocabulary, result.settings.background)
 
 
-def about(result: Segmentation) -> dict[str, object]:
+def about(result: Segmentation) -> JsonObject:
     """What a description of an explanation begins with."""
     settings = result.settings.to_dict()
     return {"picture": result.source, "model": result.model, "task": result.task, "settings": settings}

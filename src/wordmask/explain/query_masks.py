@@ -16,6 +16,7 @@ from wordmask.preparing import stacked
 from wordmask.raw import QueryMasks
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Look, Segmenter
+from wordmask.writing import JsonObject
 
 FATES = {  # of a query in the panoptic reading
     "segment": "it is a segment, or a part of one",
@@ -69,7 +70,7 @@ class Gates:
     semantic_strength: np.ndarray
     spatial_strength: np.ndarray
 
-    def to_dict(self, query: int) -> dict[str, object]:
+    def to_dict(self, query: int) -> JsonObject:
         """The numbers of one query in plain values."""
         return {
             "layer": self.layer,
@@ -146,7 +147,7 @@ class QueryExplanation:
         best = np.argsort(-opinions["ensemble"], kind="stable")[:NAMED].tolist()
         return list(dict.fromkeys([*best, int(opinions["own"].argmax()), int(opinions["clip"].argmax())]))
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """The numbers in plain values, of all queries in their order; without the maps."""
         queries = [self._query(query) for query in self.order.tolist()]
         selection = None
@@ -162,7 +163,7 @@ class QueryExplanation:
             }
         return about(self.result) | {"selection": selection, "queries": queries}
 
-    def _query(self, query: int) -> dict[str, object]:
+    def _query(self, query: int) -> JsonObject:
         opinions, named = self.opinions(query), self.named(query)
         columns = {name: rounded(probs[named]) for name, probs in opinions.items()}
         classes = []
@@ -239,13 +240,13 @@ def gates_of(model: EovSeg, x: Tensor, spatial: Tensor | None) -> list[Gates]:
     """The gates of every layer that has some and what it takes: only the last layer's matter to a result."""
     if spatial is None or model.spatial_upscale is None:
         return []
-    spatial, found = model.spatial_upscale(spatial), []
+    upscaled, found = model.spatial_upscale(spatial), []
     kernels = model.kernels.weight.expand(len(x), -1, -1)
     masks = torch.einsum("bqc,bchw->bqhw", kernels, x)
     for number, layer in enumerate(model.layers, 1):
         kernels, masks = layer.refine(kernels, x, masks)
         if isinstance(layer.fusion, TwoWayExperts):
-            gated = layer.fusion.gate(layer.embed_semantic(masks, x), layer.embed_spatial(masks, spatial))
+            gated = layer.fusion.gate(layer.embed_semantic(masks, x), layer.embed_spatial(masks, upscaled))
             found.append(gates_from(number, Gated(*(part[0].float() for part in gated))))
     return found
 

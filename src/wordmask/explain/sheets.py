@@ -26,7 +26,7 @@ from wordmask.explain.charts import (
 )
 from wordmask.explain.class_maps import ClassMapExplanation
 from wordmask.explain.maps import on_picture
-from wordmask.explain.query_masks import FATES, QueryExplanation
+from wordmask.explain.query_masks import FATES, QueryExplanation, Selection
 from wordmask.models.eov_seg import SEEN_WEIGHT, UNSEEN_WEIGHT
 from wordmask.models.err_seg import RANK_VOTES
 
@@ -47,7 +47,7 @@ def draw(explanation: Explanation, *, most: int = MOST) -> dict[str, Image.Image
     if isinstance(explanation, ClassMapExplanation):
         drawn: dict[str, Callable] = {"votes": draw_votes, "costs": partial(draw_costs, most=most)}
     else:
-        drawn = {"selection": draw_selection} if explanation.selection else {}
+        drawn = {"selection": partial(draw_selection, explanation.selection)} if explanation.selection else {}
         drawn |= {"queries": partial(draw_queries, most=most)}
         drawn |= {"gates": partial(draw_gates, most=most)} if explanation.gates else {}
     fonts = [choose_font([*explanation.names, "…"], size=size) for size in (TITLE_SIZE, TITLE_SIZE + 4)]
@@ -121,7 +121,7 @@ def draw_costs(explanation: ClassMapExplanation, font: Font, large: Font, *, mos
     classes = [label for label in explanation.order.tolist() if label in places][:most]
     taken = [places[label] for label in classes]
     stages = (explanation.cost_x16, explanation.cost_x32, explanation.probability)
-    stages = [on_picture(maps[taken], explanation.frame, picture.size[::-1]) for maps in stages]
+    stages = [on_picture(maps[taken], explanation.frame, size_of(picture)) for maps in stages]
     limits = [(float(maps.min()), float(maps.max())) for maps in stages]
     limits[2] = (0.0, limits[2][1])
     rows = []
@@ -152,18 +152,17 @@ def draw_costs(explanation: ClassMapExplanation, font: Font, large: Font, *, mos
 # EOV-Seg --------------------------------------------------------------------------------------------------------------
 
 
-def draw_selection(explanation: QueryExplanation, font: Font, large: Font) -> Image.Image:
+def draw_selection(selection: Selection, explanation: QueryExplanation, font: Font, large: Font) -> Image.Image:
     """How much each pixel counts."""
-    selection, picture = explanation.selection, fitted(explanation.result.picture)
-    weights = on_picture(selection.weights[None], explanation.frame, picture.size[::-1])[0]
+    picture = fitted(explanation.result.picture)
+    weights = on_picture(selection.weights[None], explanation.frame, size_of(picture))[0]
     limits = float(weights.min()), float(weights.max())
     found, names = explanation.result, dict.fromkeys(region.name for region in explanation.result.shown)
     painted = fitted(np.asarray(tint(found, choose_colours(found.shown))))
     row = [(picture, ""), (heat(picture, weights, limits), ""), (painted, ", ".join(names) or "nothing was found")]
-    page = columns(
-        [[captioned(panel, [line], font) for panel, line in row], [blank(), colour_scale(limits, font, 3), blank()]],
-        ["the picture", "weight of each pixel", "the result"],
-    )
+    panels = [captioned(panel, [line], font) for panel, line in row]
+    scales = [blank(), colour_scale(limits, font, 3), blank()]
+    page = columns([panels, scales], ["the picture", "weight of each pixel", "the result"])
     notes = [
         f"Vocabulary-aware selection multiplies the map of features by clarity times {selection.scale:.3f} plus "
         f"{selection.offset:.3f}. "
@@ -177,10 +176,10 @@ def draw_selection(explanation: QueryExplanation, font: Font, large: Font) -> Im
 def draw_queries(explanation: QueryExplanation, font: Font, large: Font, *, most: int) -> Image.Image:
     """What the queries cover, and what the decoder, CLIP and the ensemble of both call that."""
     queries, picture = explanation.order[:most].tolist(), fitted(explanation.result.picture)
-    logits = on_picture(explanation.mask_logits[queries], explanation.frame, picture.size[::-1])
+    logits = on_picture(explanation.mask_logits[queries], explanation.frame, size_of(picture))
     scores = {region.id: region.score for region in explanation.result.regions}
-    names = {query: [class_label(explanation, label) for label in explanation.named(query)] for query in queries}
-    label_width = widest([name for several in names.values() for name in several], font)
+    labels = [label for query in queries for label in explanation.named(query)]
+    label_width = widest([class_label(explanation, label) for label in labels], font)
     rows = []
     for query, mask in zip(queries, logits, strict=True):
         region, name = int(explanation.regions[query]), explanation.names[explanation.named(query)[0]]
@@ -213,6 +212,11 @@ def draw_opinions(explanation: QueryExplanation, query: int, font: Font, *, labe
         return Row(class_label(explanation, label), [bars])
 
     return chart(["word", "0 to 1"], [row(label) for label in explanation.named(query)], font, label_width=label_width)
+
+
+def size_of(picture: Image.Image) -> tuple[int, int]:
+    """(height, width)."""
+    return picture.height, picture.width
 
 
 def class_label(explanation: QueryExplanation, label: int) -> str:

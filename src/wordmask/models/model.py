@@ -1,6 +1,7 @@
 """What every model offers the rest of the project, and how its parts are told apart."""
 
 from collections.abc import Iterator, Mapping
+from dataclasses import Field
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from jaxtyping import Float
@@ -10,12 +11,14 @@ from wordmask.clip import Clip, ClipConfig
 from wordmask.raw import RawOutput
 from wordmask.settings import Askable
 
+Anything = Any  # what a family of its own asks for: a signature that a type checker can't know
+
 
 @runtime_checkable
 class HasClip(Protocol):
     """A configuration: a frozen dataclass whose `clip` says which towers the model stands on."""
 
-    __dataclass_fields__: ClassVar[dict[str, Any]]
+    __dataclass_fields__: ClassVar[dict[str, Field]]
 
     @property
     def clip(self) -> ClipConfig: ...
@@ -28,7 +31,7 @@ class ModelClass(Protocol):
     @property
     def vocabularies(self) -> str: ...
 
-    def __call__(self, configuration: Any, /) -> "Model": ...
+    def __call__(self, configuration: Anything, /) -> "Model": ...
 
 
 @runtime_checkable
@@ -76,18 +79,18 @@ class Model(Askable, Protocol):
         """Leave out, for good, what only training needs; return the same model."""
         ...
 
-    def forward(self, *arguments: Any, **settings: Any) -> RawOutput:
+    def forward(self, *inputs: Anything, **choices: Anything) -> RawOutput:
         """`forward(pixels, words)`, and `keep=K` where there are `keep_steps`: tensors in, tensors out."""
         ...
 
     # of every nn.Module
-    def __call__(self, *inputs: Any, **choices: Any) -> RawOutput: ...
+    def __call__(self, *inputs: Anything, **choices: Anything) -> RawOutput: ...
 
     def eval(self) -> "Model": ...
 
     def train(self, mode: bool = True) -> "Model": ...
 
-    def to(self, *arguments: Any, **settings: Any) -> "Model": ...
+    def to(self, *arguments: Anything, **settings: Anything) -> "Model": ...
 
     def requires_grad_(self, requires_grad: bool = True) -> "Model": ...
 
