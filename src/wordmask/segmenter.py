@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Unpack, overload
+from typing import Literal, NamedTuple, TypeVar, Unpack, overload
 
 import torch
 from jaxtyping import Bool
@@ -30,7 +30,8 @@ from wordmask.weights import text_tower_fingerprint
 from wordmask.words import same_phrase
 from wordmask.writing import at_home, cache_folder
 
-Pictures = list[Picture] | tuple[Picture, ...]
+AnyPicture = TypeVar("AnyPicture", bound=Picture)
+Pictures = list[AnyPicture] | tuple[AnyPicture, ...]
 AnyWords = Vocabulary | str | Path | Iterable[str]  # as `Vocabulary.of` reads them
 NO_SETTINGS = Settings()
 
@@ -175,7 +176,7 @@ class Segmenter:
     @overload
     def __call__(
         self,
-        pictures: Pictures,
+        pictures: Pictures[AnyPicture],
         words: AnyWords,
         settings: Settings = NO_SETTINGS,
         *,
@@ -185,7 +186,7 @@ class Segmenter:
 
     def __call__(
         self,
-        pictures: Picture | Pictures,
+        pictures: Picture | Pictures[AnyPicture],
         words: AnyWords,
         settings: Settings = NO_SETTINGS,
         *,
@@ -384,8 +385,12 @@ class Segmenter:
     @torch.inference_mode()
     def _run_tiles(self, large: Tiled, request: Request) -> TiledLook:
         """Run a large picture row by row of its tiles; the next ones are prepared in threads."""
+
+        def prepare(box: tuple[slice, slice]) -> Whole:
+            return prepared(large.rgb[box], request.chosen.image_input)
+
         steps = Steps(
-            prepare=lambda box: prepared(large.rgb[box], request.chosen.image_input),
+            prepare=prepare,
             kind=lambda ready: ready.pixels.shape,
             run=lambda group: self._run(group, request),
             finish=lambda look: read_tile(look.raw, look.number, look.frame),
