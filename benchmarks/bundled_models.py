@@ -12,6 +12,7 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from scipy import ndimage
+from torch import Tensor
 from torch.nn import functional as F
 
 from wordmask import bundled
@@ -20,6 +21,7 @@ from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore
 from wordmask.models import kind_of
+from wordmask.models.err_seg import PRESETS, ErrSeg
 from wordmask.models.load import load_model
 from wordmask.training.from_labels import pixels_of
 from wordmask.training.validation import pictures_of, summary, validate
@@ -32,20 +34,20 @@ Answer = Callable[[LabelledPicture], np.ndarray]  # a picture → labels (H, W)
 def frozen_clip(data: Shapeland) -> Answer:
     """Every pixel takes the word nearest to it in CLIP's space, on the mean of both cost maps: no aggregation, nothing
     trained."""
-    kind = kind_of("err-seg-tiny")
-    model = kind.random(kind.presets["err-seg-tiny"])
+    model = kind_of("err-seg-tiny").random(PRESETS["err-seg-tiny"])
+    assert isinstance(model, ErrSeg)
     model.clip.load_state_dict(load_model("eov-seg-tiny").model.clip.state_dict())
     model.start_from_clip()
     words, side = model.encode_text(data.vocabulary.names), model.config.resolution
 
     def answer(labelled: LabelledPicture) -> np.ndarray:
         features = model.encode_image(pixels_of(resize(labelled, (side, side)).rgb, model.image_input)[None])
-        costs = [
-            torch.einsum("bdhw,td->bthw", F.normalize(x, dim=1), words)
-            for x in (features.dense_x16, features.dense_x32)
-        ]
-        size = labelled.rgb.shape[:2]
-        return sum(F.interpolate(cost, size=size, mode="bilinear") for cost in costs)[0].argmax(dim=0).numpy()
+
+        def cost(x: Tensor) -> Tensor:
+            cosines = torch.einsum("bdhw,td->bthw", F.normalize(x, dim=1), words)
+            return F.interpolate(cosines, size=labelled.rgb.shape[:2], mode="bilinear")
+
+        return (cost(features.dense_x16) + cost(features.dense_x32))[0].argmax(dim=0).numpy()
 
     return answer
 
@@ -53,7 +55,11 @@ def frozen_clip(data: Shapeland) -> Answer:
 def chance(data: Shapeland) -> Answer:
     """Every pixel takes any word."""
     random = np.random.default_rng(0)
-    return lambda labelled: random.integers(0, len(data.vocabulary), labelled.segments.shape)
+
+    def answer(labelled: LabelledPicture) -> np.ndarray:
+        return random.integers(0, len(data.vocabulary), labelled.segments.shape)
+
+    return answer
 
 
 @torch.inference_mode()
@@ -77,7 +83,10 @@ def split_things(labels: np.ndarray, is_thing: np.ndarray) -> tuple[np.ndarray, 
     """Segments of a label map, and the class of each."""
     segments, classes = np.zeros(labels.shape, np.int64), []
     for label in np.unique(labels):
-        pieces, count = ndimage.label(labels == label) if is_thing[label] else ((labels == label).astype(int), 1)
+        pieces = (labels == label).astype(int)
+        if is_thing[label]:
+            ndimage.label(pieces, output=pieces)
+        count = int(pieces.max())
         segments += np.where(pieces > 0, pieces + len(classes), 0)
         classes += [label] * count
     return segments, np.array(classes)

@@ -7,11 +7,13 @@ Writes docs/results/precision.json and precision.md, in five minutes on two core
 page is made anew from the json.
 """
 
+from dataclasses import asdict
+
 import numpy as np
 import torch
 from pages import arguments, write
 
-from wordmask.bench import conditions
+from wordmask.bench.machine import conditions
 from wordmask.data.shapeland import Shapeland
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
@@ -45,7 +47,7 @@ def compare(model: str, vocabulary: str, scenes: int) -> dict[str, object]:
 def measure() -> dict[str, object]:
     """Everything, in plain values."""
     found = [compare(model, vocabulary, scenes) for vocabulary, scenes in SETS.items() for model in MODELS]
-    return {"conditions": conditions(torch.device("cpu")), "found": found}
+    return {"conditions": asdict(conditions(torch.device("cpu"))), "found": found}
 
 
 def page(found: dict) -> str:
@@ -57,11 +59,8 @@ def page(found: dict) -> str:
         f"Made by `benchmarks/precision.py`. {where['cpu']} "
         f"({', '.join(where['instructions']) or 'none of the instructions asked for'}),"
         f" torch {where['torch']}, {where['date'][:10]}.",
-        (
-            "The bundled models on Shapeland's test scenes, in percent. "
-            "Last: pixels whose class is the same, and in the "
-            "worst scene."
-        ),
+        "The bundled models on Shapeland's test scenes, in percent. "
+        "Last: pixels whose class is the same, and in the worst scene.",
         "",
         "| model | words, scenes | score | float32 | bfloat16 | difference | same class | worst scene |",
         "|---|---|---|---|---|---|---|---|",

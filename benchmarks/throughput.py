@@ -17,11 +17,15 @@ from pathlib import Path
 import numpy as np
 from pages import arguments, write
 from PIL import Image
+from torch import nn
 
-from wordmask.bench import RUNS, build, conditions, finish, measure_yardstick, some_picture, timed
+from wordmask.bench.machine import conditions, measure_yardstick
+from wordmask.bench.model import build, textured_picture
+from wordmask.bench.timing import RUNS, finish, timed
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.memory import keep_freed_memory, peak_memory
-from wordmask.pipeline import thread_count, thread_pool, work_ahead
+from wordmask.pipeline import result_or_raise, thread_count, thread_pool, work_ahead
+from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
 
@@ -39,7 +43,7 @@ def measure_batches(segmenter: Segmenter, size: tuple[int, int], runs: int) -> I
     """Time and memory of batches, beyond what was there before."""
     for batch in BATCHES:
         segmenter.batch = batch
-        pictures = [some_picture(*size)] * batch
+        pictures = [textured_picture(*size)] * batch
 
         def together(pictures: list[np.ndarray] = pictures) -> None:
             segmenter(pictures, VOCABULARY)
@@ -62,10 +66,12 @@ class Stopwatch:
     """Sums up how long the model works."""
 
     def __init__(self, segmenter: Segmenter):
+        model = segmenter.model
+        assert isinstance(model, nn.Module)
         self.seconds, self.device = 0.0, segmenter.device
         self.hooks = [
-            segmenter.model.register_forward_pre_hook(lambda *_: self._note(-1)),
-            segmenter.model.register_forward_hook(lambda *_: self._note(1)),
+            model.register_forward_pre_hook(lambda *_: self._note(-1)),
+            model.register_forward_hook(lambda *_: self._note(1)),
         ]
 
     def _note(self, sign: int) -> None:
@@ -86,9 +92,14 @@ def one_by_one(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
 def as_stream(segmenter: Segmenter, paths: list[Path], output: Path) -> None:
     """Read and write while the model works, as `wordmask segment` does."""
     with thread_pool(thread_count()) as pool:
+
+        def save(pair: tuple[Path, Segmentation | Exception]) -> None:
+            path, result = pair
+            result_or_raise(result).save(output / path.stem)
+
         results = zip(paths, segmenter.stream(paths, VOCABULARY), strict=True)
-        for outcome in work_ahead(results, lambda pair: pair[1].save(output / pair[0].stem), pool, most=thread_count()):
-            assert not isinstance(outcome, Exception), outcome
+        for outcome in work_ahead(results, save, pool, most=thread_count()):
+            result_or_raise(outcome)
 
 
 def measure_way(way: Callable, segmenter: Segmenter, paths: list[Path]) -> dict[str, object]:
@@ -130,11 +141,8 @@ def page(found: dict) -> str:
         f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, "
         f"{where['date'][:10]};"
         f" {found['precision']}, the default there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
-        (
-            "A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was "
-            f"{found['yardstick']['median']:.2f} "
-            "s."
-        ),
+        "A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was "
+        f"{found['yardstick']['median']:.2f} s.",
         "",
         "## A batch beside one picture",
         "",
@@ -150,16 +158,11 @@ def page(found: dict) -> str:
     streams = f"{pictures}, read, segmented and written (label map, overlay, regions)."
     lines += [
         *("", "## The model at work", "", streams),
-        (
-            "Of the whole time, the model worked the share in the last column, and waited in the rest. "
-            "On a CPU threads that read and write"
-        ),
+        "Of the whole time, the model worked the share in the last column, and waited in the rest. "
+        "On a CPU threads that read and write",
         *("take cores from it while it works: what a stream gains is seen in pictures per second.", ""),
-        (
-            "| model | way | pictures per second | yardsticks per picture | seconds in the model, per picture | the "
-            "model "
-            "worked |"
-        ),
+        "| model | way | pictures per second | yardsticks per picture | seconds in the model, per picture | the model "
+        "worked |",
         "|---|---|---|---|---|---|",
     ]
     for model in found["models"]:
@@ -202,7 +205,7 @@ def measure(asked: argparse.Namespace) -> dict[str, object]:
             streams = [measure_way(way, segmenter, paths) for way in (one_by_one, as_stream)]
             models.append({"model": title, "batches": batches, "streams": streams})
     where = {
-        "conditions": conditions(device),
+        "conditions": asdict(conditions(device)),
         "precision": choose_precision("auto", device),
         "yardstick": asdict(yardstick),
     }

@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from variants import Variant
 from wordmask import clip
-from wordmask.bench import finish
+from wordmask.bench.timing import finish
 from wordmask.models import kind_of
 from wordmask.text import Words
 from wordmask.vocabulary import Vocabulary

@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -26,7 +26,7 @@ import report
 from bundled_tables import KEPT, ensembles_table, keep_table, layers_table
 from retrain import Budget
 from retrained_tables import blocks_table, fusion_table, interaction_table, reductions_table
-from wordmask.bench import conditions
+from wordmask.bench.machine import conditions
 from wordmask.data.shapeland import Shapeland
 from wordmask.hardware import choose_device
 from wordmask.writing import atomic
@@ -60,7 +60,7 @@ class Settings:
         own = (
             {} if data is None else {"scenes": f"{len(data)} of the test split, {len(data.vocabulary)} words, float32"}
         )
-        return {**more, **own, **conditions(self.device)}
+        return more | own | asdict(conditions(self.device))
 
 
 TABLES: dict[str, Callable[[Settings], dict[str, object]]] = {

@@ -10,19 +10,12 @@ from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
-from wordmask import bench
-from wordmask.bench import (
-    BytesRead,
-    Machine,
-    ModelPart,
-    Timing,
-    build,
-    counting,
-    measure_machine,
-    some_picture,
-    summary,
-    timing,
-)
+from wordmask.bench import machine as machine_room
+from wordmask.bench import model as model_room
+from wordmask.bench.counting import BytesRead, ModelPart, counting, timing
+from wordmask.bench.machine import Machine, MachineConditions, measure_machine
+from wordmask.bench.model import build, textured_picture, time_text
+from wordmask.bench.timing import Timing, summary
 from wordmask.cli import main
 from wordmask.models import kind_of
 from wordmask.segmenter import Segmenter
@@ -31,6 +24,8 @@ from wordmask.vocabulary import Vocabulary
 from wordmask.watching import watched
 
 CPU = torch.device("cpu")
+WRITTEN = ("asked", "classes", "parameters", "text", "whole", "batch", "memory", "parts")
+WRITTEN_OF_A_PART = ("part", "yardsticks", "operations", "by precision", "bytes", "floor")
 
 
 def vectors(count: int, preset: str) -> Words:
@@ -82,7 +77,8 @@ def test_times_are_noted_and_summed_up():
 
 
 def test_a_floor_is_the_longer_of_two():
-    machine = Machine({"float32": 100.0, "bfloat16": 400.0}, 10.0, Timing(1, 1, 1, 1), {})
+    where = MachineConditions("", "cpu", "", [], 1, "", "", "")
+    machine = Machine({"float32": 100.0, "bfloat16": 400.0}, 10.0, Timing(1, 1, 1, 1), where)
     assert ModelPart("much to compute", operations=Counter(float32=1000), bytes=10).floor(machine) == 10
     assert (
         ModelPart("in two precisions", operations=Counter(float32=1000, bfloat16=1000), bytes=10).floor(machine) == 12.5
@@ -115,7 +111,7 @@ def test_operations_are_counted_in_their_own_precision():
 
 def test_rates_are_the_higher_ones(quick, monkeypatch):
     found = iter([{"float32": 2.0}, {"float32": 3.0}])
-    monkeypatch.setattr(bench, "measure_rates", lambda *_: next(found))
+    monkeypatch.setattr(machine_room, "measure_rates", lambda *_: next(found))
     assert measure_machine(CPU, {"float32"}).rates == {"float32": 3.0}
 
 
@@ -123,7 +119,7 @@ def test_words_from_the_disk_are_not_encoded_again(monkeypatch):
     segmenter = Segmenter(build("err-seg-tiny")[0])
     encoded, encode = [], segmenter.model.encode_text
     monkeypatch.setattr(segmenter.model, "encode_text", lambda phrases: encoded.append(phrases) or encode(phrases))
-    bench.time_text(segmenter, Vocabulary.of(["cup", "spoon"]))
+    time_text(segmenter, Vocabulary.of(["cup", "spoon"]))
     assert sorted(phrase for phrases in encoded for phrase in phrases) == ["cup", "spoon"]
 
 
@@ -134,20 +130,20 @@ def test_every_part_is_a_method(preset):
 
 
 def test_the_picture_is_always_the_same():
-    assert some_picture(40, 60).shape == (40, 60, 3)
-    np.testing.assert_array_equal(some_picture(40, 60), some_picture(40, 60))
-    assert some_picture(40, 60).std() > 20
+    assert textured_picture(40, 60).shape == (40, 60, 3)
+    np.testing.assert_array_equal(textured_picture(40, 60), textured_picture(40, 60))
+    assert textured_picture(40, 60).std() > 20
 
 
 @pytest.fixture
 def quick(monkeypatch, tmp_path):
     """A machine that is measured at once, and small pictures."""
-    monkeypatch.setattr(bench, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
-    monkeypatch.setattr(bench, "MATRIX", 64)
-    monkeypatch.setattr(bench, "MAPS", (8, 4, 6))
-    monkeypatch.setattr(bench, "RATE_SECONDS", 0)
-    monkeypatch.setattr(bench, "COPIED", 2**16)
-    monkeypatch.setattr(bench, "SIZE", (64, 80))
+    monkeypatch.setattr(machine_room, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
+    monkeypatch.setattr(machine_room, "MATRIX", 64)
+    monkeypatch.setattr(machine_room, "MAPS", (8, 4, 6))
+    monkeypatch.setattr(machine_room, "RATE_SECONDS", 0)
+    monkeypatch.setattr(machine_room, "COPIED", 2**16)
+    monkeypatch.setattr(model_room, "SIZE", (64, 80))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -156,7 +152,7 @@ def test_the_machine(quick):
     machine = measure_machine(CPU, {"bfloat16"})
     assert machine.rates.keys() == {"bfloat16", "float32"}
     assert all(rate > 0 for rate in (*machine.rates.values(), machine.bandwidth))
-    assert machine.conditions["torch"] == torch.__version__
+    assert machine.conditions.torch == torch.__version__
 
 
 @pytest.mark.parametrize(("model", "precision"), [("err-seg-untrained", "float32"), ("eov-seg-untrained", "bfloat16")])
@@ -169,6 +165,17 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
     out = capsys.readouterr().out
     content = json.loads((quick / "out" / "speed.json").read_text())
     (report,) = content["models"]
+    assert list(content["machine"]) == ["rates", "bandwidth", "yardstick", "conditions"]
+    assert tuple(report) == (*WRITTEN, "floor", "yardsticks", "input")
+    assert all(tuple(part) == (*report["whole"], *WRITTEN_OF_A_PART) for part in report["parts"])
+    assert report["asked"] == {
+        "model": model,
+        "vocabulary": "pascal-voc-20",
+        "precision": precision,
+        "batch": 2,
+        "compile": False,
+    }
+    assert report["input"]["picture"] == report["input"]["original"] == [64, 80]
     labels = [part["part"] for part in report["parts"]]
     assert labels[1:-2] == list(kind_of(model).model.stages.values())
     inside = {part["part"]: part for part in report["parts"]}

@@ -219,7 +219,7 @@ def bench(
 
     wordmask bench err-seg-base eov-seg-small --json speed.json
     """
-    from wordmask.bench import bench_all
+    from wordmask.bench.command import bench_all
 
     bench_all(
         models or ["err-seg-tiny", "eov-seg-tiny"],

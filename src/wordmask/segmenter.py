@@ -4,7 +4,7 @@ from collections.abc import Callable, Generator, Iterable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal, NamedTuple, Unpack, overload
+from typing import Literal, NamedTuple, TypeVar, Unpack, overload
 
 import torch
 from jaxtyping import Bool
@@ -30,7 +30,8 @@ from wordmask.weights import text_tower_fingerprint
 from wordmask.words import same_phrase
 from wordmask.writing import at_home, cache_folder
 
-Pictures = list[Picture] | tuple[Picture, ...]
+AnyPicture = TypeVar("AnyPicture", bound=Picture)
+Pictures = list[AnyPicture] | tuple[AnyPicture, ...]
 AnyWords = Vocabulary | str | Path | Iterable[str]  # as `Vocabulary.of` reads them
 Box = tuple[slice, slice]  # rows and columns of a picture
 NO_SETTINGS = Settings()
@@ -176,7 +177,7 @@ class Segmenter:
     @overload
     def __call__(
         self,
-        pictures: Pictures,
+        pictures: Pictures[AnyPicture],
         words: AnyWords,
         settings: Settings = NO_SETTINGS,
         *,
@@ -186,7 +187,7 @@ class Segmenter:
 
     def __call__(
         self,
-        pictures: Picture | Pictures,
+        pictures: Picture | Pictures[AnyPicture],
         words: AnyWords,
         settings: Settings = NO_SETTINGS,
         *,
