@@ -20,7 +20,7 @@ from wordmask.evaluation.report import (
     Conditions,
     ConfusedClass,
     PeakMemory,
-    Speed,
+    PictureTimes,
     SplitReport,
     TakenFor,
 )
@@ -138,12 +138,12 @@ def confusion_of(score: SemanticScore, names: list[str]) -> tuple[ConfusedClass,
     return tuple(rows)
 
 
-def speed_of(scores: Scores) -> Speed | None:
+def speed_of(scores: Scores) -> PictureTimes | None:
     """How long a picture took."""
     times = 1000 * np.array(scores.seconds)
     if not len(times):
         return None
-    return Speed(float(np.median(times)), p95_ms=float(np.quantile(times, 0.95)), mean_ms=float(times.mean()))
+    return PictureTimes(float(np.median(times)), p95_ms=float(np.quantile(times, 0.95)), mean_ms=float(times.mean()))
 
 
 def memory_of(segmenter: Segmenter) -> PeakMemory:

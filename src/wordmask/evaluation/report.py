@@ -86,7 +86,7 @@ class ConfusedClass:
 
 
 @dataclass(frozen=True)
-class Speed:
+class PictureTimes:
     """Milliseconds a picture, from RGB in memory to the results of all tasks; words, reading files and scoring don't
     count."""
 
@@ -140,7 +140,7 @@ class SplitReport:
     difference: Figures
     classes: tuple[ClassScores, ...]
     confusion: tuple[ConfusedClass, ...]
-    speed: Speed | None
+    speed: PictureTimes | None
     memory: PeakMemory
 
     def to_dict(self) -> JsonObject:
