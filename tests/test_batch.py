@@ -317,6 +317,22 @@ def test_processes_divide_the_work_without_gaps(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("wait", [0.3, 2.0])  # seconds: the processes import, and then load
+def test_an_interruption_while_processes_start_is_no_traceback(tmp_path, wait):
+    """A terminal sends Ctrl-C to all of them."""
+    write_pictures(tmp_path / "photos", 6)
+    process = start(tmp_path, "out", *EOV, "--processes", "2")
+    said = [next(process.stderr), next(process.stderr)]  # of random weights, and what the job is
+    time.sleep(wait)
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert "6 pictures" in said[1]
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    assert "of 6 pictures are finished. The same command goes on there." in out
+
+
+@pytest.mark.slow
 def test_a_ray_cluster_does_the_same_job(tmp_path, monkeypatch):
     pytest.importorskip("ray")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")

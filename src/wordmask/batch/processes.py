@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Generator, Iterator
+from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from multiprocessing.sharedctypes import Synchronized
 from typing import NamedTuple
@@ -61,7 +62,8 @@ def work_in_processes(job: BatchJob, items: list[Item], where: list[Place]) -> G
             process = context.Process(
                 target=_work_there, args=(job, items, taken, writer, place, os.getpid()), daemon=True
             )
-            process.start()
+            with _interrupts_held():
+                process.start()
             writer.close()
             processes.append(process)
             readers.append(reader)
@@ -89,10 +91,26 @@ def work_in_processes(job: BatchJob, items: list[Item], where: list[Place]) -> G
         )
 
 
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Processes that are started in the block never see a Ctrl-C, which a terminal sends to all: the parent decides.
+
+    Here it waits until the block ends.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _work_there(
     job: BatchJob, items: list[Item], taken: Synchronized, connection: Connection, place: Place, parent: int
 ) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the terminal sends it to all; the parent decides
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # where it wasn't held from the start
     import torch
 
     from wordmask.segmenter import load
