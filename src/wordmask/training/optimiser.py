@@ -1,11 +1,12 @@
 """Which parameters learn, how fast, and how: AdamW, and Muon for the matrices of groups that ask for it."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import nn
+
+from wordmask.models import Model
 
 # their weights don't decay; the third is what plain and synchronised batch norms have in common
 UNDECAYED = (nn.LayerNorm, nn.GroupNorm, nn.modules.batchnorm._BatchNorm, nn.Embedding)
@@ -30,17 +31,7 @@ class ParameterGroup:
     muon: bool = False
 
 
-class Learner(Protocol):
-    """A module that says which of its parameters a recipe trains."""
-
-    def is_trained(self, name: str, /) -> bool: ...
-
-    def named_modules(self) -> Iterable[tuple[str, nn.Module]]: ...
-
-    def named_parameters(self) -> Iterable[tuple[str, nn.Parameter]]: ...
-
-
-def parameter_groups(model: Learner, *, rate: float, clip_factor: float, weight_decay: float) -> list[ParameterGroup]:
+def parameter_groups(model: Model, *, rate: float, clip_factor: float, weight_decay: float) -> list[ParameterGroup]:
     """Group the trained parameters for an optimiser; the model says which they are (`is_trained`).
 
     ERR-Seg trains with rate 2e-4, CLIP's parameters ×0.01, weight decay 1e-4 and none on norms (paper, section 4.1);
