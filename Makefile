@@ -1,10 +1,13 @@
-.PHONY: check quick test
+.PHONY: check types quick test
 unexport PYTHONDONTWRITEBYTECODE  # where it is set, every process that a test starts compiles torch's sources anew: five seconds each
 
 PYTEST = OMP_NUM_THREADS=1 uv run pytest -n 2 --dist loadfile  # two processes of one thread take half the time of one with two
 
-check:  ## what every commit passes: style, then the quick tests
+check: types  ## what every commit passes: style and types, then the quick tests
 	uv run ruff check . && uv run ruff format --check . && $(PYTEST) -m "not slow"
+
+types:
+	uv run pyright src
 
 quick:
 	$(PYTEST) -m "not slow"

@@ -139,8 +139,8 @@ def page(found: dict) -> str:
         "# Many pictures",
         "",
         f"Made by `benchmarks/throughput.py`. {where['cpu']}, {where['threads']} threads, torch {where['torch']}, "
-        f"{where['date'][:10]};"
-        f" {found['precision']}, the default there; {len(Vocabulary.builtin(VOCABULARY))} words, known.",
+        f"{where['date'][:10]}; {found['precision']}, the default there; {len(Vocabulary.builtin(VOCABULARY))} words, "
+        "known.",
         "A yardstick (the image tower of ERR-Seg B, as in [speed](speed.md)) was "
         f"{found['yardstick']['median']:.2f} s.",
         "",

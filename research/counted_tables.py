@@ -14,13 +14,11 @@ VOCABULARIES = {"err-seg": "ade20k-847", "eov-seg": "ade20k-150"}  # those of th
 NOTES = [
     (
         "Parameters are without the text tower. Operations are multiplications with addition, for one square picture "
-        "of "
-        "the model's own size."
+        "of the model's own size."
     ),
     (
         "Weights are random, and all variants share one CLIP. Time is `forward`'s, in turn with the others, at the "
-        "pixels "
-        "named below; what"
+        "pixels named below; what"
     ),
     "grows with the square of a map's pixels, such as whole attention, weighs less in a smaller picture.",
 ]
@@ -74,8 +72,7 @@ def eov_seg_table(settings: "Settings") -> dict[str, object]:
     notes = [
         (
             "For these claims the parameters of the spatial tower itself are left out: so the paper's own sums come "
-            "out "
-            "best."
+            "out best."
         ),
         "Of times only the direction is claimed, and nothing where the paper's own are within 2 % of each other.",
     ]

@@ -29,8 +29,7 @@ NOTES = [
     ),
     (
         "Each was trained once, the first twice: a difference counts if it is beyond its interval by more than those "
-        "two "
-        "are apart."
+        "two are apart."
     ),
 ]
 

@@ -202,8 +202,8 @@ def test_the_command(tmp_path):
 
 def test_it_imports_nothing_heavy():
     script = (
-        "import sys, wordmask.doctor.examine; "
-        "print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if name in sys.modules])"
+        "import sys, wordmask.doctor.examine; print([name for name in ('torch', 'numpy', 'PIL', 'huggingface_hub') if "
+        "name in sys.modules])"
     )
     assert (
         subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout.strip()

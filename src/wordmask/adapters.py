@@ -16,7 +16,7 @@ from xml.sax.saxutils import quoteattr
 import numpy as np
 
 from wordmask import coco
-from wordmask.writing import JsonObject, at_home, atomic
+from wordmask.writing import JsonObject, atomic, expanded
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -182,7 +182,7 @@ def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
     Raises:
         ValueError: No results, results of other words than the first's, or a name that doesn't end in .zip.
     """
-    path = at_home(path)
+    path = expanded(path)
     if path.suffix != ".zip":
         raise ValueError(f"The archive came as {str(path)!r}; expected a name that ends in .zip.")
     content = json.dumps(join_coco(list(results)), ensure_ascii=False)
@@ -280,6 +280,6 @@ def _check_same_words(results: "Sequence[Segmentation]") -> None:
         if result.vocabulary.names != names:
             raise ValueError(
                 f"Result {number} has the words {', '.join(result.vocabulary.names[:3])} …, the first one "
-                f"{', '.join(names[:3])} …: "
-                "labels mean another thing in each. Ask for the same words, or write two data sets."
+                f"{', '.join(names[:3])} …: labels mean another thing in each. Ask for the same words, or write two "
+                "data sets."
             )

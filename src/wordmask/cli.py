@@ -120,9 +120,9 @@ def demo(
 ) -> None:
     """Segment generated scenes, full of things that no label ever showed, with both bundled models. Needs no
     network."""
-    from wordmask.writing import at_home, check_writable
+    from wordmask.writing import check_writable, expanded
 
-    check_writable(output := at_home(output))
+    check_writable(output := expanded(output))
     with busy("Loading both bundled models, and looking …"):
         from wordmask.demo import demo as segment_scenes
         from wordmask.demo import lines_about

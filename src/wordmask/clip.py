@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, TypeVar
 
-from wordmask import light  # noqa: F401
+from wordmask import compiler_stand_in  # noqa: F401
 
 # isort: split
 import open_clip

@@ -37,7 +37,7 @@ from wordmask.segmenter import Segmenter
 from wordmask.settings import DEFAULT_OVERLAP, kept_of
 from wordmask.text import Words
 from wordmask.vocabulary import builtin_names, stuff_words
-from wordmask.writing import JsonObject, at_home, check_writable
+from wordmask.writing import JsonObject, check_writable, expanded
 
 NEEDED = {  # format → the packages that write and check it, and the extra that has them
     "onnx": (("onnx", "onnxscript", "onnxruntime", "tokenizers"), "onnx"),
@@ -144,7 +144,7 @@ def export(
             model.
     """
     check_form(form)
-    model, folder = segmenter.model, at_home(folder)
+    model, folder = segmenter.model, expanded(folder)
     if folder.exists() and not (overwrite and folder.is_dir()):
         raise ValueError(
             f"{str(folder)!r} exists. Choose another name, or let it be replaced (--overwrite), if it is a folder."

@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from wordmask.terminal import busy, say
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 if TYPE_CHECKING:
     from wordmask.hardware import Precision
@@ -27,7 +27,7 @@ class ModelChoice:
 
     def absolute(self) -> "ModelChoice":
         """The same model in whichever folder a process works: a file by its whole path."""
-        path = at_home(self.name)
+        path = expanded(self.name)
         return replace(self, name=str(path.resolve())) if path.is_file() else self
 
     def load(self) -> "Segmenter":

@@ -62,8 +62,7 @@ class WordOptions:
         if not given and not listed and after:
             raise ValueError(
                 f"No words were given after {', '.join(map(repr, after))}. Add what to look for: wordmask segment "
-                "street.jpg road sky. "
-                "A word that is also a folder here goes into --words."
+                "street.jpg road sky. A word that is also a folder here goes into --words."
             )
         if self.vocabulary is not None and self.vocabulary not in builtin_names():
             Vocabulary.builtin(self.vocabulary)  # raises, with the near matches

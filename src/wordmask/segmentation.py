@@ -15,7 +15,7 @@ from wordmask.georeference import read_georeference, write_geotiff
 from wordmask.regions import LEAST_SHOWN, Region, label_type, unlabelled_value
 from wordmask.settings import ChosenSettings, Task
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import JsonObject, at_home, atomic
+from wordmask.writing import JsonObject, atomic, expanded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -159,7 +159,7 @@ class Segmentation:
             ValueError: `stem` names no file, or a folder is in the way.
             OSError: The folder cannot be written to.
         """
-        given, stem = stem, at_home(stem)
+        given, stem = stem, expanded(stem)
         if stem.name in ("", "..") or str(given).endswith(("/", os.sep)) or str(given) == "~":
             raise ValueError(
                 f"{str(given)!r} is a folder; give a name inside it, such as {str(Path(given) / 'street')!r}."

@@ -28,7 +28,7 @@ from wordmask.tiles import TileMaps, read_tiles
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.weights import text_tower_fingerprint
 from wordmask.words import same_phrase
-from wordmask.writing import at_home, cache_folder
+from wordmask.writing import cache_folder, expanded
 
 AnyPicture = TypeVar("AnyPicture", bound=Picture)
 Pictures = list[AnyPicture] | tuple[AnyPicture, ...]
@@ -73,7 +73,7 @@ def load(
         name=loaded.name,
         precision=chosen_precision,
         text_tower=loaded.text_tower,
-        cache=cache_folder() if cache == "auto" else cache and at_home(cache),
+        cache=cache_folder() if cache == "auto" else cache and expanded(cache),
         batch=batch,
         compile=compile,
     )

@@ -14,7 +14,7 @@ from wordmask.settings import Settings
 from wordmask.sources import Source, find_pictures
 from wordmask.terminal import announce, say
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home, check_writable, undisturbed
+from wordmask.writing import check_writable, expanded, undisturbed
 
 REPORTED = 3  # up to so many pictures, each gets lines of its own; above, a progress bar
 NAMES_SHOWN = 8  # of what was found in a picture
@@ -46,7 +46,7 @@ def segment_pictures(
         ValueError: There is no picture; words, settings or a model that make no sense; a folder that can't be written
             to. Nothing is segmented then.
     """
-    output = at_home(output)
+    output = expanded(output)
     asked = Vocabulary.of(words)  # errors in the words come before anything is loaded
     sources = find_pictures(pictures, skip=output)
     check_writable(output)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from wordmask.words import WORD_FILES
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 PICTURE_FILES = (
     ".jpg",
@@ -97,7 +97,7 @@ def find_pictures(
     for argument in arguments:
         for source in _expand(argument, skip, endings):
             stem = (
-                Path(at_home(argument).resolve().name) / source.stem
+                Path(expanded(argument).resolve().name) / source.stem
                 if folders > 1 and _is(argument, Path.is_dir)
                 else source.stem
             )
@@ -122,18 +122,18 @@ def _is_glob(argument: str) -> bool:
 
 
 def _matches(argument: str) -> list[Path]:
-    return [Path(name) for name in sorted(glob.glob(str(at_home(argument)), recursive=True))]
+    return [Path(name) for name in sorted(glob.glob(str(expanded(argument)), recursive=True))]
 
 
 def _is(argument: str, test: Callable[[Path], bool]) -> bool:
     try:
-        return test(at_home(argument))
+        return test(expanded(argument))
     except OSError:  # too long for a file's name: a word
         return False
 
 
 def _expand(argument: str, skip: Path | None, endings: tuple[str, ...]) -> list[Source]:
-    path = at_home(argument)
+    path = expanded(argument)
     if _is(argument, Path.is_dir):
         inside = sorted(_pictures_in(path, skip, endings))
         if not inside:

@@ -28,8 +28,8 @@ ANOTHER_TIME = {  # what SQLite says of a file that is whole but can't be used n
     *(sqlite3.SQLITE_PERM, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_NOMEM, sqlite3.SQLITE_INTERRUPT),
 }
 CREATE_TABLE = (
-    "CREATE TABLE IF NOT EXISTS vectors "
-    "(template TEXT, phrase TEXT, vector BLOB, checksum INTEGER, PRIMARY KEY (template, phrase)) WITHOUT ROWID"
+    "CREATE TABLE IF NOT EXISTS vectors (template TEXT, phrase TEXT, vector BLOB, checksum INTEGER, PRIMARY KEY "
+    "(template, phrase)) WITHOUT ROWID"
 )
 
 

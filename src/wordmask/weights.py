@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wordmask.released import CHECKPOINT_ENDINGS
-from wordmask.writing import at_home, atomic
+from wordmask.writing import atomic, expanded
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -92,7 +92,7 @@ def read(path: str | Path) -> Checkpoint:
     Raises:
         ValueError: The file does not exist, is damaged, or is not a checkpoint.
     """
-    path = at_home(path)
+    path = expanded(path)
     if path.is_dir():
         raise ValueError(
             f"{str(path)!r} is a folder; expected a checkpoint file, one of those that end in "

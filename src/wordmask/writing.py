@@ -50,14 +50,14 @@ def undisturbed() -> Iterator[None]:
             signal.raise_signal(received[0])
 
 
-def at_home(path: str | Path) -> Path:
+def expanded(path: str | Path) -> Path:
     """Expand a leading `~`; one that names no user stays as it is."""
     return Path(os.path.expanduser(path))
 
 
 def cache_folder() -> Path:
     """The folder for converted weights and text embeddings; `WORDMASK_CACHE` moves it."""
-    return at_home(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
+    return expanded(os.environ.get("WORDMASK_CACHE") or platformdirs.user_cache_path("wordmask"))
 
 
 def check_writable(folder: Path) -> None:

@@ -15,7 +15,7 @@ from wordmask.model_choice import ModelChoice
 from wordmask.settings import Settings
 from wordmask.terminal import counted, say
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home, check_writable
+from wordmask.writing import check_writable, expanded
 
 REPORTED = 5  # failures that are told on the terminal; the file has all
 
@@ -44,7 +44,7 @@ def label_collection(
         OSError: Results can't be written, or a process was killed.
     """
     Vocabulary.of(words)  # errors in the words come before anything is loaded
-    output, model = at_home(output), model.absolute()
+    output, model = expanded(output), model.absolute()
     items = find_items(collection, skip=output)
     check_writable(output)
     where = places(model.device, processes)

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 from wordmask.batch.films import FILM_FILES, Moment, moments, need_av, read_moment
 from wordmask.image import Picture
 from wordmask.sources import PICTURE_FILES, Source, find_pictures
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 SHARD, LIST = ".tar", ".txt"
 PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
@@ -107,8 +107,8 @@ def find_items(collection: Collection, *, skip: Path) -> list[Item]:
             f"{argument!r} is compressed, and its pictures can't be found without unpacking. "
             "Unpack it, or make it a plain .tar."
         )
-    is_list = argument.lower().endswith(LIST) and at_home(argument).is_file()
-    arguments = _listed(at_home(argument)) if is_list else _spread(argument)
+    is_list = argument.lower().endswith(LIST) and expanded(argument).is_file()
+    arguments = _listed(expanded(argument)) if is_list else _spread(argument)
     sources = find_pictures(arguments, skip=skip, endings=(*PICTURE_FILES, *FILM_FILES, SHARD))
     for source in sources:
         if source.path.suffix.lower() in FILM_FILES:
@@ -123,7 +123,7 @@ def _listed(path: Path) -> list[str]:
     except UnicodeDecodeError as error:
         raise ValueError(f"The list {str(path)!r} cannot be read: {error}. Expected UTF-8 text.") from None
     lines = [line.strip() for line in text.splitlines()]
-    paths = [str(path.parent / at_home(line)) for line in lines if line and not line.startswith("#")]
+    paths = [str(path.parent / expanded(line)) for line in lines if line and not line.startswith("#")]
     if not paths:
         raise ValueError(f"The list {str(path)!r} names no file; expected one path a line, relative to the list.")
     return paths

@@ -85,9 +85,8 @@ def work_in_processes(job: BatchJob, items: list[Item], where: list[Place]) -> G
     broken = [process for process in processes if process.exitcode]
     if broken:
         raise ChildProcessError(
-            f"{len(broken)} of {len(processes)} processes ended early (exit status {broken[0].exitcode}); "
-            "too little memory? What is "
-            "finished is kept: the same command goes on from there. --processes says how many."
+            f"{len(broken)} of {len(processes)} processes ended early (exit status {broken[0].exitcode}); too little "
+            "memory? What is finished is kept: the same command goes on from there. --processes says how many."
         )
 
 

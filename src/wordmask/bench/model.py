@@ -30,6 +30,7 @@ from wordmask.segmenter import Segmenter
 from wordmask.text import TextCache, Words
 from wordmask.vocabulary import Vocabulary
 from wordmask.watching import watched
+from wordmask.writing import JsonObject
 
 SIZE = (480, 640)  # of the picture
 TEXT_CLASSES = 150  # at most, of those that are encoded to time the text tower
@@ -61,7 +62,7 @@ class TextTiming:
     on_disk: Timing
     in_memory: Timing
 
-    def to_dict(self) -> dict[str, object]:
+    def to_dict(self) -> JsonObject:
         """The same in plain values."""
         ways = {"cold": asdict(self.cold), "on disk": asdict(self.on_disk), "in memory": asdict(self.in_memory)}
         return {"phrases": self.phrases, **ways}
@@ -120,7 +121,7 @@ class BenchReport:
             "input": asdict(self.sizes),
         }
 
-    def _describe(self, part: ModelPart) -> dict[str, object]:
+    def _describe(self, part: ModelPart) -> JsonObject:
         return asdict(part.timing) | {
             "part": part.label,
             "yardsticks": self.machine.yardsticks(part.timing.median),

@@ -14,7 +14,7 @@ from wordmask.data.labelled import LabelledPicture, Segments
 from wordmask.data.outlines import read_runs
 from wordmask.image import read_picture
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ class CocoFolder:
 
     def __init__(self, root: str | Path, *, annotations: str | Path | None = None):
         self.root = folder_of(root)
-        self.json = self.root / at_home(annotations) if annotations else _only_json(self.root)
+        self.json = self.root / expanded(annotations) if annotations else _only_json(self.root)
         content = read_json(self.json, COCO_SHAPE)
         by_id = itemgetter("id")
         categories = sorted(entries_of(self.json, content, "categories", {"id": int, "name": str}), key=by_id)

@@ -20,7 +20,7 @@ from wordmask.data.files import (
 from wordmask.data.labelled import LabelledPicture
 from wordmask.image import read_picture
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 
 class CocoPanoptic:
@@ -50,11 +50,11 @@ class CocoPanoptic:
     ):
         self.root = root = folder_of(root)
         self.vocabulary = Vocabulary.builtin("eov-seg/coco-panoptic-133")
-        self.json = root / at_home(annotations or f"annotations/panoptic_{split}.json")
+        self.json = root / expanded(annotations or f"annotations/panoptic_{split}.json")
         png_folders = (f"annotations/panoptic_{split}", f"panoptic_{split}")
-        self.segment_folder = first_folder(root, (at_home(segments),) if segments else png_folders, "panoptic PNGs")
+        self.segment_folder = first_folder(root, (expanded(segments),) if segments else png_folders, "panoptic PNGs")
         self.picture_folder = first_folder(
-            root, (at_home(pictures),) if pictures else (split, f"images/{split}"), "pictures"
+            root, (expanded(pictures),) if pictures else (split, f"images/{split}"), "pictures"
         )
         self._load(read_json(self.json, COCO_SHAPE))
 
@@ -141,9 +141,9 @@ def _check_categories(categories: list[dict], known: Collection[int], path: Path
     found = {entry["id"] for entry in categories}
     if found != set(known):
         raise ValueError(
-            f"The file {str(path)!r} has {len(found)} categories; expected the {len(known)} of COCO Panoptic, by "
-            "their ids (differing: "
-            f"{first_few(sorted(found.symmetric_difference(known)))}). For classes of your own, see CocoFolder."
+            f"The file {str(path)!r} has {len(found)} categories; expected the {len(known)} of COCO Panoptic, by their "
+            f"ids (differing: {first_few(sorted(found.symmetric_difference(known)))}). For classes of your own, see "
+            "CocoFolder."
         )
 
 

@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from PIL import ExifTags, Image, ImageFile
 
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 LABEL_FILES = (".png", ".json", ".txt")
 SHOWN = 5  # files that an error names
@@ -53,7 +53,7 @@ class Findings:
 
 def folder_of(root: str | Path) -> Path:
     """The folder of a data set, with ~ expanded; `ValueError` if it is none."""
-    path = at_home(root)
+    path = expanded(root)
     if not path.is_dir():
         raise ValueError(
             f"{str(root)!r} is {'a file' if path.exists() else 'not there'}; expected the folder of a data set."

@@ -19,7 +19,7 @@ from wordmask.data.label_maps import CocoStuff
 from wordmask.data.labelled import DataSet
 from wordmask.data.pascal import PascalContext59, PascalContext459, PascalVoc
 from wordmask.data.shapeland import Shapeland, unseen_classes
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 if TYPE_CHECKING:
     from wordmask.settings import Task
@@ -145,7 +145,7 @@ def find_split(name: str) -> str:
 def data_root(given: str | Path | None) -> Path:
     """The folder that data sets are in: the given one, or what the environment says, or `datasets`."""
     named = given or next((os.environ[name] for name in ROOTS if os.environ.get(name)), USUAL)
-    return at_home(named)
+    return expanded(named)
 
 
 def folders_of_split(name: str, root: Path) -> list[Path]:

@@ -11,7 +11,7 @@ from wordmask.bars import bar
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.report import EvaluationReport
 from wordmask.processes import Processes
-from wordmask.writing import at_home, atomic, check_writable
+from wordmask.writing import atomic, check_writable, expanded
 
 WIDEST = 120  # columns of the report where the terminal doesn't say
 
@@ -24,7 +24,7 @@ def run(
     Args:
         measure: `evaluate`, with all that is asked; it takes `watch`, which shows how far it is.
     """
-    files = [at_home(path) for path in (json_file, markdown_file) if path is not None]
+    files = [expanded(path) for path in (json_file, markdown_file) if path is not None]
     for path in files:
         if path.is_dir():
             raise ValueError(f"{str(path)!r} is a folder; expected a file to write the report to.")
@@ -44,7 +44,7 @@ def run(
 
 
 def _write(path: Path, text: str) -> None:
-    with atomic(at_home(path)) as temporary:
+    with atomic(expanded(path)) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
 

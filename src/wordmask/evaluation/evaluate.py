@@ -21,7 +21,7 @@ from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
 from wordmask.settings import Settings, Task, kept_of
 from wordmask.vocabulary import Synonyms, Vocabulary
-from wordmask.writing import JsonObject, at_home, cache_folder, undisturbed
+from wordmask.writing import JsonObject, cache_folder, expanded, undisturbed
 
 SAVED_EVERY = 20.0  # seconds
 AHEAD = 2  # pictures that are read while the model looks at one
@@ -152,7 +152,7 @@ def evaluate(
     seen = Settings(size=choices.size).seen_by(segmenter.model)
     jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
     conditions = conditions_of(segmenter, processes.count)
-    folder = at_home(work) if work is not None else cache_folder() / "evaluations"
+    folder = expanded(work) if work is not None else cache_folder() / "evaluations"
     same = _same(conditions) | {"input": asdict(seen)}
     stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
     outcomes = []

@@ -19,7 +19,7 @@ from wordmask.settings import Settings
 from wordmask.sources import EXPLAINED, Source, find_pictures
 from wordmask.terminal import announce, say
 from wordmask.vocabulary import Vocabulary
-from wordmask.writing import at_home, atomic, check_writable
+from wordmask.writing import atomic, check_writable, expanded
 
 # rows of a table: the first, and those on either side of the border between what is kept and what is not
 LISTED, NEAR = (12, 3)
@@ -54,7 +54,7 @@ def explain_picture(
         raise ValueError(
             f"{len(sources)} pictures were given: {sources[0].path}, {sources[1].path}, …; one is explained at a time."
         )
-    folder, file = at_home(output or sources[0].path.parent), json_file and at_home(json_file)
+    folder, file = expanded(output or sources[0].path.parent), json_file and expanded(json_file)
     if file and file.is_dir():
         raise ValueError(f"{str(file)!r} is a folder; expected a file to write the numbers to.")
     for needed in (folder, *([file.parent] if file else [])):

@@ -141,10 +141,8 @@ def draw_costs(explanation: ClassMapExplanation, font: Font, large: Font, *, mos
     )
     notes = [
         "Of the kept classes those with the most votes. Cosines of pixel and word go into the aggregator, "
-        "probabilities come out of the "
-        "decoder; each pixel takes the class with the highest. Outlined: where the result has the class. "
-        "The colours of a column mean the "
-        "same in all rows."
+        "probabilities come out of the decoder; each pixel takes the class with the highest. Outlined: where the "
+        "result has the class. The colours of a column mean the same in all rows."
     ]
     return sheet("What aggregation does", notes, [page], font, large)
 
@@ -165,10 +163,8 @@ def draw_selection(selection: Selection, explanation: QueryExplanation, font: Fo
     page = columns([panels, scales], ["the picture", "weight of each pixel", "the result"])
     notes = [
         f"Vocabulary-aware selection multiplies the map of features by clarity times {selection.scale:.3f} plus "
-        f"{selection.offset:.3f}. "
-        f"Clarity is the largest probability that a softmax over void and {selection.phrases} names of classes gives "
-        "at a pixel: here "
-        f"{selection.clarity.min():.4f} to {selection.clarity.max():.4f}."
+        f"{selection.offset:.3f}. Clarity is the largest probability that a softmax over void and {selection.phrases} "
+        f"names of classes gives at a pixel: here {selection.clarity.min():.4f} to {selection.clarity.max():.4f}."
     ]
     return sheet("Where it looks", notes, [page], font, large)
 
@@ -195,8 +191,7 @@ def draw_queries(explanation: QueryExplanation, font: Font, large: Font, *, most
     notes = [
         f"{counts['segment']} of {len(explanation.fates)} queries are in segments{lost and f'; {lost}'}.",
         "Outlined: the mask, where its probability is above 0.5; pixels that another query is surer of go to that "
-        "one. The three opinions "
-        "are of the words alone; the probability of void is the decoder's. CLIP counts "
+        "one. The three opinions are of the words alone; the probability of void is the decoder's. CLIP counts "
         f"{SEEN_WEIGHT} for words that training saw, and {UNSEEN_WEIGHT} for others.",
     ]
     colours = key([(BLUE, "the decoder"), (ORANGE, "CLIP itself"), (DARK, "the ensemble of both")], font)
@@ -255,12 +250,10 @@ def draw_gates(explanation: QueryExplanation, font: Font, large: Font, *, most: 
         titles += [f"layer {gates.layer}: gate, 0 to 1", f"let through, 0 to {strongest:.2f}"]
     notes = [
         "TDEE multiplies what the CNN knows of a region, and what the spatial extractor knows, by a gate for every "
-        "channel, and adds both. "
-        "A bar is the mean over the channels, the line in it spans four fifths of them. "
-        "Gates are normalised over the channels "
-        "so that their mean is near 0.5: what differs is the range, and how much they let through (the mean size of "
-        "gate times embedding). "
-        "Only the last layer's embeddings name the masks of a result."
+        "channel, and adds both. A bar is the mean over the channels, the line in it spans four fifths of them. Gates "
+        "are normalised over the channels so that their mean is near 0.5: what differs is the range, and how much "
+        "they let through (the mean size of gate times embedding). Only the last layer's embeddings name the masks of "
+        "a result."
     ]
     colours = key([(BLUE, "semantic (CNN)"), (GREEN, "spatial (first block of the ViT)")], font)
     return sheet(

@@ -6,7 +6,7 @@ from wordmask import weights
 from wordmask.models import kind_of
 from wordmask.models.load import convert
 from wordmask.terminal import say
-from wordmask.writing import at_home, check_writable
+from wordmask.writing import check_writable, expanded
 
 NAMES_SHOWN = 2  # of the weights that were dropped for one reason
 
@@ -22,7 +22,7 @@ def convert_file(source: Path, target: Path, preset: str | None, *, overwrite: b
         ValueError: `source` is no reference checkpoint, or not of the preset; `target` exists, doesn't end in
             .safetensors, or can't be written.
     """
-    target = at_home(target)
+    target = expanded(target)
     if target.suffix != ".safetensors":
         raise ValueError(f"OUT came as {str(target)!r}; expected a name that ends in .safetensors.")
     if target.exists() and not overwrite:

@@ -56,7 +56,7 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
     if shares[best] < 0.5:
         raise ValueError(
             f"This is a checkpoint of another model: its {len(state)} weights (the first is {next(iter(state))!r}) do "
-            f"not fit {', '.join(shares)}. "
-            "Expected the state dict of a reference implementation, or a file written by `wordmask convert`."
+            f"not fit {', '.join(shares)}. Expected the state dict of a reference implementation, or a file written by "
+            "`wordmask convert`."
         )
     return best

@@ -10,7 +10,7 @@ from wordmask.fetching import fetch, fetch_from_drive
 from wordmask.models import MODELS, InPackage, Model, OnDrive, kind_of, preset_names
 from wordmask.models.convert import from_reference, guess_preset
 from wordmask.released import CHECKPOINT_ENDINGS, converted_file, forget, remember, weights_folder
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
 
@@ -32,7 +32,7 @@ def load_model(name: str | Path) -> LoadedModel:
     Raises:
         ValueError: Unknown name, unreachable hub, or a file that is no checkpoint of ours.
     """
-    if at_home(name).is_file():
+    if expanded(name).is_file():
         return from_checkpoint(weights.read(name), str(name))
     if isinstance(name, Path):
         raise _no_such_checkpoint(name)

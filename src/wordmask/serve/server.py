@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from wordmask.serve.limits import Limits
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 try:
     import python_multipart  # noqa: F401  what FastAPI reads forms with
@@ -50,7 +50,7 @@ def load_all(names: list[str], *, device: str, precision: Precision, batch: int)
     """
     segmenters: dict[str, Segmenter] = {}
     for name in names:
-        public = Path(name).name if at_home(name).is_file() else name
+        public = Path(name).name if expanded(name).is_file() else name
         if public in segmenters:
             raise ValueError(f"Two models go by the name {public!r}. Leave one out, or rename a file.")
         segmenters[public] = load(name, device=device, precision=precision, batch=batch)

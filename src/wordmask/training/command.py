@@ -15,7 +15,7 @@ import torch
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.training.loop import TrainingOutcome, train
 from wordmask.training.recipe import TrainingSettings
-from wordmask.writing import at_home
+from wordmask.writing import expanded
 
 SettingsOfRecipe = TypeVar("SettingsOfRecipe", bound=TrainingSettings)
 Value = str | int | float | Path | None
@@ -51,7 +51,7 @@ def recipe_names() -> list[str]:
 
 def load_recipe(recipe: str) -> ModuleType:
     """Load a recipe: a Python file, or the name of one that comes with the project."""
-    path = at_home(recipe)
+    path = expanded(recipe)
     if not path.is_file() and path.parent in (Path(), Path("recipes")):
         path = _own_folder() / f"{path.stem}.py"
     if not path.is_file():
@@ -117,7 +117,7 @@ def _read(name: str, text: str, hint: type) -> Value:
     try:
         if kinds[0] is bool:
             return TRUTHS[text.lower()]
-        return at_home(text) if kinds[0] is Path else kinds[0](text)
+        return expanded(text) if kinds[0] is Path else kinds[0](text)
     except (ValueError, KeyError):
         raise ValueError(
             f"{name} came as {text!r}; expected {'true or false' if kinds[0] is bool else kinds[0].__name__}."

@@ -7,7 +7,7 @@ from types import ModuleType
 
 import pytest
 
-from wordmask import light
+from wordmask import compiler_stand_in
 
 SEGMENT = """
 import sys, wordmask
@@ -48,29 +48,29 @@ def test_compiling_afterwards():
 
 def test_a_new_version_that_asks_for_more(monkeypatch):
     """Then the compiler comes too, and nothing of the stand-in stays."""
-    monkeypatch.delitem(sys.modules, light.COMPILER, raising=False)
+    monkeypatch.delitem(sys.modules, compiler_stand_in.COMPILER, raising=False)
     seen = []
 
     def needs_more() -> None:
-        seen.append(light.COMPILER in sys.modules)
+        seen.append(compiler_stand_in.COMPILER in sys.modules)
         if seen[-1]:
-            sys.modules[light.COMPILER].something_new  # noqa: B018  it has no such thing
+            sys.modules[compiler_stand_in.COMPILER].something_new  # noqa: B018  it has no such thing
 
-    monkeypatch.setattr(light, "_import_all", needs_more)
-    light.import_all()
+    monkeypatch.setattr(compiler_stand_in, "_import_all", needs_more)
+    compiler_stand_in.import_all()
     assert seen == [True, False]
 
 
 def test_the_real_one_stays(monkeypatch):
-    real = ModuleType(light.COMPILER)
-    monkeypatch.setitem(sys.modules, light.COMPILER, real)
-    with light.without_compiler():
-        assert sys.modules[light.COMPILER] is real
-    assert sys.modules[light.COMPILER] is real
+    real = ModuleType(compiler_stand_in.COMPILER)
+    monkeypatch.setitem(sys.modules, compiler_stand_in.COMPILER, real)
+    with compiler_stand_in.without_compiler():
+        assert sys.modules[compiler_stand_in.COMPILER] is real
+    assert sys.modules[compiler_stand_in.COMPILER] is real
 
 
 def test_functions_stay_as_they_are():
-    disable = light.stand_in()[light.COMPILER].disable
+    disable = compiler_stand_in.stand_in()[compiler_stand_in.COMPILER].disable
 
     @disable(recursive=False)
     def double(x: int) -> int:
