@@ -1,4 +1,4 @@
-"""The models that come with the package: weights in half precision, of which what several share is stored once."""
+"""The models that come with the package: weights in half precision; what several share is stored once."""
 
 import json
 from collections.abc import Mapping
@@ -22,17 +22,13 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
     Raises:
         ValueError: A weight is too large for half precision.
     """
-    halves = {name: halved_state(name, model.state) for name, model in models.items()}
-    shared: dict[str, Tensor] = {}
-    for name, state in halves.items():
-        others = [other for other_name, other in halves.items() if other_name != name]
-        for key, tensor in state.items():
-            if key not in shared and is_in(others, key, tensor):
-                shared[key] = tensor
+    halves = {name: halved_weights(name, model.state) for name, model in models.items()}
+    shared = shared_weights(list(halves.values()))
     save_tensors(folder / SHARED, shared, {"format": FORMAT})
     checksum = file_checksum(folder / SHARED)
+    files = [folder / SHARED]
     for name, model in models.items():
-        is_shared = {key: key in shared and torch.equal(tensor, shared[key]) for key, tensor in halves[name].items()}
+        elsewhere = [key for key, tensor in halves[name].items() if has(shared, key, tensor)]
         metadata = {
             "format": FORMAT,
             "family": model.family,
@@ -40,22 +36,12 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
             "text_tower": text_tower_fingerprint({key: tensor.float() for key, tensor in halves[name].items()}),
             "origin": model.origin,
             "shared_sha256": checksum,
-            "shared": json.dumps([key for key, elsewhere in is_shared.items() if elsewhere]),
+            "shared": json.dumps(elsewhere),
         }
-        own = {key: tensor for key, tensor in halves[name].items() if not is_shared[key]}
-        save_tensors(folder / f"{name}.safetensors", own, metadata)
-    files = [SHARED, *(f"{name}.safetensors" for name in models)]
-    return sum((folder / file).stat().st_size for file in files)
-
-
-def halved_state(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A model's weights in half precision; errors call it `name`."""
-    return {key: halved(f"{name}: {key}", tensor) for key, tensor in state.items()}
-
-
-def is_in(states: list[dict[str, Tensor]], key: str, tensor: Tensor) -> bool:
-    """Tell whether one of several models has a tensor, by name and value."""
-    return any(key in state and torch.equal(tensor, state[key]) for state in states)
+        own = {key: tensor for key, tensor in halves[name].items() if key not in elsewhere}
+        files.append(folder / f"{name}.safetensors")
+        save_tensors(files[-1], own, metadata)
+    return sum(file.stat().st_size for file in files)
 
 
 def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:
@@ -81,6 +67,27 @@ def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:
     state = {key: tensor.float() if tensor.is_floating_point() else tensor for key, tensor in state.items()}
     configuration = json.loads(metadata["configuration"])
     return Checkpoint(state, metadata["family"], configuration, metadata["text_tower"], metadata["origin"])
+
+
+def shared_weights(states: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """The weights that two models have alike, by name and value."""
+    shared: dict[str, Tensor] = {}
+    for number, state in enumerate(states):
+        others = states[:number] + states[number + 1 :]
+        for key, tensor in state.items():
+            if key not in shared and any(has(other, key, tensor) for other in others):
+                shared[key] = tensor
+    return shared
+
+
+def has(state: dict[str, Tensor], key: str, tensor: Tensor) -> bool:
+    """Tell whether weights have a tensor of this name and value."""
+    return key in state and torch.equal(state[key], tensor)
+
+
+def halved_weights(model: str, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """All weights of a model in half precision; its name stands in errors."""
+    return {key: halved(f"{model}: {key}", tensor) for key, tensor in state.items()}
 
 
 def halved(name: str, tensor: Tensor) -> Tensor:
