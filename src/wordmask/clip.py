@@ -17,7 +17,7 @@ from open_clip.model import CLIPTextCfg, CLIPVisionCfg
 from open_clip.modified_resnet import AttentionPool2d, ModifiedResNet
 from open_clip.timm_model import TimmModel
 from open_clip.tokenizer import SimpleTokenizer
-from open_clip.transformer import QuickGELU, ResidualAttentionBlock, Transformer, VisionTransformer
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, distributed, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_eval
@@ -34,16 +34,17 @@ Convolution = TypeVar("Convolution", nn.Conv2d, nn.ConvTranspose2d)
 
 if TYPE_CHECKING:  # open_clip and timm don't say what their attributes are; these are the ones in use
 
-    class Clip(open_clip.CLIP):
+    class Clip(nn.Module):
         """Both towers, as open_clip builds them."""
 
-        visual: "ConvNextTower | ModifiedResNet"
-        transformer: Transformer
+        visual: nn.Module
+        transformer: nn.Module
         token_embedding: nn.Embedding
         positional_embedding: nn.Parameter
         attn_mask: Tensor
         ln_final: nn.LayerNorm
         text_projection: nn.Parameter
+        logit_scale: nn.Parameter
 
     class ConvNextTower(TimmModel):
         """open_clip's tower around a ConvNeXt of timm's."""

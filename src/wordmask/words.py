@@ -10,6 +10,7 @@ import re
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")
@@ -129,7 +130,7 @@ def read_file(path: Path, stuff: Collection[str]) -> WordList:
     return WordList(_parse(lines, stuff), title=path.name)
 
 
-def from_json(content: dict, origin: str, stuff: Collection[str]) -> WordList:
+def from_json(content: dict[str, Any], origin: str, stuff: Collection[str]) -> WordList:
     """Read {'classes': [{'names': ['car', 'automobile'], 'thing': true}, …]}; two classes may have the same name.
 
     Raises:

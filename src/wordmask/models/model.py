@@ -18,7 +18,7 @@ Anything = Any  # what a family of its own asks for: a signature that a type che
 class HasClip(Protocol):
     """A configuration: a frozen dataclass whose `clip` says which towers the model stands on."""
 
-    __dataclass_fields__: ClassVar[dict[str, Field]]
+    __dataclass_fields__: ClassVar[dict[str, Field[Anything]]]
 
     @property
     def clip(self) -> ClipConfig: ...
