@@ -424,7 +424,10 @@ def test_headers_keep_a_browser_at_home(server):
         not in server.client.get("/v1/models", headers={"Origin": "http://elsewhere"}).headers
     )
     assert server.client.post("/v1/segment", headers={"Sec-Fetch-Site": "cross-site"}).status_code == 403
-    assert server.client.get("/v1/models", headers={"Host": "evil.example:80"}).status_code == 400
+    refused = server.client.get("/v1/models", headers={"Host": "evil.example:80"})
+    assert refused.status_code == 400
+    known = "localhost, 127.0.0.1, [::1]"
+    assert refused.json()["detail"] == f"The host came as 'evil.example'; expected one of {known}."
     assert server.client.get("/v1/models", headers={"Host": "localhost:1"}).status_code == 200
     assert server.client.get("/../../pyproject.toml").status_code == 404
     assert server.client.put("/v1/segment").status_code == 405

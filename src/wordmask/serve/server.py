@@ -67,8 +67,8 @@ def create_server(
         port: 0 takes any that is free.
         proxy: Address of a proxy whose X-Forwarded-For is believed.
     """
-    local = is_loopback(host)
-    app: FastAPI = create_app(segmenters, limits, hosts=[*LOOPBACK, host] if local and proxy is None else None)
+    own = list(dict.fromkeys([*LOOPBACK, host])) if is_loopback(host) and proxy is None else None
+    app: FastAPI = create_app(segmenters, limits, hosts=own)
     configuration = uvicorn.Config(
         app,
         host=host,
