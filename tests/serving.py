@@ -12,9 +12,9 @@ from PIL import Image
 
 from conftest import colourful
 from wordmask.segmenter import Segmenter
-from wordmask.serve.application import Service
 from wordmask.serve.limits import Limits
 from wordmask.serve.server import create_server
+from wordmask.serve.service import Service
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,8 @@ except ImportError as error:
 
 from wordmask.hardware import Precision
 from wordmask.segmenter import Segmenter, load
-from wordmask.serve.application import Service, create_app
+from wordmask.serve.application import create_app
+from wordmask.serve.service import Service
 
 LOOPBACK = ["localhost", "127.0.0.1", "[::1]"]
 
