@@ -255,10 +255,10 @@ def test_any_picture_is_drawn(err, eov, size, words):
 
 
 def test_many_kept_classes_are_cut(voted, monkeypatch):
-    monkeypatch.setattr("wordmask.explain.sheets.KEPT_ROWS", 1)
-    monkeypatch.setattr("wordmask.explain.sheets.LAST_ROWS", 1)
+    monkeypatch.setattr("wordmask.explain.class_map_sheets.KEPT_ROWS", 1)
+    monkeypatch.setattr("wordmask.explain.class_map_sheets.LAST_ROWS", 1)
     whole = draw(voted)["votes"]
-    monkeypatch.setattr("wordmask.explain.sheets.LAST_ROWS", 4)
+    monkeypatch.setattr("wordmask.explain.class_map_sheets.LAST_ROWS", 4)
     assert draw(voted)["votes"].height > whole.height
 
 

@@ -74,11 +74,11 @@ class ClipConfig:
     Args:
         trunk: timm's name of a ConvNeXt, a row of `CONVNEXTS`, or one of `RESNETS`: OpenAI's, with QuickGELU in the
             text tower.
-        channels: Of its four stages, at strides 4, 8, 16, 32.
+        channels: Those of its four stages, at strides 4, 8, 16, 32.
         projection: From the trunk to the shared space: `linear` or `mlp`, for a ResNet `attention`.
         width: D, of the space that pictures and words share.
-        text_width: Of the text transformer; its heads are 64 wide.
-        text_layers: Of the text transformer.
+        text_width: That of the text transformer; its heads are 64 wide.
+        text_layers: Those of the text transformer.
     """
 
     trunk: str
@@ -103,7 +103,7 @@ class VitConfig:
 
     Args:
         width: C, channels of a token.
-        heads: Of its attention.
+        heads: How many its attention has.
         patch: Side of a patch, in pixels: the stride of the map.
         grid: Patches along the side of a training picture.
         blocks: How many of its first residual blocks are there.
@@ -263,7 +263,7 @@ def pool_regions(clip: Clip, x32: Float[Tensor, "B C h w"], masks: Float[Tensor,
     A ConvNeXt averages the region; a ResNet attends to it.
 
     Args:
-        masks: 1 inside, 0 outside. What an empty one gives has no meaning.
+        masks: 1 inside, 0 outside. The result of an empty one has no meaning.
     """
     if has_attention_pool(clip):
         return attend_regions(resnet_of(clip).attnpool, x32, masks)

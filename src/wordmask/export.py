@@ -52,7 +52,7 @@ MOST_APART = 1e-3  # between two unit vectors of a phrase
 PIECES = r"'s|'t|'re|'ve|'m|'ll|'d|[\p{L}]+|[\p{N}]|[^\s\p{L}\p{N}]+"  # where CLIP's tokeniser cuts a text
 # words, height over width, pictures: nothing of the second is as in the first
 TRACED, CHECKED = ((5, 0.75, 2), (41, 1.25, 1))
-Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` gives
+Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.open_graph` returns
 
 
 class ClassMapGraph(nn.Module):

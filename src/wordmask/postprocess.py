@@ -69,7 +69,7 @@ def read_semantic(logits: Float[Tensor, "K h w"], kept: Int[Tensor, " K"], frame
     in strips: memory grows with neither T nor K.
 
     Args:
-        logits: Of one picture; the sigmoid is the probability.
+        logits: Those of one picture; the sigmoid is the probability.
         kept: Their classes, ascending: of equal probabilities the first wins.
     """
     classes = kept.int()
@@ -87,7 +87,7 @@ def read_query_semantic(
     are remembered. The sum can exceed 1, the confidence cannot.
 
     Args:
-        class_logits: Of one picture, void last.
+        class_logits: Those of one picture, void last.
         mask_logits: The sigmoid is the probability.
     """
     class_probs = class_logits.float().softmax(dim=-1)[:, :-1].T  # (T, Q)
@@ -196,7 +196,7 @@ def read_panoptic(
     once for all queries.
 
     Args:
-        class_logits: Of one picture, void last.
+        class_logits: Those of one picture, void last.
         things: Which classes are counted; segments of the others merge, class by class.
         threshold: Queries whose class probability is not above are dropped, as in the reference; the paper's is 0.
         overlap: A query survives if the pixels it won are at least this share of those its mask covers.
@@ -287,7 +287,7 @@ def number_segments(candidates: list[Candidate], overlap: float) -> tuple[list[i
 def second_best(
     probs: Float[Tensor, "N T"], classes: Int[Tensor, " N"]
 ) -> tuple[Float[Tensor, " N"], Int[Tensor, " N"]]:
-    """The best class but the given one, and its probability; -1 and 0 if there is no other."""
+    """The best class beside the one that is named, and its probability; -1 and 0 if there is no other."""
     if probs.shape[1] < 2:
         return torch.zeros_like(probs[:, 0]), torch.full_like(classes, -1)
     return probs.scatter(1, classes[:, None], -1.0).max(dim=1)
@@ -307,11 +307,11 @@ def read_instances(
     """Take the most probable pairs of query and class, things only; score = class probability × mean mask probability
     inside.
 
-    Only the masks of those queries are brought to full resolution, each once, some rows at a time. Empty masks give no
+    Only the masks of those queries are brought to full resolution, each once, some rows at a time. An empty mask is no
     instance.
 
     Args:
-        class_logits: Of one picture, void last.
+        class_logits: Those of one picture, void last.
         things: Which classes are counted.
         most: Pairs taken of all, before those that are no things go.
     """

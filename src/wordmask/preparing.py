@@ -13,7 +13,7 @@ from wordmask.image import Frame, Picture, prepare, read_picture
 from wordmask.pixels import ImageInput
 from wordmask.tiles import Grid
 
-Asked = Picture | Callable[[], Picture]  # a picture, or what gives it
+Asked = Picture | Callable[[], Picture]  # a picture, or what returns it
 
 
 class Whole(NamedTuple):

@@ -69,7 +69,7 @@ def read(
     """Read what came out for one picture of a batch, for the task that was chosen.
 
     Args:
-        number: Of the picture in its batch.
+        number: The place of the picture in its batch.
         things: Which of all competing classes are counted.
         per_pixel: Also read the confidence of every pixel of panoptic segments.
     """
@@ -88,7 +88,7 @@ def read_tile(raw: RawOutput, number: int, frame: Frame) -> ClassTile | QueryTil
     """Take what came out for one tile of a large picture, so that `tiles.read_tiles` can blend it with its neighbours.
 
     Args:
-        number: Of the tile in its batch.
+        number: The place of the tile in its batch.
     """
     if isinstance(raw, ClassMaps):
         return ClassTile(raw.logits[number].float().sigmoid(), raw.kept[number], frame)

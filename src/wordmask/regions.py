@@ -43,8 +43,8 @@ class Region:
 
     Args:
         id: Counts from 1; the value in `Segmentation.segments`.
-        name: Of its class.
-        label: Of its class, an index into the vocabulary.
+        name: That of its class.
+        label: That of its class, an index into the vocabulary.
         thing: Whether the class is countable.
         score: In [0, 1]: the mean over its pixels of their probability, or of a segment's class probability × mask
             probability; of an instance class probability × mean mask probability.
@@ -162,7 +162,7 @@ def find_instances(
     boxes: list[Box],
     pixels: list[Packed],
 ) -> list[Region]:
-    """List instances in the order given, but those of classes beyond the vocabulary (distractors)."""
+    """List instances in their order, except those of classes beyond the vocabulary (distractors)."""
     regions = []
     for label, score, rival, area, box, mask in zip(classes, scores, runners_up, areas, boxes, pixels, strict=True):
         if label < len(vocabulary):

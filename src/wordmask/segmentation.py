@@ -150,9 +150,9 @@ class Segmentation:
     def save(self, stem: Path | str) -> list[Path]:
         """Write `stem`.masks.png (overlay), `stem`.labels.png (label map) and `stem`.masks.json; return the paths.
 
-        Of a GeoTIFF, where rasterio is installed, `stem`.labels.tif is the label map with the same reference system and
-        transform. A panoptic result also gives `stem`.panoptic.png and .panoptic.json, instances `stem`.instances.json:
-        COCO's formats. What an earlier result of another task left beside them is removed.
+        For a GeoTIFF, where rasterio is installed, `stem`.labels.tif is the label map with the same reference system
+        and transform. A panoptic result is also written as `stem`.panoptic.png and .panoptic.json, instances as
+        `stem`.instances.json: COCO's formats. What an earlier result of another task left beside them is removed.
         The files appear whole, and only when all are written; `stem`.masks.json comes last.
 
         Raises:

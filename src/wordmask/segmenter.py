@@ -52,9 +52,9 @@ def load(
         name: A preset (`err-seg-base`, `err-seg-large`, `eov-seg-small`, `eov-seg-medium`, `eov-seg-large`), a
             checkpoint file (ours or the reference's), or a hub id `owner/name`.
         device: `auto` takes CUDA, then Apple's MPS, then the CPU; or a torch device such as `cuda:1`.
-        precision: Of the image side: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 where the hardware multiplies
-            it natively (CUDA from 8.0 on, CPUs with AMX or avx512_bf16), else float32. Votes, cosines, embedded costs
-            and probabilities are always float32.
+        precision: What the image side runs in: `float32`, `bfloat16`, `float16`; `auto` is bfloat16 where the hardware
+            multiplies it natively (CUDA from 8.0 on, CPUs with AMX or avx512_bf16), else float32. Votes, cosines,
+            embedded costs and probabilities are always float32.
         cache: Folder for text embeddings; `auto` is the user's cache folder, None keeps them in memory only.
         batch: How many pictures of equal input size go through the model together, where many are asked for.
         compile: Compile the model when it is first used, which takes minutes and a C++ compiler. Other sizes and
@@ -100,7 +100,7 @@ class Look(NamedTuple):
 
     Args:
         raw: For the batch that the picture was in.
-        number: Of the picture there.
+        number: The place of the picture there.
         frame: How maps get back to the picture.
         chosen: What was asked.
         picture: As the model saw it.
@@ -128,7 +128,7 @@ class Segmenter:
     Args:
         model: On the device it shall run on.
         name: For the results.
-        precision: Of the image side; words are always encoded in float32.
+        precision: What the image side runs in; words are always encoded in float32.
         text_tower: Fingerprint of the text tower, computed if None.
         cache: Folder for text embeddings, or None.
         batch: How many pictures of equal input size go through the model together.

@@ -1,2 +1,2 @@
-"""What a model went by: `wordmask.explain.answer.explain` gives it as plain data, `wordmask.explain.sheets.draw` as
+"""What a model went by: `wordmask.explain.answer.explain` returns it as plain data, `wordmask.explain.sheets.draw` as
 pictures."""

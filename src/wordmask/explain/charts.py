@@ -1,12 +1,26 @@
 """What the sheets of an explanation are made of: maps over a picture, colour scales, bars and text."""
 
+from collections.abc import Mapping
 from functools import cache
 from typing import NamedTuple
 
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageColor, ImageDraw, ImageFont
 
-from wordmask.drawing import FAINT, GAP, INK, PAPER, Colour, legible, outline, text_width, write_text
+from wordmask.drawing import (
+    FAINT,
+    GAP,
+    INK,
+    PAPER,
+    TITLE_SIZE,
+    Colour,
+    choose_font,
+    lay_out,
+    legible,
+    outline,
+    text_width,
+    write_text,
+)
 
 WIDTH, HEIGHT = 260, 340  # pixels that a picture in a sheet is fitted into
 LINE = 21  # pixels from one line of text to the next
@@ -16,22 +30,21 @@ LONGEST_LABEL = 300  # pixels
 STRIP = 12  # height of a colour scale
 HEAT = 0.65  # opacity of a map over its picture
 LIFTED = (76, 242)  # what black and white of a picture become under a map, so that its colours stay those of the scale
-COLOURS = np.array(  # viridis: as readable in grey, and for the colour-blind
-    [
-        *(
-            (68, 1, 84),
-            (71, 44, 122),
-            (59, 81, 139),
-            (44, 113, 142),
-            (33, 144, 141),
-            (39, 173, 129),
-            (92, 200, 99),
-            (170, 220, 50),
-        ),
-        (253, 231, 37),
-    ]
-)
+# viridis, from low to high: as readable in grey, and for the colour-blind
+COLOURS = ("#440154", "#472c7a", "#3b518b", "#2c718e", "#21908d", "#27ad81", "#5cc863", "#aadc32", "#fde725")
 Font = ImageFont.FreeTypeFont
+
+
+class Fonts(NamedTuple):
+    """What a sheet is written in."""
+
+    text: Font
+    title: Font
+
+    @classmethod
+    def that_write(cls, texts: list[str]) -> "Fonts":
+        """Choose those that have as many of the characters as there are."""
+        return cls(choose_font(texts, size=TITLE_SIZE), choose_font(texts, size=TITLE_SIZE + 4))
 
 
 class Bar(NamedTuple):
@@ -53,8 +66,9 @@ class Row(NamedTuple):
 @cache
 def colour_table() -> np.ndarray:
     """The colours from low to high, (256, 3) float."""
-    places = np.linspace(0, len(COLOURS) - 1, 256)
-    return np.stack([np.interp(places, np.arange(len(COLOURS)), channel) for channel in COLOURS.T], axis=1)
+    colours = np.array([ImageColor.getrgb(colour) for colour in COLOURS])
+    places = np.linspace(0, len(colours) - 1, 256)
+    return np.stack([np.interp(places, np.arange(len(colours)), channel) for channel in colours.T], axis=1)
 
 
 def fitted(rgb: np.ndarray) -> Image.Image:
@@ -72,7 +86,7 @@ def heat(
 
     Args:
         values: (H, W) as the picture.
-        limits: Of the colours.
+        limits: What the first and the last colour mean.
         edge: (H, W) bool, a region whose outline is drawn.
     """
     low, high = limits
@@ -108,13 +122,8 @@ def captioned(picture: Image.Image, lines: list[str], font: Font) -> Image.Image
     page.paste(picture)
     pen = ImageDraw.Draw(page)
     for number, line in enumerate(lines):
-        write_text(
-            pen,
-            (0, picture.height + (number + 0.6) * LINE),
-            shortened(line, font, WIDTH),
-            font,
-            FAINT if number else INK,
-        )
+        at = 0, picture.height + (number + 0.6) * LINE
+        write_text(pen, at, shortened(line, font, WIDTH), font, FAINT if number else INK)
     return page
 
 
@@ -124,29 +133,32 @@ def blank() -> Image.Image:
 
 
 def chart(titles: list[str], rows: list[Row], font: Font, *, label_width: float | None = None) -> Image.Image:
-    """Draw rows of bars below titles: of the labels, then of each column.
+    """Draw rows of bars below titles, that of the labels first, then that of each column.
 
     Args:
         label_width: In pixels, so that several charts are aligned; as the labels need it if None.
     """
-    labels = [shortened(row.label, font, LONGEST_LABEL) for row in rows]
     barred = [row for row in rows if row.cells]
     lefts, right = [0.0], label_width or widest([titles[0], *(row.label for row in barred)], font)
     for column, title in enumerate(titles[1:]):
         lefts.append(right + 2 * GAP)
         notes = max(text_width(bar.note, font) for row in barred for bar in row.cells[column])
         right = lefts[-1] + max(BAR_LENGTH + GAP + notes, text_width(title, font))
-    heights = [BAR * max(map(len, row.cells), default=1) + BETWEEN for row in rows]
-    page = Image.new("RGB", (round(right), LINE + sum(heights)), PAPER)
-    pen = ImageDraw.Draw(page)
+    page = Image.new("RGB", (round(right), LINE + sum(map(_height_of, rows))), PAPER)
+    pen, top = ImageDraw.Draw(page), LINE
     for title, left in zip(titles, lefts, strict=True):
         write_text(pen, (left, LINE / 2), title, font, FAINT)
-    for number, (label, row) in enumerate(zip(labels, rows, strict=True)):
-        top = LINE + sum(heights[:number])
+    for row in rows:
+        label = shortened(row.label, font, LONGEST_LABEL)
         write_text(pen, (0, top + BAR / 2), label, font, INK if row.cells else FAINT)
         for left, bars in zip(lefts[1:], row.cells, strict=False):
             _draw_bars(pen, (left, top), bars, font)
+        top += _height_of(row)
     return page
+
+
+def _height_of(row: Row) -> int:
+    return BAR * max(map(len, row.cells), default=1) + BETWEEN
 
 
 def widest(labels: list[str], font: Font) -> float:
@@ -169,20 +181,21 @@ def _draw_bars(pen: ImageDraw.ImageDraw, at: tuple[float, float], bars: list[Bar
         write_text(pen, (left + BAR_LENGTH + GAP, y + BAR / 2), bar.note, font, INK)
 
 
-def key(entries: list[tuple[Colour, str]], font: Font) -> Image.Image:
+def key(entries: Mapping[str, Colour], font: Font) -> Image.Image:
     """Say what colours mean, in a line."""
-    width = sum(text_width(name, font) + 2 * LINE for _, name in entries)
+    width = sum(text_width(name, font) + 2 * LINE for name in entries)
     page = Image.new("RGB", (round(width), LINE), PAPER)
     pen, left = ImageDraw.Draw(page), 0.0
-    for colour, name in entries:
+    for name, colour in entries.items():
         pen.rectangle((left, LINE * 0.2, left + LINE * 0.6, LINE * 0.8), fill=colour)
         write_text(pen, (left + LINE, LINE / 2), name, font, INK)
         left += text_width(name, font) + 2 * LINE
     return page
 
 
-def sheet(title: str, notes: list[str], parts: list[Image.Image], font: Font, large: Font) -> Image.Image:
+def sheet(title: str, notes: list[str], parts: list[Image.Image], fonts: Fonts) -> Image.Image:
     """Put parts below each other, under a title and notes that are broken to the sheet's width."""
+    font, large = fonts
     inside = max(*(part.width for part in parts), round(text_width(title, large)), 2 * WIDTH)
     lines = [line for note in notes for line in wrapped(note, font, inside)]
     top = round(1.2 * LINE) + LINE * len(lines) + GAP
@@ -196,6 +209,17 @@ def sheet(title: str, notes: list[str], parts: list[Image.Image], font: Font, la
         page.paste(part, (GAP, top))
         top += part.height + GAP
     return page
+
+
+def columns(rows: list[list[Image.Image]], titles: list[str]) -> Image.Image:
+    """`lay_out` without the margin at the left: a sheet has its own."""
+    page = lay_out(rows, titles)
+    return page.crop((GAP, 0, page.width, page.height))
+
+
+def shrunk(region: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """A region, (H, W) bool, in the size (width, height) that sheets show its picture in."""
+    return np.asarray(Image.fromarray(region).resize(size, Image.Resampling.NEAREST))
 
 
 def wrapped(text: str, font: Font, width: float) -> list[str]:

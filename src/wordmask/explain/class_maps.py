@@ -26,7 +26,7 @@ class ClassMapExplanation:
     picture.
 
     Args:
-        result: The segmentation, as the segmenter gives it.
+        result: The segmentation, as the segmenter returns it.
         frame: How maps get back to the picture.
         names: T, of the words, and of the background's classes after them, if they competed.
         votes: (T,) float32; every pixel of the x16 grid gives 1, 0.1 and 0.01 to its three best classes.

@@ -1,4 +1,4 @@
-"""Masks of queries: what they cover and are called by whom; of EOV-Seg also where it looked, and how embeddings of
+"""Masks of queries: what they cover and who calls them what; for EOV-Seg also where it looked, and how embeddings of
 regions were mixed."""
 
 from dataclasses import dataclass
@@ -89,7 +89,7 @@ class QueryExplanation:
     picture.
 
     Args:
-        result: The panoptic segmentation, as the segmenter gives it.
+        result: The panoptic segmentation, as the segmenter returns it.
         frame: How maps get back to the picture.
         names: T, of the words, and of the background's classes after them, if they competed.
         mask_logits: (Q, h4, w4) float32; the sigmoid is the probability. A mask is where it is above 0.5 on the
@@ -101,7 +101,7 @@ class QueryExplanation:
         regions: (Q,), the id of the segment that a query belongs to, 0 if none.
         fates: Q keys of `FATES`.
         selection: None if the model has none of this kind.
-        gates: Of the layers whose class vectors are there: `wordmask.load` keeps the last, which alone counts for a
+        gates: In the layers whose class vectors are there: `wordmask.load` keeps the last, which alone counts for a
             result.
     """
 
@@ -266,8 +266,8 @@ def tell_fates(
 
     Args:
         final: (Q, T + 1) probabilities, void last.
-        queries: Of each segment.
-        classes: Of each segment; those from `words` on are the background's, which no region has.
+        queries: Those of each segment.
+        classes: That of each segment; those from `words` on are the background's, which no region has.
 
     Returns:
         (Q,) ids of regions, 0 for none; and Q keys of `FATES`.

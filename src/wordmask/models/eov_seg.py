@@ -12,7 +12,7 @@ Where we differ from the reference, with equal results:
 * The largest probability of a softmax over S words is 1 / Σ exp(logit − max): `select` never holds the map of all words
   and pixels.
 * Class vectors of the layers before the last only matter to the loss: elsewhere they are not made.
-* Of the spatial ViT only what is run exists. The ensemble is computed from logarithms, which can't underflow.
+* Only what is run of the spatial ViT exists. The ensemble is computed from logarithms, which can't underflow.
 * ResNets run: the reference's attention pooling asks an int for its device.
 """
 
@@ -70,13 +70,13 @@ class EovSegConfig:
     Args:
         spatial: The beginning of a ViT that knows where things are.
         training_vocabulary: What `Vocabulary.of` reads: which classes training saw.
-        shortest_edge: Of the input, in pixels.
+        shortest_edge: That of the input, in pixels.
         longest_edge: The limit of the other.
         aggregator_width: A, channels in which the scales are summed.
         width: C, of the aggregated map, of object kernels and embeddings.
         queries: Q, object kernels.
-        layers: Of the decoder.
-        heads: Of its self-attention.
+        layers: How many the decoder has.
+        heads: How many its self-attention has.
         hidden: Width inside its feed-forward network.
     """
 
@@ -458,7 +458,7 @@ class Parts:
 
 
 class EovSeg(nn.Module):
-    """EOV-Seg: `forward(pixels, words)` gives a mask and class probabilities for each of Q queries.
+    """EOV-Seg: `forward(pixels, words)` returns a mask and class probabilities for each of Q queries.
 
     Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `EovSeg(PRESETS["eov-seg-small"])`
     for random weights.

@@ -59,13 +59,13 @@ class ErrSegConfig:
         resolution: Side of the square input, in pixels.
         shortest_edge: To which a picture is resized before it is stretched to the square.
         longest_edge: The limit of the other.
-        cost_width: Of each embedded cost map before fusion.
+        cost_width: That of each embedded cost map before fusion.
         width: C, of the aggregator.
-        guidance_width: Of each image guidance map before fusion.
-        layers: Of the aggregator.
-        heads: Of its attention.
+        guidance_width: That of each image guidance map before fusion.
+        layers: How many the aggregator has.
+        heads: How many its attention has.
         decoder_widths: After each of the three decoder steps.
-        decoder_guidance_widths: Of the image guidance that joins each step.
+        decoder_guidance_widths: Those of the image guidance that joins each step.
     """
 
     clip: ClipConfig
@@ -353,7 +353,7 @@ class SpatialBlock(nn.Module):
         self.depthwise = nn.Conv2d(width, width, kernel_size=7, padding=3, groups=width)
 
     def forward(self, x: Float[Tensor, "B K h w C"], shared: tuple[Tensor, Tensor]) -> Float[Tensor, "B K h w C"]:
-        """`shared` is what `attention.share` gave."""
+        """`shared` is what `attention.share` returned."""
         x = x + self._drop(self.attention(self.norm1(x), shared))
         y = self.mlp(self.norm2(x)).flatten(0, 1).permute(0, 3, 1, 2)  # (B·K, C, h, w)
         y = self.depthwise(y).permute(0, 2, 3, 1).unflatten(0, x.shape[:2])
@@ -435,7 +435,7 @@ class DecoderStep(nn.Module):
 
 
 class ErrSeg(nn.Module):
-    """ERR-Seg: `forward(pixels, words)` gives logit maps of the classes worth looking at.
+    """ERR-Seg: `forward(pixels, words)` returns logit maps of the classes worth looking at.
 
     Build it through `wordmask.load`, `wordmask.models.convert.from_reference`, or `ErrSeg(PRESETS["err-seg-base"])` for
     random weights.
