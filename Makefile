@@ -1,7 +1,9 @@
 .PHONY: check types quick test
-unexport PYTHONDONTWRITEBYTECODE  # where it is set, every process that a test starts compiles torch's sources anew: five seconds each
+# where it is set, every process that a test starts compiles torch's sources anew: five seconds each
+unexport PYTHONDONTWRITEBYTECODE
 
-PYTEST = OMP_NUM_THREADS=1 uv run pytest -n 2 --dist loadfile  # two processes of one thread take half the time of one with two
+# two processes of one thread take half the time of one with two
+PYTEST = OMP_NUM_THREADS=1 uv run pytest -n 2 --dist loadfile
 
 check: types  ## what every commit passes: style and types, then the quick tests
 	uv run ruff check . && uv run ruff format --check . && $(PYTEST) -m "not slow"

@@ -2,6 +2,7 @@
 trivial."""
 
 import os
+import signal
 import sys
 import zlib
 from dataclasses import replace
@@ -38,6 +39,10 @@ from wordmask import cli
 from wordmask.segmentation import Origin
 from wordmask.settings import Task, of_known_labels
 from wordmask.vocabulary import Vocabulary
+
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    # so a shell starts what runs in the background, and all that this starts; the tests press Ctrl-C there too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared"
 

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from conftest import colourful
+from wordmask.batch.formats import write_picture
 from wordmask.batch.inputs import Collection, find_items
 from wordmask.batch.journal import FOLDER, BatchJournal
 from wordmask.segmenter import Segmenter, load
@@ -314,6 +316,29 @@ def test_processes_divide_the_work_without_gaps(tmp_path, monkeypatch):
     assert count_lines(journal) == count < 20
     finish(tmp_path, "out", *EOV, *ALL, "--processes", "2")
     assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+def test_what_a_stopped_job_says_is_what_there_is(run, photos, tmp_path, monkeypatch):
+    """It counts when all threads have ended: none writes after that."""
+
+    def write_slowly(*arguments, **settings):
+        time.sleep(0.2)
+        return write_picture(*arguments, **settings)
+
+    @contextmanager
+    def press_at_once(*_):
+        def one_more():
+            raise KeyboardInterrupt
+
+        yield one_more
+
+    monkeypatch.setattr("wordmask.batch.job.write_picture", write_slowly)
+    monkeypatch.setattr("wordmask.batch.command.bar", press_at_once)
+    status, out, _ = run("photos", "out", *WORDS, *EOV)
+    there = len(files(tmp_path / "out"))
+    assert status == 130
+    assert there > 0
+    assert f"Stopped: {there} of 6 pictures are finished." in out
 
 
 @pytest.mark.slow

@@ -151,6 +151,9 @@ def test_inference_needs_no_training_parts(model, pixels):
     for ours, whole in zip(run(slim, pixels, words), run(model, pixels, words), strict=True):
         assert relative_error(ours, whole) < 1e-5, "batch norms are folded: equal but for rounding"
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in slim.modules())
+    once = run(slim, pixels, words)
+    for folded_again, folded in zip(run(slim.for_inference(), pixels, words), once, strict=True):
+        assert torch.equal(folded_again, folded), "what is folded stays as it is"
 
 
 @pytest.mark.parametrize("batch", [2, 8])

@@ -513,6 +513,20 @@ def runs_of(mask: np.ndarray) -> list[int]:
     return np.diff(edges, prepend=0).tolist()
 
 
+@pytest.mark.parametrize("size", [{}, {"height": None, "width": None}, {"height": None, "width": 8}])
+def test_a_size_that_is_not_said_is_the_pictures(tmp_path, size):
+    data = CocoFolder(coco(tmp_path, [{}], images=[{"id": 1, "file_name": "a.jpg", **size}]))
+    data.check()
+    assert data[0].segments.shape == (6, 8)
+
+
+def test_half_a_size_is_checked(tmp_path):
+    images = [{"id": 1, "file_name": "a.jpg", "height": None, "width": 9}]
+    data = CocoFolder(coco(tmp_path, [{}], images=images))
+    with pytest.raises(ValueError, match=r"a\.jpg"):
+        data.check()
+
+
 @pytest.mark.parametrize("kind", ["polygons", "run lengths", "compressed"])
 def test_every_way_to_write_an_outline(tmp_path, kind):
     mask = filled(1, 1, 5, 4)

@@ -69,6 +69,19 @@ def test_an_error_has_its_place():
     assert [str(outcome) for outcome in outcomes] == ["0", "1", "bad 2", "3", "bad 4", "5", "bad 6", "7", "8"]
 
 
+@pytest.mark.parametrize("step", ["prepare", "finish"])
+def test_an_exit_in_a_thread_is_no_result(step):
+    def leave(number):
+        if number == 2:
+            raise SystemExit(3)
+        return number
+
+    flow, seen = overlapping(range(4), steps(**{step: leave}), group=1, threads=2), []
+    with pytest.raises(SystemExit, match="3"):
+        seen.extend(flow)
+    assert seen == [0, 1][: len(seen)]
+
+
 def test_an_iterable_that_fails_loses_nothing_before_it():
     def items():
         yield from range(3)

@@ -14,6 +14,7 @@ import time
 import zlib
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import fields
 from importlib.resources import files
 
 import httpx
@@ -41,7 +42,9 @@ from wordmask.serve import worker
 from wordmask.serve.answer import Answer
 from wordmask.serve.application import PAGE, create_app
 from wordmask.serve.limits import Gate, Limits, Refused
+from wordmask.serve.question import Question
 from wordmask.serve.server import create_server, is_loopback, load_all, run
+from wordmask.settings import Settings
 
 WORDS = ["sky", "car, automobile", "grass"]
 
@@ -76,6 +79,20 @@ def wait_until(condition) -> None:
     while not condition():
         assert time.monotonic() < end, "it never came"
         time.sleep(0.01)
+
+
+def test_every_setting_that_can_be_asked_is_passed_on():
+    asked = {
+        "task": "instance",
+        "keep": 3,
+        "threshold": 0.25,
+        "overlap": 0.5,
+        "most": 7,
+        "background": "other",
+        "synonyms": "mean",
+    }
+    assert asked.keys() == Question.model_fields.keys() & {field.name for field in fields(Settings)}
+    assert Question(**asked).settings == Settings(**asked)
 
 
 def test_a_form_and_json_get_the_same_answer(server, segmenters):

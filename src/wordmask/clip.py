@@ -231,11 +231,10 @@ def fold_batch_norms(clip: Clip) -> None:
         for number in (1, 2, 3):
             names = f"conv{number}", f"bn{number}"
             conv, norm = (getattr(module, name) for name in names)
-            if isinstance(norm, nn.BatchNorm2d):
-                for name, part in zip(names, folded(conv, norm), strict=True):
-                    setattr(module, name, part)
+            for name, part in zip(names, folded(conv, norm), strict=True):
+                setattr(module, name, part)
     for block in blocks:
-        if block.downsample is not None and isinstance(block.downsample[-1], nn.BatchNorm2d):
+        if block.downsample is not None:
             *before, conv, norm = block.downsample
             block.downsample = nn.Sequential(*before, *folded(conv, norm))
 

@@ -258,7 +258,8 @@ def lacks(font: ImageFont.FreeTypeFont, character: str) -> bool:
 
 
 def _bitmap(character: str, font: ImageFont.FreeTypeFont) -> bytes:
-    return bytes(font.getmask(character))  # pyright: ignore[reportArgumentType]  # Pillow's inner pictures are sequences
+    # Pillow's inner pictures are sequences of numbers, which its types don't say
+    return bytes(font.getmask(character))  # pyright: ignore[reportArgumentType]
 
 
 def legible(text: str, font: ImageFont.FreeTypeFont) -> str:

@@ -128,6 +128,7 @@ class ModelOptions:
         Raises:
             ValueError: It makes no sense.
         """
+        tile = int(self.tile) if self.tile and self.tile.isdecimal() else self.tile
         return Settings(
             task=self.task,
             keep=self.keep,
@@ -136,7 +137,7 @@ class ModelOptions:
             most=self.most,
             background=self.background,
             synonyms=self.synonyms,
-            tile=int(self.tile) if self.tile and self.tile.isdecimal() else self.tile,  # pyright: ignore[reportArgumentType]  # checked there
+            tile=tile,  # pyright: ignore[reportArgumentType]  # `Settings` checks it
         )
 
 
@@ -165,7 +166,8 @@ def with_shared_options(*, without: tuple[str, ...] = ()) -> Callable[[Callable[
             command(**values)
 
         shown = [option.replace(kind=Parameter.KEYWORD_ONLY) for option in chain(*options.values())]
-        called.__signature__ = Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]  # `inspect.signature` reads it
+        # `inspect.signature` reads it
+        called.__signature__ = Signature(shown)  # pyright: ignore[reportAttributeAccessIssue]
         called.__annotations__ = {option.name: option.annotation for option in shown}
         return called
 

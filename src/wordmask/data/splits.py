@@ -47,7 +47,10 @@ COCO_PANOPTIC = (
     "http://images.cocodataset.org/annotations/panoptic_annotations_trainval2017.zip, whose panoptic_val2017.zip is "
     "unpacked too"
 )
-CITYSCAPES = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, for which one registers: https://www.cityscapes-dataset.com"
+CITYSCAPES = (
+    "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip, for which one registers: "
+    "https://www.cityscapes-dataset.com"
+)
 
 COCO_FOLDERS = ("coco", "coco-stuff", "coco_stuff164k", "cocostuff")
 ADE_FOLDERS = ("ADEChallengeData2016", "ade/ADEChallengeData2016", "ade20k/ADEChallengeData2016")

@@ -54,7 +54,8 @@ class ScoreStore:
     def save(self, scores: Scores) -> None:
         """Keep what this process has counted so far."""
         with undisturbed(), atomic(self._own) as temporary:
-            np.savez(temporary, **scores.state())  # pyright: ignore[reportArgumentType]  # no array has an option's name
+            # no array has the name of an option of `savez`
+            np.savez(temporary, **scores.state())  # pyright: ignore[reportArgumentType]
 
     def forget(self) -> None:
         """Remove it: the evaluation is done."""

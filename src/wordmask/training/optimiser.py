@@ -84,7 +84,8 @@ class Together(torch.optim.Optimizer):
         """The optimisers' own: whoever changes a rate here changes it there."""
         return [group for optimiser in self.optimisers for group in optimiser.param_groups]
 
-    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]  # the loop has none
+    # torch's takes a closure, the training loop has none
+    def step(self, closure: None = None) -> None:  # pyright: ignore[reportIncompatibleMethodOverride]
         for optimiser in self.optimisers:
             optimiser.step()
 

@@ -48,7 +48,8 @@ def _moved(target: object, device: torch.device) -> object:
         return target.to(device, non_blocking=True)
     assert isinstance(target, list | tuple), type(target)
     moved = [_moved(entry, device) for entry in target]
-    return type(target)(*moved) if isinstance(target, tuple) else moved  # pyright: ignore[reportArgumentType]  # it has names
+    # a tuple here is one with names, which takes its entries one by one
+    return type(target)(*moved) if isinstance(target, tuple) else moved  # pyright: ignore[reportArgumentType]
 
 
 def stack(examples: list[Example]) -> Batch:
