@@ -36,6 +36,7 @@ import torch
 from PIL import Image
 
 from wordmask import cli
+from wordmask.bench.timing import Timing
 from wordmask.segmentation import Origin
 from wordmask.settings import Task, of_known_labels
 from wordmask.vocabulary import Vocabulary
@@ -117,6 +118,17 @@ def garden(tmp_path) -> Path:
         Image.fromarray(rgb).save(root / "images" / f"{number}.png")
         Image.fromarray(labels).save(root / "labels" / f"{number}.png")
     return root
+
+
+@pytest.fixture
+def small_bench(monkeypatch, tmp_path):
+    """`wordmask bench` on a machine that is measured at once, and on small pictures."""
+    for name, value in {"MATRIX": 64, "MAPS": (8, 4, 6), "RATE_SECONDS": 0, "COPIED": 2**16}.items():
+        monkeypatch.setattr(f"wordmask.bench.machine.{name}", value)
+    monkeypatch.setattr("wordmask.bench.machine.measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
+    monkeypatch.setattr("wordmask.bench.model.SIZE", (64, 80))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
 
 
 def filled(preset: str) -> torch.nn.Module:

@@ -11,7 +11,6 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from wordmask.bench import machine as machine_room
-from wordmask.bench import model as model_room
 from wordmask.bench.counting import BytesRead, ModelPart, counting, timing
 from wordmask.bench.machine import Machine, MachineConditions, measure_machine
 from wordmask.bench.model import build, textured_picture, time_text
@@ -109,7 +108,7 @@ def test_operations_are_counted_in_their_own_precision():
     assert parts["choose"].operations == {"float32": 2 * 4 * 4 * 3 * model.config.clip.width}
 
 
-def test_rates_are_the_higher_ones(quick, monkeypatch):
+def test_rates_are_the_higher_ones(small_bench, monkeypatch):
     found = iter([{"float32": 2.0}, {"float32": 3.0}])
     monkeypatch.setattr(machine_room, "measure_rates", lambda *_: next(found))
     assert measure_machine(CPU, {"float32"}).rates == {"float32": 3.0}
@@ -135,35 +134,28 @@ def test_the_picture_is_always_the_same():
     assert textured_picture(40, 60).std() > 20
 
 
-@pytest.fixture
-def quick(monkeypatch, tmp_path):
-    """A machine that is measured at once, and small pictures."""
-    monkeypatch.setattr(machine_room, "measure_yardstick", lambda _: Timing(2.0, 2.0, 2.0, 1))
-    monkeypatch.setattr(machine_room, "MATRIX", 64)
-    monkeypatch.setattr(machine_room, "MAPS", (8, 4, 6))
-    monkeypatch.setattr(machine_room, "RATE_SECONDS", 0)
-    monkeypatch.setattr(machine_room, "COPIED", 2**16)
-    monkeypatch.setattr(model_room, "SIZE", (64, 80))
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
-
-
-def test_the_machine(quick):
+def test_the_machine(small_bench):
     machine = measure_machine(CPU, {"bfloat16"})
     assert machine.rates.keys() == {"bfloat16", "float32"}
     assert all(rate > 0 for rate in (*machine.rates.values(), machine.bandwidth))
     assert machine.conditions.torch == torch.__version__
 
 
-@pytest.mark.parametrize(("model", "precision"), [("err-seg-untrained", "float32"), ("eov-seg-untrained", "bfloat16")])
-def test_the_command(quick, monkeypatch, capsys, model, precision):
+@pytest.mark.parametrize(
+    ("model", "precision"),
+    [
+        ("err-seg-untrained", "float32"),
+        pytest.param("eov-seg-untrained", "bfloat16", marks=pytest.mark.slow),
+    ],
+)
+def test_the_command(small_bench, monkeypatch, capsys, model, precision):
     arguments = ["wordmask", "bench", model, "--runs", "2", "--batch", "2", "--precision", precision]
     monkeypatch.setattr("sys.argv", [*arguments, "--vocabulary", "pascal-voc-20", "--json", "out/speed.json"])
     with pytest.raises(SystemExit) as stop:
         main()
     assert not stop.value.code, capsys.readouterr().err
     out = capsys.readouterr().out
-    content = json.loads((quick / "out" / "speed.json").read_text())
+    content = json.loads((small_bench / "out" / "speed.json").read_text())
     (report,) = content["models"]
     assert list(content["machine"]) == ["rates", "bandwidth", "yardstick", "conditions"]
     assert tuple(report) == (*WRITTEN, "floor", "yardsticks", "input")
@@ -194,7 +186,7 @@ def test_the_command(quick, monkeypatch, capsys, model, precision):
 @pytest.mark.parametrize(
     ("asked", "hint"), [(["err-seg-huge"], "err-seg-large"), (["err-seg-tiny", "--vocabulary", "cups"], "'cups'")]
 )
-def test_nothing_is_measured_for_what_is_none(quick, monkeypatch, capsys, asked, hint):
+def test_nothing_is_measured_for_what_is_none(small_bench, monkeypatch, capsys, asked, hint):
     monkeypatch.setattr("sys.argv", ["wordmask", "bench", *asked])
     with pytest.raises(SystemExit) as stop:
         main()

@@ -92,6 +92,7 @@ def test_they_are_as_good_as_their_card_says(name):
     assert scores == pytest.approx(said["scores"][name], abs=0.5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODELS)
 def test_bfloat16_hardly_changes_them(name):
     """On a few scenes, measured again: 99 pixels in 100 keep their class."""

@@ -148,6 +148,7 @@ def test_variants_begin_alike(tmp_path):
     assert torch.equal(model.layers[0].feed_forward[0].weight, base.layers[0].feed_forward[0].weight)
 
 
+@pytest.mark.slow
 def test_trainings_begin_with_the_bundled_clip_and_further_blocks(tmp_path):
     before = starting_clip.bundled_pair().state_dict()
     file = starting_clip.starting_clip(tmp_path / "clip", "cpu", 2, ("batch=2", "workers=0"))
@@ -334,7 +335,12 @@ def test_pages_and_plots_come_out_the_same_from_what_was_saved(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "plots"), [("speed", ("speed.png", "memory.png")), ("throughput", ()), ("precision", ())]
+    ("name", "plots"),
+    [
+        ("throughput", ()),
+        pytest.param("speed", ("speed.png", "memory.png"), marks=pytest.mark.slow),
+        pytest.param("precision", (), marks=pytest.mark.slow),
+    ],
 )
 def test_the_page_of_a_benchmark_is_what_its_json_says(tmp_path, name, plots):
     folder = ROOT / "docs" / "results"

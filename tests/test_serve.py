@@ -561,11 +561,8 @@ def test_any_settings_give_a_result_or_a_reason(server, fields, size):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="memory is read as Linux tells it")
-@pytest.mark.parametrize(
-    "limits",
-    [{"queue": 12}, pytest.param({"rate": 30}, marks=pytest.mark.slow), pytest.param({}, marks=pytest.mark.slow)],
-    ids=["short queue", "low rate", "no limit"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("limits", [{"queue": 12}, {"rate": 30}, {}], ids=["short queue", "low rate", "no limit"])
 def test_load(segmenters, limits):
     """200 requests from 16 clients: each gets a result or an honest refusal, and the memory comes back."""
     contents = [encoded(colourful(120, 160, seed), "JPEG") for seed in range(8)]

@@ -133,7 +133,7 @@ def test_a_server(segment):
         assert model["family"] == "fc-clip"
 
 
-def test_it_is_timed_by_its_own_stages(run):
+def test_it_is_timed_by_its_own_stages(run, small_bench):
     status, out, err = run("bench", PRESET, "--runs", 1, "--precision", "float32")
     assert status == 0, err
     assert all(label in out for label in FcClip.stages.values())

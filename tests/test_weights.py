@@ -133,7 +133,7 @@ def test_a_checkpoint_of_another_model_is_refused(tmp_path, reference):
         from_reference("err-seg-base", reference)
 
 
-@pytest.mark.parametrize("preset", ["err-seg-base", "err-seg-large"])
+@pytest.mark.parametrize("preset", ["err-seg-base", pytest.param("err-seg-large", marks=pytest.mark.slow)])
 def test_presets_are_told_apart_by_shapes(preset):
     state = MODELS["err-seg"].skeleton(kind_of(preset).presets[preset]).state_dict()
     assert guess_preset({MODELS["err-seg"].reference.name(name): tensor for name, tensor in state.items()}) == preset
@@ -458,7 +458,9 @@ def test_a_training_vocabulary_of_ones_own_is_kept(tmp_path, tiny_eov):
     ]
 
 
-@pytest.mark.parametrize("size", ["small", "medium", "large"])
+@pytest.mark.parametrize(
+    "size", ["small", *(pytest.param(size, marks=pytest.mark.slow) for size in ("medium", "large"))]
+)
 def test_eov_presets_are_told_apart_by_shapes(size):
     kind = MODELS["eov-seg"]
     state = kind.skeleton(kind.presets[f"eov-seg-{size}"]).state_dict()

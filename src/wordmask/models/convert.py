@@ -52,6 +52,8 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
             weights = kind.skeleton(configuration).state_dict()
             expected = {(reference.name(name), tuple(tensor.shape)) for name, tensor in weights.items()}
             shares[preset] = len(expected & shapes) / len(expected)
+            if expected <= shapes:
+                return preset
     best = max(shares, key=shares.__getitem__)
     if shares[best] < 0.5:
         raise ValueError(
