@@ -8,6 +8,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from conftest import colourful, filled, relative_error
 from wordmask.image import prepare
+from wordmask.models import MODELS
 from wordmask.models.eov_seg import SIMILARITIES_AT_ONCE
 from wordmask.models.err_seg import loss
 from wordmask.raw import QueryMasks
@@ -15,10 +16,8 @@ from wordmask.segmenter import Segmenter
 from wordmask.text import Words
 from wordmask.training.set_loss import Target, set_loss
 
-SMALL = ["err-seg-untrained", "eov-seg-untrained"]
 
-
-@pytest.fixture(scope="module", params=SMALL)
+@pytest.fixture(scope="module", params=[f"{family}-untrained" for family in MODELS])
 def model(request):
     return filled(request.param)
 
@@ -123,7 +122,7 @@ def test_twenty_thousand_words_in_one_pass(model, pixels):
 def loss_of(model, pixels, words):
     """The loss of a model on labels, or targets, that mean nothing."""
     generator = torch.Generator().manual_seed(0)
-    if model.family == "err-seg":
+    if MODELS[model.family].objective == "semantic":
         target = torch.randint(0, 4, (1, 32, 32), generator=generator)
         return loss(model(pixels[:1], words, present=torch.ones(1, 4, dtype=torch.bool)), target)
     masks = torch.rand(3, 32, 32, generator=generator) > 0.5

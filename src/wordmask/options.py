@@ -102,7 +102,7 @@ class ModelOptions:
     )
     threshold: Annotated[
         float, typer.Option(min=0, max=1, help="Leave out what is less probable: pixels, segments or instances.")
-    ] = 0.0
+    ] = Settings.threshold
     overlap: Overlap = None
     most: Most = None
     background: Annotated[
