@@ -28,7 +28,9 @@ class Question(BaseModel):
     vocabulary: Text | None = Field(None, description="A built-in list instead of words, such as ade20k-150.")
     model: Text | None = Field(None, description="One of `GET /v1/models`; the first if left out.")
     task: Task | None = Field(None, description="EOV-Seg does all (panoptic if left out), ERR-Seg is semantic.")
-    threshold: Share = Field(Settings.threshold, description="Leave out what is less probable: pixels, segments or instances.")
+    threshold: Share = Field(
+        Settings.threshold, description="Leave out what is less probable: pixels, segments or instances."
+    )
     background: Literal["other"] | None = Field(
         None, description='"other" lets everyday things compete; what they win is unlabelled.'
     )
