@@ -39,11 +39,23 @@ def test_a_call_is_followed_in_about_twelve_steps():
     assert 10 <= len(numbers) <= 14
 
 
+PLACES = (ROOT, PACKAGE, PACKAGE.parent, ROOT / "tests", ROOT / "research")
+
+
 def test_every_file_named_is_there():
     named = set(re.findall(r"`([\w/]+\.py)[`:]", PAGE + CONTRIBUTING)) | set(re.findall(r"`(\w+/)`", PAGE))
-    places = (ROOT, PACKAGE, ROOT / "tests", ROOT / "research")
-    missing = [name for name in named if not any((place / name).exists() for place in places)]
+    missing = [name for name in named if not any((place / name).exists() for place in PLACES)]
     assert missing == []
+
+
+@pytest.mark.parametrize("page", sorted((ROOT / "docs").glob("*.md")), ids=lambda page: page.name)
+def test_other_pages_name_files_that_are_there(page):
+    """In folders of ours, that is: pages of models name the reference's files too, and the log what is gone."""
+    if page.name == "log.md":
+        return
+    for name in re.findall(r"`([\w/]+/\w+\.py)[`:]", page.read_text()):
+        homes = [place / name for place in PLACES if (place / name).parent.is_dir()]
+        assert not homes or any(home.exists() for home in homes), name
 
 
 def test_tests_named_are_all_tests():

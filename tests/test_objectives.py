@@ -23,7 +23,7 @@ from wordmask.training.from_clip import from_clip
 from wordmask.training.from_labels import Views, labelled_recipe
 from wordmask.training.objectives import Objective, masks, objective_of, semantic
 from wordmask.training.optimiser import ParameterGroup
-from wordmask.training.recipe import Recipe, TrainingSettings
+from wordmask.training.recipe import Batch, Recipe, TrainingSettings
 from wordmask.training.validation import Subset, pictures_of
 
 OTHER = {"mean": (100.0, 110.0, 120.0), "std": (20.0, 30.0, 40.0)}  # no model's constants
@@ -175,3 +175,11 @@ def test_part_of_a_data_set_is_one(garden):
     part.check(thorough=True)
     assert len(Subset.first(whole, 4)) == 4
     assert len(Subset.first(whole, 40)) == 6
+
+
+@pytest.mark.parametrize("targets", [torch.zeros(2), [torch.zeros(2)], (torch.zeros(2), torch.ones(1))])
+def test_targets_of_every_form_are_moved(targets):
+    moved = Batch(torch.zeros(1, 3, 2, 2), targets, ["a"]).to(torch.device("meta")).targets
+    assert type(moved) is type(targets)
+    for tensor in [moved] if isinstance(moved, torch.Tensor) else moved:
+        assert tensor.is_meta

@@ -358,6 +358,8 @@ def test_the_command_line_says_what_it_found(on_shell):
         status, out, errors = on_shell("a.png", *given, "--task", "semantic")
         assert (status, errors) == (0, "")
         assert {line.split("  ")[0] for line in out.splitlines()} <= {"road", "car"}
+    status, out, errors = on_shell("a.png", "--task", "semantic", "road", "car, automobile")
+    assert (status, errors) == (0, ""), "options may stand among the words"
     status, out, _ = on_shell("--help")
     assert status == 0
     assert "PICTURE" in out

@@ -82,6 +82,20 @@ def test_another_input_size_is_a_setting(tiny):
     assert segment.look(colourful(60, 80), "sky; car").picture.pixels.shape == (3, 256, 256)
 
 
+@pytest.mark.parametrize("size", [33, 40, 100, 150])
+def test_a_square_input_is_a_whole_number_of_cells(segment, segment_eov, size):
+    with pytest.raises(ValueError, match=rf"size came as {size}; .* multiple of 16 pixels, such as {size // 16 * 16}"):
+        segment(colourful(60, 80), "sky; car", size=size)
+    assert segment(colourful(60, 80), "sky; car", size=size // 16 * 16).size == (60, 80)
+    assert segment_eov(colourful(60, 80), "sky; car", size=size).size == (60, 80), "its input is padded"
+
+
+def test_values_per_pixel_are_refused_of_an_instance_look(segment_eov):
+    look = segment_eov.look(colourful(60, 80), "car", task="instance")
+    with pytest.raises(ValueError, match="instances overlap"):
+        segment_eov.read(look, per_pixel=True)
+
+
 @pytest.mark.parametrize(
     ("setting", "value", "expected"),
     [

@@ -77,9 +77,9 @@ class Runtime:
         asked, task = self.read_words(words), task or self.about.tasks[0]
         if task not in self.about.tasks:
             raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
-        if keep is not None and keep < 1:
+        if keep is not None and not (isinstance(keep, int) and keep >= 1):
             raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1.")
-        if overlap is not None and not 0 <= overlap <= 1:
+        if overlap is not None and not (isinstance(overlap, int | float) and 0 <= overlap <= 1):
             raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
         pixels, frame = self.prepare(read_rgb(picture))
         groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
@@ -182,7 +182,7 @@ def main(folder: Path) -> None:
     parser.add_argument("words", metavar="WORD", nargs="*", help='what to look for: road "car, automobile" sky')
     parser.add_argument("--words-file", type=Path, metavar="FILE", help="a file of them instead: one a line, or json")
     parser.add_argument("--task", help="semantic or panoptic, as far as the model does them")
-    given = parser.parse_args()
+    given = parser.parse_intermixed_args()  # options may stand among the words
     try:
         if given.words and given.words_file:
             raise ValueError("The words came in two ways: WORD... and --words-file. Give them in one.")

@@ -274,7 +274,11 @@ class Segmenter:
 
         Args:
             per_pixel: As `__call__` takes it.
+
+        Raises:
+            ValueError: `per_pixel` of instances, which overlap.
         """
+        check_per_pixel(look.chosen.task, asked=per_pixel)
         encoded, picture = look.encoded, look.picture
         reading = read(look.raw, look.number, look.frame, look.chosen, things=encoded.things, per_pixel=per_pixel)
         origin = Origin(picture.rgb, encoded.vocabulary, look.chosen, self.name, picture.source)
@@ -343,8 +347,7 @@ class Segmenter:
     def _request(self, words: AnyWords, settings: Settings, *, per_pixel: bool = False) -> Request:
         vocabulary = Vocabulary.of(words, self.model.vocabularies)
         chosen = self.check(vocabulary, settings)
-        if per_pixel and chosen.task == "instance":
-            raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
+        check_per_pixel(chosen.task, asked=per_pixel)
         return Request(self._encode(vocabulary, chosen.synonyms, chosen.background), chosen, per_pixel)
 
     def _overlapping(self, pictures: Iterable[Asked], request: Request) -> Generator[Segmentation | Exception]:
@@ -404,6 +407,12 @@ class Segmenter:
         if self.precision == "float32":
             return nullcontext()
         return torch.autocast(self.device.type, getattr(torch, self.precision))
+
+
+def check_per_pixel(task: Task, *, asked: bool) -> None:
+    """Raise a ValueError if values per pixel are asked for where there are none."""
+    if asked and task == "instance":
+        raise ValueError("per_pixel came as True; instances overlap and have no values per pixel. Leave it out.")
 
 
 def training_names(model: Model) -> frozenset[str]:

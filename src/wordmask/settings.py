@@ -25,6 +25,7 @@ MOST_INSTANCES = 65535  # their ids fill 16 bits
 MOST_KEPT = MOST_CLASSES
 LEAST_TILE = 64  # pixels: two of the coarsest cells of a model's grid
 LEAST_SIZE = 32  # pixels: one of them
+SQUARE_STEP = 16  # pixels: a square input is so many cells of stride 16 wide, with nothing left over
 
 
 class Askable(Protocol):
@@ -77,7 +78,8 @@ class Settings:
             own would be, and blended: for details that shrinking to the model's input would lose. `auto` is that
             input's side, so that nothing is shrunk. Semantic only: where tiles meet, segments and instances would have
             to be matched.
-        size: Pixels of the model's input, for benchmarks: the side of a square one, else its shorter edge.
+        size: Pixels of the model's input, for benchmarks: the side of a square one, a multiple of `SQUARE_STEP`, else
+            its shorter edge.
 
     Raises:
         ValueError: One is out of range.
@@ -180,6 +182,11 @@ class Settings:
         for setting, is_used in used.items():
             if not is_used and getattr(self, setting) is not None:
                 raise ValueError(f"{setting} says nothing to {name} for task {task!r}. Leave it out.")
+        if self.size is not None and model.image_input.square is not None and self.size % SQUARE_STEP:
+            raise ValueError(
+                f"size came as {self.size}; the input of {name} is square: take a multiple of {SQUARE_STEP} pixels, "
+                f"such as {max(LEAST_SIZE, self.size // SQUARE_STEP * SQUARE_STEP)}."
+            )
         if self.tile is not None and task != "semantic":
             raise ValueError(
                 f"tile works for the task 'semantic', and this is {task!r}: segments would end where tiles do. "

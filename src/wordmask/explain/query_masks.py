@@ -25,7 +25,6 @@ FATES = {  # of a query in the panoptic reading
     "unsure": "its class probability is not above the threshold",
     "void": "its most probable class is none of the words",
 }
-# parts of TDEE: a gate's logits, what it is for
 NAMED = 3  # the best classes of a query, in the opinion of each: so many are told
 
 

@@ -43,13 +43,14 @@ class Batch(NamedTuple, Generic[Targets]):
 
 
 def _moved(target: object, device: torch.device) -> object:
-    """Move a tensor, or all tensors of a list or a named tuple."""
+    """Move a tensor, or all tensors of a list or a tuple."""
     if isinstance(target, Tensor):
         return target.to(device, non_blocking=True)
     assert isinstance(target, list | tuple), type(target)
     moved = [_moved(entry, device) for entry in target]
-    # a tuple here is one with names, which takes its entries one by one
-    return type(target)(*moved) if isinstance(target, tuple) else moved  # pyright: ignore[reportArgumentType]
+    if hasattr(target, "_fields"):  # a tuple with names takes its entries one by one
+        return type(target)(*moved)  # pyright: ignore[reportArgumentType]
+    return type(target)(moved)
 
 
 def stack(examples: list[Example]) -> Batch:
