@@ -12,8 +12,8 @@ from torch import nn
 from scenes import Scenes, means, score_scenes
 from starting_clip import starting_clip
 from variants import Variant
-from wordmask import clip, weights
-from wordmask.data.labelled import DataSet
+from wordmask import clip, fingerprints, weights
+from wordmask.data.labelled import DataSet, data_fingerprint
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.models.eov_seg import EovSeg
 from wordmask.training.checkpoints import LAST
@@ -25,6 +25,9 @@ from wordmask.writing import atomic
 RECIPES = {"err-seg": "shapeland_err_seg", "eov-seg": "shapeland_eov_seg"}
 STEPS = {"err-seg": 600, "eov-seg": 700, "clip": 600}  # about eight minutes each on one core, the last four
 COUNTED = "scenes.npz"  # in a training's folder: what its last weights found in the scenes
+MADE_OF = "made of"  # in that file: the fingerprint of weights, scenes and code
+HERE = Path(__file__).parent
+SOURCES = tuple(HERE / f"{name}.py" for name in ("eov_seg_parts", "err_seg_parts", "retrain", "scenes", "variants"))
 
 
 @dataclass(frozen=True)
@@ -90,7 +93,8 @@ def retrain(variant: Variant, name: str, budget: Budget, held_out: DataSet, *, s
     model = begin(variant.build(recipe.model.config), recipe.model, budget.clip)
     fingerprint = weights.fingerprint(recipe.model.state_dict())  # of CLIP, above all: another one is another training
     validate = partial(validated, held_out=held_out, file=folder / COUNTED)
-    outcome = train(replace(recipe, model=model.train(), validate=validate, fingerprint=fingerprint), settings)
+    recipe = replace(recipe, model=model.train(), validate=validate, fingerprint=fingerprint, sources=SOURCES)
+    outcome = train(recipe, settings)
     if not outcome.finished:
         raise InterruptedError(f"The training in {str(folder)!r} was stopped; the same command goes on from there.")
     model.load_state_dict(weights.read(folder / LAST).state)
@@ -117,13 +121,16 @@ def begin(model: nn.Module, base: nn.Module, clip_file: Path) -> nn.Module:
 
 
 def counted_once(model: nn.Module, held_out: DataSet, file: Path) -> Scenes:
-    """Count what a model finds, unless the file holds that already, of as many scenes."""
+    """Count what a model finds, unless the file holds that already: of the same weights and scenes, by the same
+    code."""
+    own = weights.fingerprint(model.state_dict())
+    made_of = fingerprints.of_values(own, data_fingerprint(held_out), fingerprints.of_code(SOURCES))
     if file.exists():
         with np.load(file) as saved:
             scenes = dict(saved)
-        if all(len(parts) == len(held_out) for parts in scenes.values()):
+        if str(scenes.pop(MADE_OF, "")) == made_of:
             return scenes
     scenes = score_scenes(model, held_out)
     with atomic(file) as temporary:
-        np.savez(temporary, **scenes)
+        np.savez(temporary, **scenes, **{MADE_OF: np.array(made_of)})
     return scenes

@@ -55,7 +55,11 @@ def starting_clip(folder: Path, device: str, steps: int, more: tuple[str, ...] =
     torch.manual_seed(settings.seed)
     pair = bundled_pair()
     recipe = replace(
-        module.build(settings), model=pair, loss=by_captions, fingerprint=weights.fingerprint(pair.state_dict())
+        module.build(settings),
+        model=pair,
+        loss=by_captions,
+        fingerprint=weights.fingerprint(pair.state_dict()),
+        sources=(Path(__file__),),
     )
     recipe = replace(recipe, validate=partial(named_by_vit, world=recipe.examples.worlds[-1][1]))
     if not train(recipe, settings).finished:

@@ -5,6 +5,7 @@ import math
 import os
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from contextlib import contextmanager
@@ -17,6 +18,7 @@ import pytest
 
 from conftest import asked_for
 from test_splits import BUILDERS, a_150, pas_20
+from wordmask import fingerprints
 from wordmask.data.labelled import LabelledPicture
 from wordmask.data.shapeland import Shapeland, unseen_classes
 from wordmask.data.splits import SPLITS, open_split
@@ -26,7 +28,7 @@ from wordmask.evaluation.metrics import SemanticScore
 from wordmask.evaluation.protocols import PROTOCOLS, PUBLISHED, published, shrink
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.scoring import Scores
-from wordmask.evaluation.store import ScoreStore
+from wordmask.evaluation.store import IDENTITY, ScoreStore
 from wordmask.models import MODELS, preset_names
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
@@ -329,6 +331,50 @@ def test_another_evaluation_does_not_go_on_from_this_one(segmenter, tmp_path):
                 segmenter, ["shapeland-150"], pictures=2, work=tmp_path, choices=Choices(keep=keep), watch=stopping(1)
             )
     assert len(list(tmp_path.rglob("*.npz"))) == 2
+
+
+def test_an_evaluation_is_of_what_is_in_its_files(segmenter, tmp_path):
+    """Not of where they lie, nor of their size alone."""
+
+    def identity(root) -> dict:
+        return evaluation._plan(segmenter, "a-150", *open_split("a-150", root, partial=True), Choices()).identity()
+
+    for name in ("here", "there"):
+        a_150(tmp_path / name)
+    before = identity(tmp_path / "here")
+    assert identity(tmp_path / "there") == before
+    label = next((tmp_path / "here").rglob("annotations/**/*.png"))
+    content = bytearray(label.read_bytes())
+    content[-1] ^= 1
+    label.write_bytes(content)
+    assert identity(tmp_path / "here") != before
+
+
+def test_an_evaluation_does_not_go_on_with_other_code(segmenter, tmp_path, monkeypatch, capsys):
+    asked = {"pictures": 4, "work": tmp_path}
+    with pytest.raises(Stop):
+        evaluate(segmenter, ["shapeland-150"], watch=stopping(2), **asked)
+    home = tmp_path / "edited" / "wordmask"
+    shutil.copytree(fingerprints.HOME, home, ignore=shutil.ignore_patterns("*.safetensors", "__pycache__"))
+    (home / "models" / "err_seg.py").write_text("# another version of the model\n")
+    monkeypatch.setattr(fingerprints, "HOME", home)
+    looked, readings = [], Segmenter.readings
+    monkeypatch.setattr(
+        Segmenter, "readings", lambda self, *rest, **named: looked.append(1) or readings(self, *rest, **named)
+    )
+    evaluate(segmenter, ["shapeland-150"], **asked)
+    assert len(looked) == 4, "every picture by the same code"
+    assert "can't go on, as the code changed: it begins anew" in capsys.readouterr().err
+
+
+def test_counts_of_an_older_version_are_named(segmenter, tmp_path, capsys):
+    with pytest.raises(Stop):
+        evaluate(segmenter, ["shapeland-150"], pictures=2, work=tmp_path, watch=stopping(1))
+    (identity,) = tmp_path.rglob(IDENTITY)
+    identity.unlink()
+    identity.parent.rename(tmp_path / "0123456789abcdef")
+    evaluate(segmenter, ["shapeland-150"], pictures=2, work=tmp_path)
+    assert "0123456789abcdef' is of a version that noted less, and can't be used: remove it" in capsys.readouterr().err
 
 
 def test_scores_are_restored_and_merged(segmenter):

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 import claims
 import err_seg_parts
 import report
+import retrain
 import starting_clip
 import tables
 from count import count, parameters_of, ratios, skeleton, some_words, time_variants
@@ -294,6 +295,36 @@ def test_what_a_claim_says_has_its_numbers():
     made = claim("better", [2.04, -1.0, 3.0], seeds=0.5, paper="24.5 against 23.6 PQ")
     for part in ("+2.0 PQ", "−1.0 to +3.0", "0.5 apart", "Paper: 24.5 against 23.6 PQ."):
         assert part in claims.sentence(made)
+
+
+def test_the_parts_that_are_varied_count_as_code():
+    assert {"err_seg_parts.py", "eov_seg_parts.py", "variants.py"} <= {path.name for path in retrain.SOURCES}
+    assert all(path.is_file() for path in retrain.SOURCES)
+
+
+def test_scenes_are_counted_anew_when_a_part_was_edited(tmp_path, monkeypatch):
+    """Figures of before are repeated for the same weights, scenes and code alone."""
+    model, data, counted = small("ERR-Seg").eval(), Shapeland("shapeland-150", "test", 2), []
+
+    def score(model, held_out):
+        counted.append(len(held_out))
+        return {"found": np.zeros(len(held_out))}
+
+    part = tmp_path / "parts.py"
+    part.write_text("# as it was")
+    monkeypatch.setattr(retrain, "score_scenes", score)
+    monkeypatch.setattr(retrain, "SOURCES", (part,))
+    for _ in range(2):
+        assert list(retrain.counted_once(model, data, tmp_path / "scenes.npz")) == ["found"]
+    assert counted == [2]
+    part.write_text("# edited")
+    retrain.counted_once(model, data, tmp_path / "scenes.npz")
+    with torch.no_grad():
+        next(model.parameters()).add_(1)
+    retrain.counted_once(model, data, tmp_path / "scenes.npz")
+    np.savez(tmp_path / "scenes.npz", found=np.zeros(2))  # as it was kept before
+    retrain.counted_once(model, data, tmp_path / "scenes.npz")
+    assert counted == [2, 2, 2, 2]
 
 
 # The command ----------------------------------------------------------------------------------------------------------

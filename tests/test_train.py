@@ -20,12 +20,13 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 from torch.utils.data import Dataset
 
+from wordmask import fingerprints
 from wordmask.models import err_seg
 from wordmask.raw import ClassMaps
-from wordmask.training.checkpoints import BEST, LAST, RESUME
+from wordmask.training.checkpoints import BEST, CODE, LAST, RESUME
 from wordmask.training.command import load_recipe, read_settings, settings_class
 from wordmask.training.loading import Share, parts_per_step
-from wordmask.training.loop import train
+from wordmask.training.loop import code_of, train
 from wordmask.training.optimiser import ParameterGroup
 from wordmask.training.recipe import Example, Recipe, TrainingSettings, stack
 from wordmask.training.schedules import drops, warmup_cosine
@@ -192,6 +193,33 @@ def test_a_training_goes_on_with_the_same_data_alone(tmp_path):
     assert train(line_recipe(fingerprint="one"), settings_for(tmp_path, steps=2)).finished
     with pytest.raises(ValueError, match="the data's fingerprint is two, was one"):
         train(line_recipe(fingerprint="two"), settings_for(tmp_path, steps=2))
+
+
+def test_a_training_goes_on_with_the_same_code_alone(tmp_path, monkeypatch, capsys):
+    train(line_recipe(), settings_for(tmp_path, steps=2))
+    monkeypatch.setattr(fingerprints, "versions", lambda: {"torch": "another"})
+    with pytest.raises(ValueError, match=r"begun with other code, or other versions .*accept_changed_code=true"):
+        train(line_recipe(), settings_for(tmp_path, steps=2))
+    assert train(line_recipe(), settings_for(tmp_path, steps=2, accept_changed_code=True)).finished
+    assert "the code has changed; the training goes on with this" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="batch is 2, was 4"):
+        train(line_recipe(), settings_for(tmp_path, steps=2, batch=2, accept_changed_code=True))
+    state = torch.load(tmp_path / RESUME, weights_only=True)
+    del state["settings"][CODE]
+    torch.save(state, tmp_path / RESUME)
+    with pytest.raises(ValueError, match="by a version of wordmask that did not note its code"):
+        train(line_recipe(), settings_for(tmp_path, steps=2))
+
+
+def test_the_code_of_a_training_is_also_the_recipes_and_the_models(tmp_path, monkeypatch):
+    mine = tmp_path / "mine.py"
+    recipe, settings = line_recipe(), settings_for(tmp_path)
+    codes = []
+    for text in ("PART = 1", "PART = 2"):
+        mine.write_text(text)
+        codes.append(code_of(dataclasses.replace(recipe, sources=(mine,)), settings))
+    assert len({*codes, code_of(recipe, settings)}) == 3
+    assert Path(__file__) in fingerprints.files_that_define(recipe.model.modules()), "a model of one's own"
 
 
 def test_scores_may_be_numpys(tmp_path):

@@ -1,6 +1,5 @@
 """Words → vectors: templates, phrases, and a cache in memory and on disk."""
 
-import hashlib
 import sqlite3
 import zlib
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from wordmask import fingerprints
 from wordmask.clip import Clip, encode_tokens, tokenize
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.words import same_phrase
@@ -86,6 +86,12 @@ def encode_vocabulary(
     return Words(phrases, owner, seen.to(owner.device))
 
 
+def encoding_code() -> str:
+    """The fingerprint of what turns phrases into vectors."""
+    sources = [fingerprints.of_file(fingerprints.HOME / name) for name in ("clip.py", "text.py", "words.py")]
+    return fingerprints.of_values(sources, fingerprints.versions())
+
+
 class TextCache:
     """Remembers the vectors of phrases, in memory and in one SQLite file per checkpoint.
 
@@ -99,7 +105,8 @@ class TextCache:
 
     def __init__(self, checkpoint: str, templates: tuple[str, ...], folder: Path | None):
         self.file: Path | None = None if folder is None else Path(folder) / "text" / f"{checkpoint}.sqlite"
-        self.template: str = hashlib.sha256("\n".join(templates).encode()).hexdigest()[:16]
+        # vectors that other code computed, or another version of a library, are others
+        self.template: str = fingerprints.of_values(templates, encoding_code())
         self.vectors: dict[str, Tensor] = {}
 
     def encode(self, phrases: list[str], encode: Encoder) -> Float[Tensor, "S D"]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from wordmask.batch.films import FILM_FILES, Moment, moments, need_av, read_moment
+from wordmask.batch.film_packets import need_av
+from wordmask.batch.films import FILM_FILES, Moment, is_film, moments, read_moment
 from wordmask.image import Picture
 from wordmask.sources import PICTURE_FILES, Source, find_pictures
 from wordmask.writing import expanded
@@ -110,6 +111,8 @@ def find_items(collection: Collection, *, skip: Path) -> list[Item]:
     is_list = argument.lower().endswith(LIST) and expanded(argument).is_file()
     arguments = _listed(expanded(argument)) if is_list else _spread(argument)
     sources = find_pictures(arguments, skip=skip, endings=(*PICTURE_FILES, *FILM_FILES, SHARD))
+    if len(sources) > 1:
+        sources = [source for source in sources if is_film(source.path)] or sources
     for source in sources:
         if source.path.suffix.lower() in FILM_FILES:
             need_av(source.path)
@@ -148,8 +151,11 @@ def _items_of(source: Source, every: float) -> Iterator[Item]:
             if problem:
                 yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {problem}")
         elif ending in FILM_FILES:
-            for moment in moments(source.path, every):
+            chosen, problem = moments(source.path, every)
+            for moment in chosen:
                 yield Item(_below(source.stem, PurePosixPath(moment.name).stem), source.path, moment)
+            if problem:
+                yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {problem}")
         else:
             yield Item(source.stem.as_posix(), source.path)
     except (ValueError, OSError) as error:

@@ -1,6 +1,5 @@
 """Files of data sets: where they are, how large, and what is wrong with them, said at once."""
 
-import hashlib
 import json
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -12,7 +11,6 @@ from PIL import ExifTags, Image, ImageFile
 
 from wordmask.writing import expanded
 
-LABEL_FILES = (".png", ".json", ".txt")
 SHOWN = 5  # files that an error names
 # in Pillow's info; asking without one decodes a PNG
 EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
@@ -136,18 +134,6 @@ def opened(path: Path, what: str) -> Iterator[ImageFile.ImageFile]:
         raise ValueError(
             f"The {what} {str(path)!r} is damaged or no picture: {error}. Fetch or export it again."
         ) from None
-
-
-def fingerprint(root: Path) -> str:
-    """Tell whether a folder holds the same data as before: names and sizes of all files, and what is in labels and
-    lists of classes."""
-    digest = hashlib.sha256()
-    for path in sorted(path for path in root.rglob("*") if path.is_file() and not path.name.startswith(".")):
-        place = path.relative_to(root)
-        digest.update(f"{place.as_posix()}\n{path.stat().st_size}\n".encode())
-        if place.parts[0] != "images" and path.suffix.lower() in LABEL_FILES:
-            digest.update(path.read_bytes())
-    return digest.hexdigest()[:16]
 
 
 def first_few(values: Sequence[object]) -> str:

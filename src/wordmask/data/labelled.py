@@ -1,5 +1,6 @@
 """What every data set consists of, real or generated: a picture, and which segment each of its pixels belongs to."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -7,6 +8,7 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
 
+from wordmask import fingerprints
 from wordmask.data.files import width_by_height
 from wordmask.vocabulary import Vocabulary
 
@@ -69,3 +71,24 @@ class DataSet(Protocol):
         Raises:
             ValueError: Names the first files that are wrong, and what was expected.
         """
+
+
+def data_fingerprint(data: DataSet, places: Iterable[int] | None = None) -> str:
+    """Whether data are the same as before: the classes, and pictures and labels in their order, by name and contents.
+    Where they lie says nothing, nor do other files, nor line ends.
+
+    Args:
+        places: Of some pictures; None: of all.
+
+    Raises:
+        OSError: A file can't be read.
+    """
+    words = [(entry.names, entry.thing) for entry in data.vocabulary]
+    chosen, known = list(range(len(data)) if places is None else places), {}
+    rows = []
+    for place in chosen:
+        for number, path in enumerate(data.files(place)):
+            if path not in known:  # one json may label all
+                known[path] = fingerprints.of_file(path) if number else fingerprints.of_picture(path)
+            rows.append((place, path.name, known[path]))
+    return fingerprints.of_values(words, chosen, rows)

@@ -1,7 +1,6 @@
 """Measure a model on splits: every picture once, on as many processes as there are, from where an earlier start was
 stopped."""
 
-import hashlib
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -9,13 +8,16 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from wordmask.data.labelled import DataSet, LabelledPicture
+from rich.console import Console
+
+from wordmask import fingerprints
+from wordmask.data.labelled import DataSet, LabelledPicture, data_fingerprint
 from wordmask.data.splits import SPLITS, data_root, find_split, open_split
 from wordmask.evaluation.outcome import conditions_of, outcome_of
 from wordmask.evaluation.protocols import Protocol, protocol_of, shrink
 from wordmask.evaluation.report import Conditions, EvaluationReport
 from wordmask.evaluation.scoring import Scores
-from wordmask.evaluation.store import ScoreStore
+from wordmask.evaluation.store import ScoreStore, unnamed
 from wordmask.hardware import Precision
 from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
@@ -83,15 +85,11 @@ class EvaluationJob:
         return shrink(labelled, self.protocol.shrink) if self.protocol.shrink else labelled
 
     def identity(self) -> JsonObject:
-        """Everything of it that the figures depend on, in plain values; for the pictures, the names and sizes of their
-        files."""
-        digest = hashlib.sha256(repr(self.places).encode())
-        for place in self.places:
-            digest.update("".join(f"{path} {path.stat().st_size}\n" for path in self.data.files(place)).encode())
+        """Everything of it that the figures depend on, in plain values."""
         words = [entry.names for entry in self.vocabulary]
         return {
             "split": self.name,
-            "files": digest.hexdigest(),
+            "pictures and labels": data_fingerprint(self.data, self.places),
             "words": words,
             "tasks": self.tasks,
             "settings": _made(self.settings),
@@ -153,9 +151,12 @@ def evaluate(
     jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
     conditions = conditions_of(segmenter, processes.count)
     folder = expanded(work) if work is not None else cache_folder() / "evaluations"
-    same = _same(conditions) | {"input": asdict(seen)}
+    code = fingerprints.of_code(fingerprints.files_that_define([segmenter, *segmenter.model.modules()]))
+    same = _same(conditions) | {"input": asdict(seen), "code": code}
     stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
     outcomes = []
+    if processes.first:
+        tell_of_others(folder, jobs, stores)
     for job, store in zip(jobs, stores, strict=True):
         scores = measure(segmenter, job, store, processes=processes, watch=watch)
         if scores is not None:
@@ -199,6 +200,21 @@ def measure(
     for state in states:
         whole.merge(job.blank().restore(state))
     return whole
+
+
+def tell_of_others(folder: Path, jobs: list[EvaluationJob], stores: list[ScoreStore]) -> None:
+    """Say on the terminal which counts of earlier starts can't be used, and why."""
+    notes = []
+    for job, store in zip(jobs, stores, strict=True):
+        for other, changed in store.others():
+            notes.append(
+                f"A stopped evaluation of {SPLITS[job.name].title} can't go on, as {' and '.join(changed)} changed: it "
+                f"begins anew. Remove {str(other)!r} if you don't go back."
+            )
+    for other in unnamed(folder):
+        notes.append(f"{str(other)!r} is of a version that noted less, and can't be used: remove it.")
+    for note in notes:
+        Console(stderr=True).print(f"note: {note}", soft_wrap=True)
 
 
 def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, tuple[DataSet, list[int]]]:
@@ -255,8 +271,9 @@ def _made(settings: Settings) -> JsonObject:
 
 
 def _same(conditions: Conditions) -> JsonObject:
-    """The conditions that figures depend on, in plain values: not when it was, nor on how many processes."""
-    return {name: value for name, value in asdict(conditions).items() if name not in ("date", "processes")}
+    """The conditions that figures depend on, in plain values: not when it was, nor on how many processes; nor the
+    commit, as the code has a fingerprint."""
+    return {name: value for name, value in asdict(conditions).items() if name not in ("date", "processes", "commit")}
 
 
 def _ahead(read: Callable[[int], LabelledPicture], places: Sequence[int]) -> Iterator[tuple[int, LabelledPicture]]:

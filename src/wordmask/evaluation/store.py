@@ -1,7 +1,6 @@
 """What an evaluation has counted so far, on disk: stopped at any moment, it goes on from there and comes to the same
 figures."""
 
-import hashlib
 import json
 import zipfile
 from collections.abc import Callable, Mapping
@@ -9,8 +8,12 @@ from pathlib import Path
 
 import numpy as np
 
+from wordmask import fingerprints
 from wordmask.evaluation.scoring import Scores
-from wordmask.writing import atomic, undisturbed
+from wordmask.writing import JsonObject, atomic, undisturbed
+
+IDENTITY = "identity.json"  # what the counts beside it are of
+NOBODY_CHOSE = {"code", "pictures and labels", "versions", "weights"}  # what may differ unnoticed between two starts
 
 
 class ScoreStore:
@@ -24,8 +27,8 @@ class ScoreStore:
     """
 
     def __init__(self, folder: Path, identity: Mapping[str, object], rank: int = 0):
-        text = json.dumps(identity, sort_keys=True, default=str)
-        self.folder = folder / hashlib.sha256(text.encode()).hexdigest()[:16]
+        self.identity: JsonObject = json.loads(json.dumps(identity, default=str))  # as it will be read
+        self.folder = folder / fingerprints.of_values(self.identity)
         self.rank = rank
 
     def load(self, blank: Callable[[], Scores]) -> Scores:
@@ -53,6 +56,9 @@ class ScoreStore:
 
     def save(self, scores: Scores) -> None:
         """Keep what this process has counted so far."""
+        if not (self.folder / IDENTITY).exists():
+            with atomic(self.folder / IDENTITY) as temporary:
+                temporary.write_text(json.dumps(self.identity, indent=1, ensure_ascii=False), encoding="utf-8")
         with undisturbed(), atomic(self._own) as temporary:
             # no array has the name of an option of `savez`
             np.savez(temporary, **scores.state())  # pyright: ignore[reportArgumentType]
@@ -61,12 +67,34 @@ class ScoreStore:
         """Remove it: the evaluation is done."""
         for path in self.folder.glob("part-*.npz"):
             path.unlink(missing_ok=True)
+        (self.folder / IDENTITY).unlink(missing_ok=True)
         if self.folder.is_dir() and not any(self.folder.iterdir()):
             self.folder.rmdir()
+
+    def others(self) -> list[tuple[Path, list[str]]]:
+        """Stopped evaluations of the same with other code, data or weights, and what is other; none if this one goes
+        on."""
+        if any(self.folder.glob("part-*.npz")):
+            return []
+        found = []
+        for path in sorted(self.folder.parent.glob(f"*/{IDENTITY}")):
+            try:
+                other = json.loads(path.read_text(encoding="utf-8"))
+            except (OSError, ValueError):
+                continue
+            changed = [name for name in other | self.identity if other.get(name) != self.identity.get(name)]
+            if changed and NOBODY_CHOSE.issuperset(changed):
+                found.append((path.parent, [f"the {name}" for name in changed]))
+        return found
 
     @property
     def _own(self) -> Path:
         return self.folder / f"part-{self.rank}.npz"
+
+
+def unnamed(folder: Path) -> list[Path]:
+    """Where counts lie that don't say what they are of: older versions wrote no more."""
+    return sorted({path.parent for path in folder.glob("*/part-*.npz") if not (path.parent / IDENTITY).exists()})
 
 
 def _read(path: Path) -> dict[str, np.ndarray] | None:

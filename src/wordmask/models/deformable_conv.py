@@ -44,9 +44,11 @@ def deformable_by_grid(
     rows = rows[:, None] + steps.repeat_interleave(3)[:, None, None]  # (9, h, 1)
     columns = columns + steps.repeat(3)[:, None, None]  # (9, 1, w)
     moved = offsets.unflatten(1, (KERNEL_TAPS, 2))  # (B, 9, 2, h, w)
-    padded = F.pad(x, (0, int(width == 1), 0, int(height == 1)))  # sampling has no scale along an axis of one pixel
-    y = (moved[:, :, 0] + rows) * (2 / (padded.shape[-2] - 1)) - 1  # (B, 9, h, w)
-    x_ = (moved[:, :, 1] + columns) * (2 / (padded.shape[-1] - 1)) - 1
+    # Sampling has no scale along an axis of one pixel, and outside are zeros anyhow. Padded always: a condition would
+    # become that of the size a graph is recorded with.
+    padded = F.pad(x, (0, 1, 0, 1))
+    y = (moved[:, :, 0] + rows) * (2 / height) - 1  # (B, 9, h, w)
+    x_ = (moved[:, :, 1] + columns) * (2 / width) - 1
     with torch.autocast(x.device.type, enabled=False):
         grid = torch.stack([x_, y], dim=-1).flatten(1, 2)  # (B, 9·h, w, 2)
         taps = F.grid_sample(widened(padded), grid, mode="bilinear", padding_mode="zeros", align_corners=True)

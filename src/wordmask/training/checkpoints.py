@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import atomic, check_writable
 
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "last.pt"
+CODE = "the code's fingerprint"
 Plain = str | int | float | bool | None  # of settings, as a checkpoint holds them
 
 
@@ -23,6 +25,7 @@ class TrainingState:
     Args:
         save: (file, model): write the weights.
         fingerprint: Of the data; see `Recipe`.
+        code: Likewise of what computes.
         writes: Whether this process does.
     """
 
@@ -35,9 +38,10 @@ class TrainingState:
         *,
         save: Callable[[Path, nn.Module], None],
         fingerprint: str = "",
+        code: str = "",
         writes: bool = True,
     ):
-        self.fingerprint = fingerprint
+        self.fingerprint, self.code = fingerprint, code
         self.settings, self.model, self.optimiser, self.scaler = settings, model, optimiser, scaler
         self.save, self.writes = save, writes
         self.folder = Path(settings.folder)
@@ -114,6 +118,19 @@ class TrainingState:
         """Raise `ValueError` where settings that decide the result have changed."""
         now = self._fixed()
         changed = [name for name in before | now if now.get(name) != before.get(name)]
+        if CODE in changed and self.settings.accept_changed_code:
+            if self.writes:
+                Console(stderr=True).print("note: the code has changed; the training goes on with this.")
+            changed.remove(CODE)
+        if changed == [CODE]:
+            was = "with other code, or other versions of the libraries underneath"
+            if CODE not in before:
+                was = "by a version of wordmask that did not note its code, so that nobody can tell if it is the same"
+            raise ValueError(
+                f"The training in the folder {str(self.folder)!r} was begun {was}: half of it would be of each. Choose "
+                "another folder=…, or remove it to begin anew. If the change has nothing to do with it, add "
+                "accept_changed_code=true: it goes on with this code."
+            )
         if changed:
             listed = "; ".join(f"{name} is {now.get(name)}, was {before.get(name)}" for name in changed)
             raise ValueError(
@@ -130,4 +147,6 @@ class TrainingState:
                 fixed[field.name] = str(value) if isinstance(value, Path) else value
         if self.fingerprint:
             fixed["the data's fingerprint"] = self.fingerprint
+        if self.code:
+            fixed[CODE] = self.code
         return fixed

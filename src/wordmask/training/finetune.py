@@ -9,8 +9,7 @@ from rich.console import Console
 
 from wordmask.data.augment import ColourJitter, CropAugmentation, ScaleAugmentation
 from wordmask.data.datasets import open_folder
-from wordmask.data.files import fingerprint, folder_of
-from wordmask.data.labelled import DataSet
+from wordmask.data.labelled import DataSet, data_fingerprint
 from wordmask.data.shapeland import Shapeland
 from wordmask.models import Model
 from wordmask.models.load import load_model
@@ -112,8 +111,7 @@ def build(settings: FineTuneSettings, model: Model, data: FineTuneData) -> Recip
         validate=partial(_validate, own=data.own),
         origin=f"fine-tuned from {settings.start}",
     )
-    folders = [folder for folder in (settings.data, settings.validation) if folder is not None]
-    return dataclasses.replace(recipe, fingerprint=" ".join(fingerprint(folder_of(folder)) for folder in folders))
+    return dataclasses.replace(recipe, fingerprint=f"{data_fingerprint(data.learn)} {data_fingerprint(data.own)}")
 
 
 def _validate(model: Model, folder: Path, own: DataSet) -> dict[str, float]:

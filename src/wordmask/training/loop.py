@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, distributed, nn
 from torch.nn.parallel import DistributedDataParallel
 
+from wordmask import fingerprints
 from wordmask.hardware import choose_device
 from wordmask.processes import Processes, mean_over_processes
 from wordmask.training.checkpoints import TrainingState
@@ -46,7 +47,14 @@ def train(recipe: Recipe, settings: TrainingSettings) -> TrainingOutcome:
     trained = [parameter for group in optimiser.param_groups for parameter in group["params"]]
     scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "float16")
     state = TrainingState(
-        settings, model, optimiser, scaler, fingerprint=recipe.fingerprint, save=recipe.save, writes=processes.first
+        settings,
+        model,
+        optimiser,
+        scaler,
+        fingerprint=recipe.fingerprint,
+        code=code_of(recipe, settings),
+        save=recipe.save,
+        writes=processes.first,
     )
     first = agree_on_first(state.resume(), count, device)
     learner = ModelWithLoss(model.train(), recipe)
@@ -99,6 +107,11 @@ def train(recipe: Recipe, settings: TrainingSettings) -> TrainingOutcome:
                 validate_now(recipe, model, state, journal, step=done)
     processes.leave()
     return TrainingOutcome(state.scores, finished=not stopped or state.step == settings.steps)
+
+
+def code_of(recipe: Recipe, settings: TrainingSettings) -> str:
+    """The fingerprint of all code that a training runs: wordmask's, the recipe's, that of the model's parts."""
+    return fingerprints.of_code({*recipe.sources, *fingerprints.files_that_define([settings, *recipe.model.modules()])})
 
 
 @torch.no_grad()

@@ -79,6 +79,7 @@ class TrainingSettings:
         workers: Processes that prepare pictures, per process that trains.
         validate_every: Steps between validations, pictures included.
         save_every: Steps between checkpoints.
+        accept_changed_code: Go on although the code, or a library's version, is another than before.
         any_time: Settings that may change when a training goes on.
     """
 
@@ -93,8 +94,9 @@ class TrainingSettings:
     workers: int = 1
     validate_every: int = 5000
     save_every: int = 1000
+    accept_changed_code: bool = False
     any_time: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "at_once", "device", "workers", "validate_every", "save_every"}
+        {"folder", "at_once", "device", "workers", "validate_every", "save_every", "accept_changed_code"}
     )
 
 
@@ -115,6 +117,7 @@ class Recipe(Generic[Network]):
         gradient_norm: The gradient is scaled down to this norm where it is larger; None: never.
         betas: Of AdamW.
         fingerprint: Of what the examples are made of, where that may change: a training goes on with the same alone.
+        sources: Files that take part, beside wordmask's own, the recipe's, and those of the model's parts.
         divisible: Whether a batch may be taken in parts, one after the other, whose losses are averaged.
     """
 
@@ -129,4 +132,5 @@ class Recipe(Generic[Network]):
     gradient_norm: float | None = None
     betas: tuple[float, float] = (0.9, 0.999)
     fingerprint: str = ""
+    sources: tuple[Path, ...] = ()
     divisible: bool = True
