@@ -187,7 +187,7 @@ def test_what_can_not_be_exported(tmp_path, monkeypatch):
 def test_a_program_of_torch_takes_other_words(family, tmp_path):
     export_by_shell(f"{family}-tiny", "torch", tmp_path / "out")
     segmenter = load(f"{family}-tiny", precision="float32", cache=None)
-    recorded = export.GRAPHS[segmenter.model.emits](segmenter.model)
+    recorded = export.graph_of(segmenter.model)
     graph = export.open_graph(tmp_path / "out" / "model.pt2", recorded)
     for sizes in ((1, 128, 128, 1), (2, 32, 256, 1), (17, 256, 32, 2), (300, 32, 32, 1)):
         words, *_ = sizes

@@ -56,22 +56,37 @@ Graph = Callable[..., list[np.ndarray]]  # named arrays → arrays, as `runtime.
 
 
 class ClassMapGraph(nn.Module):
-    """What is recorded of a model that emits maps of classes, and chooses which."""
+    """What is recorded of a model that emits maps of all classes."""
 
-    inputs = ("pixels", "embeddings", "keep")
+    inputs: tuple[str, ...] = ("pixels", "embeddings")
     outputs = ("logits", "kept")
 
     def __init__(self, model: Model):
         super().__init__()
         self.model = model
 
+    def forward(self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"]) -> tuple[Tensor, Tensor]:
+        return self.maps_of(pixels, embeddings)
+
+    def maps_of(
+        self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"], **choice: int
+    ) -> tuple[Tensor, Tensor]:
+        """What the model emits for words of one vector each."""
+        classes = embeddings.shape[0]
+        words = Words(embeddings, torch.arange(classes), torch.ones(classes, dtype=torch.bool))
+        raw = self.model(pixels, words, **choice)
+        return raw.logits, raw.kept  # pyright: ignore[reportAttributeAccessIssue]  # what this kind emits
+
+
+class KeptClassMapGraph(ClassMapGraph):
+    """What is recorded of a model that emits maps of the classes that it chooses."""
+
+    inputs = (*ClassMapGraph.inputs, "keep")
+
     def forward(
         self, pixels: Float[Tensor, "B 3 H W"], embeddings: Float[Tensor, "T D"], keep: int
     ) -> tuple[Tensor, Tensor]:
-        classes = embeddings.shape[0]
-        words = Words(embeddings, torch.arange(classes), torch.ones(classes, dtype=torch.bool))
-        raw = self.model(pixels, words, keep=keep)
-        return raw.logits, raw.kept  # pyright: ignore[reportAttributeAccessIssue]  # what this kind emits
+        return self.maps_of(pixels, embeddings, keep=keep)
 
 
 class QueryMaskGraph(nn.Module):
@@ -111,7 +126,6 @@ class TextGraph(nn.Module):
 
 
 AnyGraph = ClassMapGraph | QueryMaskGraph | TextGraph
-GRAPHS = {ClassMaps: ClassMapGraph, QueryMasks: QueryMaskGraph}
 EMITS = {ClassMaps: "class maps", QueryMasks: "query masks"}  # as model.json says it
 
 
@@ -174,7 +188,7 @@ def export(
             f"The model is on {segmenter.device}, in {segmenter.precision}; it is exported from the cpu in float32."
         )
     check_writable(folder.parent)
-    graphs = {"model": GRAPHS[model.emits](model), "text": TextGraph(model)}
+    graphs = {"model": graph_of(model), "text": TextGraph(model)}
     traced, checked = example(segmenter, TRACED), [example(segmenter, sizes) for sizes in CHECKED]
     with whole_folder(folder) as temporary, torch.no_grad():
         for name, graph in graphs.items():
@@ -216,6 +230,13 @@ def whole_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def graph_of(model: Model) -> AnyGraph:
+    """What is recorded of a model, which depends on what it emits."""
+    if model.emits is QueryMasks:
+        return QueryMaskGraph(model)
+    return KeptClassMapGraph(model) if model.keep_steps else ClassMapGraph(model)
+
+
 # Recording ------------------------------------------------------------------------------------------------------------
 
 
@@ -229,6 +250,8 @@ def example(segmenter: Segmenter, sizes: Sizes) -> Case:
     table = token_table(names, templates, spare=words % 2)
     embeddings = TextGraph(model)(table).detach()
     case: Inputs = {"pixels": pixels, "embeddings": embeddings}
+    if model.emits is ClassMaps and not model.keep_steps:
+        return Case(case, {"tokens": table})
     if model.emits is ClassMaps:
         return Case(case | {"keep": max(1, kept_of(model.keep_steps, words) - words % 2)}, {"tokens": table})
     owner = torch.arange(words) * 2 // 3  # every other class has two names

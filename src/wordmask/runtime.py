@@ -81,12 +81,17 @@ class Runtime:
             raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1.")
         if overlap is not None and not (isinstance(overlap, int | float) and 0 <= overlap <= 1):
             raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
+        used = {"keep": self.about.keep is not None, "overlap": task == "panoptic"}
+        for name, value in {"keep": keep, "overlap": overlap}.items():
+            if value is not None and not used[name]:
+                raise ValueError(f"{name} says nothing to this model for task {task!r}. Leave it out.")
         pixels, frame = self.prepare(read_rgb(picture))
         groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
         embeddings = np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])  # (S, D)
         if self.about.emits == "class maps":
             most = np.array(min(keep or self.default_keep(len(asked)), len(asked)))
-            logits, kept = self.model(pixels=pixels, embeddings=embeddings, keep=most)
+            choice = {} if self.about.keep is None else {"keep": most}
+            logits, kept = self.model(pixels=pixels, embeddings=embeddings, **choice)
             return read_semantic(sigmoid(logits[0]), kept[0], frame, asked.names)
         owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (S,)
         seen = np.array([entry.is_among(self.about.seen) for entry in asked])  # (T,)
