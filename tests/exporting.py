@@ -48,7 +48,7 @@ def exported_without_graphs(segmenter: Segmenter, folder: Path) -> Path:
 
 def let_models_stand_in(segmenter: Segmenter, monkeypatch: pytest.MonkeyPatch) -> None:
     """Let a runtime run the model itself where it would open a graph."""
-    graphs = {"model.onnx": export.GRAPHS[segmenter.model.emits], "text.onnx": export.TextGraph}
+    graphs = {"model.onnx": export.graph_of, "text.onnx": export.TextGraph}
 
     def open_graph(file: Path):
         graph = graphs[file.name](segmenter.model)

@@ -12,6 +12,8 @@ import pytest
 from PIL import Image
 
 from conftest import colourful
+from wordmask.vocabulary import Vocabulary
+from wordmask.vocabulary_lists import describe_classes
 
 SMALL = ["--model", "err-seg-untrained"]
 
@@ -51,6 +53,50 @@ def test_words_in_other_ways(run, picture, tmp_path):
     content = json.loads((tmp_path / "masks" / "garden.masks.json").read_text())
     assert content["settings"]["keep"] == 48
     assert content["unlabelled"] == 65535
+
+
+@pytest.mark.parametrize(
+    ("words", "note"),
+    [
+        (["water, hedge"], "note: 1 word: water, also called hedge — write ; between classes"),
+        (["--words", "cat . dog . sofa"], "note: 1 word: cat . dog . sofa — write ; between classes"),
+        (["road|car", "sky"], "note: 1 of 2 words: road|car — write ; between classes"),
+        (["cup, mug", "spoon", "table"], None),
+        (["--words", "cup, mug; spoon; table"], None),
+        (["cup"], None),
+        (["--vocabulary", "ade20k-150"], None),
+    ],
+)
+def test_how_words_were_understood_is_said(run, picture, tmp_path, words, note):
+    (tmp_path / "pictures").mkdir()
+    picture.rename(tmp_path / "pictures" / "garden.png")
+    for command in (["segment", "pictures"], ["explain", "pictures/garden.png"], ["batch", "pictures", "labels"]):
+        status, out, err = run(*command, *words, *SMALL)
+        assert status == 0, err
+        assert [line for line in err.splitlines() if line.startswith("note: ") and "word" in line] == [note] * bool(
+            note
+        )
+        assert "Warning" not in err + out
+
+
+def test_what_a_command_prints_another_reads(run, picture, tmp_path):
+    for name in ("eov-seg/ade20k-150", "err-seg/ade20k-847"):
+        (tmp_path / "words.txt").write_text(run("vocabularies", name)[1])
+        assert run("segment", picture, "--words-file", "words.txt", *SMALL)[0] == 0
+        classes = json.loads((tmp_path / "masks" / "garden.masks.json").read_text())["classes"]
+        wanted = Vocabulary.builtin(name)
+        assert [(tuple(entry["names"]), entry["thing"]) for entry in classes] == [
+            (entry.names, entry.thing) for entry in wanted
+        ]
+
+
+def test_a_words_file_may_be_a_pipe(run, picture, tmp_path):
+    """Which is read once."""
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = subprocess.Popen(["bash", "-c", f"printf 'road\\nsky\\n' > {pipe}"])
+    assert run("segment", picture, "--words-file", pipe, *SMALL)[0] == 0
+    assert writer.wait(10) == 0
 
 
 def test_every_setting_is_recorded(run, picture, tmp_path):
@@ -276,7 +322,8 @@ def test_vocabularies(run):
     assert "err-seg/ade20k-150" in out
     assert "MIT" in out
     _, out, _ = run("vocabularies", "eov-seg/ade20k-150")
-    assert "stuff  sky, clouds" in out
+    assert "sky, clouds [stuff]\n" in out, "a words file"
+    assert "    2  stuff  sky, clouds" in list(describe_classes("eov-seg/ade20k-150", plainly=False))
     assert "Did you mean" in run("vocabularies", "ade")[2]
 
 

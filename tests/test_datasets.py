@@ -234,6 +234,24 @@ def test_what_a_labelled_folder_needs(labelled):
     complains(lambda: LabelledFolder(labelled), "names.txt", "holds no words")
     (labelled / "names.txt").unlink()
     complains(lambda: LabelledFolder(labelled), "names.txt", "does not exist")
+    for content, told in (
+        ("\nroad\ncar\nsky\n", "blank line, line 1"),
+        ("road\n\ncar\nsky\n", "blank line, line 2"),
+        ("road; car\nsky\n", "several classes in line 1"),
+        ("1: road\n2: car\n3: sky\n", "labels count from 0"),
+        ("name\nroad\ncar\nsky\n", "the head of a table"),
+    ):
+        (labelled / "names.txt").write_text(content)
+        complains(lambda: LabelledFolder(labelled), "names.txt", told)
+    for content in ("# mine\nroad\ncar\nsky\n\n", "0: road\n1: car\n2: sky\n", "road: 0\ncar: 1\nsky: 2"):
+        (labelled / "names.txt").write_text(content)
+        assert LabelledFolder(labelled).vocabulary.names == ["road", "car", "sky"]
+
+
+def test_names_with_a_blank_line(shared):
+    """Their labels hold 1 and 2: the blank line was counted by who wrote them, and not by us."""
+    folder = shared / "cases" / "data" / "names_with_a_blank_line"
+    complains(lambda: LabelledFolder(folder), "names.txt", "blank line, line 1", "Values in labels count the lines")
     (labelled / "labels").rename(labelled / "masks")
     complains(lambda: LabelledFolder(labelled), "has no folder of labels; expected labels in it")
 

@@ -173,9 +173,33 @@ def spellings(folder: Path) -> list[object]:
     (folder / "twice.json").write_text(json.dumps({"classes": [{"names": ["a"]}, {"names": ["A"]}]}))
     (folder / "latin.txt").write_bytes("café".encode("latin-1"))
     (folder / "none.txt").write_text("# nothing\n")
+    (folder / "numbered.txt").write_text("1: road\n2: car\n")
+    (folder / "wide.txt").write_text("café\ncar\n", encoding="utf-16")
+    (folder / "printed.txt").write_text("    0  stuff  sky\n    1  thing  car, auto\n")
+    (folder / "comments.txt").write_text("route #66 sign\nsky # blue\n")
+    (folder / "shared.txt").write_text("# some classes share a name\nrug, mat\nmat [thing]\n")
     (folder / "number.json").write_text("7")
     return [
         *("hedge", "road; car", "road;car;", " road ; car, automobile , auto;", "sky [thing]; car [Stuff],", "WALL"),
+        *(
+            "road\ncar\n\n# mine\nsky",
+            "0: road\n1: car",
+            ["0: road", "1: car"],
+            "1: a\n2: b",
+            "purple car, hedge",
+            "a . b",
+        ),
+        *(
+            {"a"},
+            frozenset("a"),
+            "names.csv",
+            '["a"]',
+            "ｃａｒ；ｂｕｓ",
+            ["café", "cafe\u0301"],
+            ["c\u200bar", "ca\u00adr"],
+            "½; 1/2",
+        ),
+        *("numbered.txt", "wide.txt", "printed.txt", "comments.txt", "shared.txt"),
         *(["hedge"], ["road; car", "sky"], ("car,automobile", " traffic   light "), ["red car", "semi-detached"]),
         *("covid-19", ["ade20k-150"], {"road": 1, "car": 2}, "naïve ﬁre; 日本語"),
         *("words.txt", Path("words.txt"), "words.json", "list.JSON", "twice.json", "latin.txt", "none.txt"),
@@ -206,7 +230,7 @@ def test_the_copies_read_pictures_and_words_as_the_library(tmp_path, monkeypatch
             assert (theirs.dtype, theirs.shape) == (ours.dtype, ours.shape)
             assert theirs.tobytes() == ours.tobytes(), picture
     for entry, theirs in zip(words, found, strict=True):
-        ours = attempt(Vocabulary.of, entry)
+        ours = attempt(Vocabulary.read, entry)
         assert theirs == (ours if isinstance(ours, str) else plain(ours)), entry
 
 
@@ -353,6 +377,17 @@ def test_a_folder_of_another_version_is_named(segment, tmp_path):
         runtime.Runtime(tmp_path / "exported")
 
 
+def test_how_words_were_understood_is_printed(on_shell):
+    status, _, errors = on_shell("a.png", "car, automobile")
+    assert (status, errors) == (0, "note: 1 word: car, also called automobile — write ; between classes\n")
+
+
+def test_how_words_were_understood_is_warned_of(segment):
+    with pytest.warns(UserWarning, match="1 word: car . road — write ; between classes") as told:
+        segment(RGB, "car . road")
+    assert [one.filename for one in told] == [__file__]
+
+
 def test_the_command_line_says_what_it_found(on_shell):
     for given in (["road", "car, automobile"], ["road; car, automobile"], ["--words-file", "words.txt"]):
         status, out, errors = on_shell("a.png", *given, "--task", "semantic")
@@ -376,6 +411,7 @@ def test_the_command_line_says_what_it_found(on_shell):
         (["a.png", "car", "Car"], "given twice"),
         (["a.png", "car", "--task", "instance"], "task came as 'instance'; this model does panoptic and semantic"),
         (["a.png", "--words-file", "missing.txt"], "does not exist"),
+        (["a.png", "b.HEIC", "car"], "'b.HEIC' looks like a file, not a word"),
         (["a.png", "words.txt"], "give it as --words-file words.txt"),
         (["a.png", "car", "--words-file", "words.txt"], "two ways"),
         (["a.png", "word " * 90], "too long"),

@@ -119,6 +119,22 @@ def test_words_in_one_string(server):
     assert len(server.segment(words=[], vocabulary="pascal-voc-20").json()["classes"]) == 20
 
 
+def test_how_words_were_understood_is_said(server):
+    for words, understood in (
+        (["water, hedge"], "1 word: water, also called hedge — write ; between classes"),
+        ("cat . dog", "1 word: cat . dog — write ; between classes"),
+        ("sky\ngrass", None),
+        (["cup, mug; spoon"], None),
+    ):
+        answer = server.segment(words=words)
+        assert answer.status_code == 200
+        assert answer.json().get("understood") == understood
+        Answer.model_validate(answer.json())
+    assert len(server.segment(words="0: sky\n1: grass").json()["classes"]) == 2
+    for words in ("1: sky\n2: grass", '["sky", "grass"]', ["café", "cafe\u0301"]):
+        assert server.segment(words=words).status_code == 422
+
+
 def test_everything_that_can_be_sent_back(server, segmenters):
     answer = server.segment(
         model="eov", task="panoptic", masks="polygons", **{"return": "regions, labels,overlay,coco"}

@@ -136,6 +136,23 @@ def test_hover_click_and_escape(open_page):
     assert 218 not in pixels(page, "fill")[:, 3]
 
 
+def test_how_words_were_understood_is_shown(open_page):
+    page = open_page()
+    choose(page, png(), ["purple car, cobblestone"])
+    settled(page)
+    assert page.inner_text("#understood") == "1 word: purple car, also called cobblestone — write ; between classes"
+    page.fill("#word", "sky")
+    page.press("#word", "Enter")
+    settled(page)
+    assert page.locator("#understood").is_hidden()
+    page.fill("#word", "cafe\u0301")
+    page.press("#word", "Enter")
+    page.fill("#word", "café")
+    page.press("#word", "Enter")
+    settled(page)
+    assert page.locator(".chip").count() == 3
+
+
 def test_the_keyboard_does_everything(open_page):
     page = open_page()
     choose(page, png(), [])

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from wordmask.sources import find_pictures, split_pictures_and_words
+from wordmask.file_names import PICTURE_ENDINGS, looks_like_file
+from wordmask.sources import PICTURE_FILES, find_pictures, split_pictures_and_words, without_files
 
 
 @pytest.fixture
@@ -47,6 +48,68 @@ def here(tmp_path, monkeypatch):
 )
 def test_pictures_are_told_from_words(here, arguments, pictures, words):
     assert split_pictures_and_words(arguments) == (pictures, words)
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("IMG_2.HEIC", "none of that name. .*pillow-heif"),
+        ("my photo.jpgg", "none of that name"),
+        ("photo.jgp", "none of that name"),
+        ("photo.pn", "none of that name"),
+        ("clip.mp4", "wordmask batch"),
+        ("names.txt", "--words-file"),
+        ("scan.dcm", "none of that name"),
+        ("photos/2024", "none of that name"),
+        ("photos/x*", "none of that name"),
+        ("there/img.xyz", "none of that name"),
+        (r"C:\pictures\a", "none of that name"),
+        ("https://example.org/pictures", "none of that name"),
+    ],
+)
+def test_a_file_that_is_not_there_is_no_word(here, word, message):
+    for arguments in (["street.jpg", word, "sky"], [word, "street.jpg", "sky"]):
+        with pytest.raises(ValueError, match=f"{message}.*--words"):
+            split_pictures_and_words(arguments)
+    with pytest.raises(ValueError, match=message):
+        without_files([word])
+
+
+def test_an_existing_file_is_no_word(here):
+    (here / "IMG_2.HEIC").write_bytes(b"x")
+    (here / "scan.xyz").write_bytes(b"x")
+    assert split_pictures_and_words(["IMG_2.HEIC", "scan.xyz", "sky"]) == (["IMG_2.HEIC", "scan.xyz"], ["sky"])
+    (here / "classes.csv").write_text("0,car")
+    with pytest.raises(ValueError, match=r"--words-file classes\.csv"):
+        split_pictures_and_words(["street.jpg", "classes.csv"])
+
+
+ABBREVIATIONS = st.sampled_from(
+    ["st.", "dr.", "no.", "U.S.", "U.K.", "mr.", "Mt.", "e.g.", "vol. 2.", "R.E.M.", "a.m.", "Inc.", "p. 5", "1.5"]
+)
+TERMS = st.text(alphabet="abcdefghijklmnopqrstuvwxyz0123456789-'", min_size=1, max_size=9)
+
+
+@given(st.lists(ABBREVIATIONS | TERMS, min_size=1, max_size=4))
+def test_words_with_dots_are_words(terms):
+    word = " ".join(terms)
+    assert not looks_like_file(word)
+    assert not looks_like_file(word + ".")
+
+
+@given(st.lists(TERMS, min_size=1, max_size=3), st.sampled_from(sorted(PICTURE_ENDINGS)), st.data())
+def test_names_of_pictures_with_a_slip_are_files(terms, ending, data):
+    place = data.draw(st.integers(0, len(ending) - 1))
+    letter = data.draw(st.sampled_from("abcdefgmnpx"))
+    slips = [ending, ending[:place] + ending[place + 1 :], ending[:place] + letter + ending[place + 1 :]]
+    slips += [
+        ending[:place] + letter + ending[place:],
+        ending[:place] + ending[place : place + 2][::-1] + ending[place + 2 :],
+    ]
+    name = " ".join(terms)
+    for slip in slips:
+        assert looks_like_file(f"{name}.{slip}")
+        assert looks_like_file(f"{name}.{slip.upper()}")
 
 
 def test_what_may_be_either_is_asked(here):
@@ -163,3 +226,7 @@ def test_no_two_pictures_share_a_name(data):
         stems = [source.stem.as_posix() for source in sources]
         assert len({source.path.resolve() for source in sources}) == len(sources) == len(set(stems))
         assert not any(stem.startswith(("/", "..")) for stem in stems)
+
+
+def test_every_ending_that_is_read_is_known_as_a_files():
+    assert {ending[1:] for ending in PICTURE_FILES} <= PICTURE_ENDINGS

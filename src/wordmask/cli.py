@@ -24,6 +24,7 @@ from wordmask.options import (
     with_shared_options,
 )
 from wordmask.serve.limits import Limits
+from wordmask.sources import without_files
 from wordmask.terminal import busy, say
 from wordmask.vocabulary import Synonyms
 
@@ -85,7 +86,7 @@ def segment(
 
     wordmask segment street.jpg road "car, automobile" sky
 
-    Commas separate synonyms of one class. "snow drift [stuff]" says that it is not countable.
+    Commas separate synonyms of one class, semicolons classes. "snow drift [stuff]" says that it is not countable.
     """
     pictures, wanted = words.told_apart(arguments)
     from wordmask.segmenting import segment_pictures
@@ -182,7 +183,7 @@ def batch(
 
     wordmask batch photos masks road "car, automobile" sky --format labels --format coco
     """
-    wanted, settings = words.chosen(listed or [], after=[source]), options.settings
+    wanted, settings = words.chosen(without_files(listed or []), after=[source]), options.settings
     from wordmask.batch.command import label_collection
     from wordmask.batch.inputs import Collection
 
@@ -305,10 +306,13 @@ def splits(data: Annotated[Path | None, typer.Option(help="The folder of data se
 
 @app.command()
 def vocabularies(name: Annotated[str | None, typer.Argument(help="Show the classes of this one.")] = None) -> None:
-    """List the built-in vocabularies, or the classes of one."""
+    """List the built-in vocabularies, or the classes of one: on a terminal with their labels, else as a words file.
+
+    wordmask vocabularies ade20k-150 > words.txt
+    """
     from wordmask.vocabulary_lists import describe_classes, describe_vocabularies
 
-    for line in describe_vocabularies() if name is None else describe_classes(name):
+    for line in describe_vocabularies() if name is None else describe_classes(name, plainly=not sys.stdout.isatty()):
         say(line)
 
 

@@ -1,8 +1,8 @@
 """Run an exported model: a picture and words → labels, names and scores. Needs no torch.
 
-`wordmask export` puts a copy beside the graphs, with pixels.py, words.py and array_readings.py, and nothing else of
-wordmask is needed: `python runtime.py street.jpg road "car, automobile" sky`. The packages are numpy, pillow,
-tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, D width of CLIP's space, H W pixels.
+`wordmask export` puts a copy beside the graphs, with the files it imports, and nothing else of wordmask is needed:
+`python runtime.py street.jpg road "car, automobile" sky`. The packages are numpy, pillow, tokenizers, ftfy, and
+onnxruntime or openvino. T classes, S phrases, D width of CLIP's space, H W pixels.
 """
 
 import argparse
@@ -19,11 +19,11 @@ from tokenizers import Tokenizer
 if TYPE_CHECKING or __package__:
     from .array_readings import ArrayFrame, Found, read_panoptic, read_semantic, resize, sigmoid, softmax
     from .pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
-    from .words import WORD_FILES, WordList, means_builtin, read_words, same_phrase
+    from .words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
 else:  # beside the graphs: the copies there, whichever wordmask may be installed
     from array_readings import ArrayFrame, Found, read_panoptic, read_semantic, resize, sigmoid, softmax
     from pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
-    from words import WORD_FILES, WordList, means_builtin, read_words, same_phrase
+    from words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
 
 Result = TypeVar("Result")
 
@@ -75,6 +75,7 @@ class Runtime:
             ValueError: A picture that can't be read, words that make no sense, or settings that the model can't obey.
         """
         asked, task = self.read_words(words), task or self.about.tasks[0]
+        warn_of_doubt(asked, words)
         if task not in self.about.tasks:
             raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
         if keep is not None and not (isinstance(keep, int) and keep >= 1):
@@ -104,8 +105,6 @@ class Runtime:
 
     def read_words(self, words: WordList | str | Path | Iterable[str]) -> WordList:
         """Read words in any form that `wordmask` takes, but the name of a vocabulary that comes with it."""
-        if isinstance(words, WordList):
-            return words
         if isinstance(words, str) and means_builtin(words, self.about.vocabularies):
             raise ValueError(f"{words.strip()!r} means a list that only wordmask has. Name its words, or a file.")
         return read_words(words, self.about.stuff)
@@ -191,10 +190,11 @@ def main(folder: Path) -> None:
     try:
         if given.words and given.words_file:
             raise ValueError("The words came in two ways: WORD... and --words-file. Give them in one.")
-        for word in given.words:
-            if word.lower().endswith(WORD_FILES) and Path(word).is_file():
-                raise ValueError(f"{word!r} is a file. If it lists the words, give it as --words-file {word}.")
-        found = Runtime(folder)(given.picture, given.words_file or given.words, task=given.task)
+        refuse_files(given.words)
+        segment = Runtime(folder)
+        words = segment.read_words(given.words_file or given.words)
+        print_doubt(words)
+        found = segment(given.picture, words, task=given.task)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
     for region in found.regions:

@@ -47,12 +47,12 @@ def segment_pictures(
             to. Nothing is segmented then.
     """
     output = expanded(output)
-    asked = Vocabulary.of(words)  # errors in the words come before anything is loaded
+    asked = Vocabulary.read(words)  # errors in the words come before anything is loaded
     sources = find_pictures(pictures, skip=output)
     check_writable(output)
-    announce(len(sources), asked.names)
+    announce(len(sources), asked)
     segmenter = model.load()
-    asked = Vocabulary.of(words, segmenter.model.vocabularies)
+    asked = asked.with_names_for(words, segmenter.model.vocabularies)
     if segmenter.check(asked, settings).task == "instance":
         name_stuff(asked)
     segmenter.encode_words(asked, settings.synonyms, settings.background)

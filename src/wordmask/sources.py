@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from wordmask.file_names import looks_like_file
 from wordmask.words import WORD_FILES
 from wordmask.writing import expanded
 
@@ -26,6 +27,15 @@ PICTURE_FILES = (
     ".jp2",
     ".avif",
 )
+LIST_FILES = (*WORD_FILES, ".csv", ".tsv", ".yaml", ".yml")
+HEIC_HINT = "Check the spelling; a HEIC picture can also be converted to JPEG, by pillow-heif for instance."
+FILM_HINT = "Films are read by wordmask batch."
+LIST_HINT = "If it lists the words, check its place and give it as --words-file."
+HINTS = {
+    **dict.fromkeys((".heic", ".heif", ".hif"), HEIC_HINT),
+    **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"), FILM_HINT),
+    **dict.fromkeys(LIST_FILES, LIST_HINT),
+}
 EXPLAINED = ".explain.png"
 # what we write: never read again as input
 OWN_FILES = (".masks.png", ".labels.png", ".panoptic.png", ".labels.tif", EXPLAINED)
@@ -48,14 +58,15 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
     folder here is a picture where nothing but such names stand before it. Everything else is a word.
 
     Raises:
-        ValueError: A words file among them, or a name that may be either: a folder with pictures, after files or words.
+        ValueError: A words file among them, a file that is not there, or a name that may be either: a folder with
+            pictures, after files or words.
     """
     pictures, words = [], []
     for argument in arguments:
         if not argument.strip():
             words.append(argument)  # refused as a blank word, never taken for the current folder
             continue
-        if argument.lower().endswith(WORD_FILES) and _is(argument, Path.is_file):
+        if argument.lower().endswith(LIST_FILES) and _is(argument, Path.is_file):
             raise ValueError(
                 f"{argument!r} is not a picture. If it lists the words, give it as --words-file {argument}."
             )
@@ -73,7 +84,22 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
                 or (_is_glob(argument) and bool(_matches(argument)))
             )
         (pictures if is_picture else words).append(argument)
-    return pictures, words
+    return pictures, without_files(words)
+
+
+def without_files(words: list[str]) -> list[str]:
+    """Return words as they are, if none looks like a file, a path or a glob.
+
+    Raises:
+        ValueError: One does.
+    """
+    for word in words:
+        if looks_like_file(word) or "*" in word or _is_in_a_folder(word):
+            ending = Path(word).suffix.lower()
+            hint = HINTS.get(ending, "Check the spelling and the current folder.")
+            state = "is a file" if _is(word, Path.is_file) else "looks like a file, and there is none of that name"
+            raise ValueError(f"{word!r} {state}. {hint} If it is a word, give the words in one string: --words.")
+    return words
 
 
 def find_pictures(
@@ -115,6 +141,12 @@ def _looks_like_path(argument: str) -> bool:
     if argument.lower().endswith(PICTURE_FILES) or argument.startswith(PATH_STARTS) or argument in (".", ".."):
         return True
     return ("/" in argument or os.sep in argument) and _is(argument, Path.exists)
+
+
+def _is_in_a_folder(word: str) -> bool:
+    """Tell whether it is a path into a folder that is here: photos/2024, but not tv/monitor."""
+    first, slash, _ = word.partition("/")
+    return bool(slash and first.strip()) and _is(first, Path.is_dir)
 
 
 def _is_glob(argument: str) -> bool:

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import typer
 
+from wordmask.words import WordList
+
 NAMES_SHOWN = 8  # of what is looked for
 
 
@@ -34,7 +36,14 @@ def busy(line: str) -> Iterator[None]:
         yield
 
 
-def announce(pictures: int, words: list[str]) -> None:
-    """Say what was understood, so that a word taken for a picture is seen at once."""
-    names = words if len(words) <= NAMES_SHOWN else [*words[: NAMES_SHOWN - 1], "…"]
+def announce(pictures: int, words: WordList) -> None:
+    """Say what was understood, so that a word taken for a picture is seen at once, and classes that became one."""
+    names = words.names if len(words) <= NAMES_SHOWN else [*words.names[: NAMES_SHOWN - 1], "…"]
     say(f"{counted(pictures, 'picture')} · {counted(len(words), 'word')}: {', '.join(names)}", err=True)
+    say_doubt(words)
+
+
+def say_doubt(words: WordList) -> None:
+    """Say how words were understood, where they may have been meant otherwise."""
+    if words.doubt:
+        say(f"note: {words.doubt}", err=True)

@@ -9,7 +9,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Literal
 
-from wordmask.words import WordList, from_json, means_builtin, read_file, read_words, same_phrase
+from wordmask.words import WordList, from_json, means_builtin, read_file, read_words, same_phrase, warn_of_doubt
 from wordmask.writing import JsonObject
 
 Synonyms = Literal["first", "mean", "each"]  # what becomes of a class with several names; see `text.encode_vocabulary`
@@ -38,32 +38,52 @@ class Vocabulary(WordList):
     def of(cls, words: "WordList | str | Path | Iterable[str]", variant: str | None = None) -> "Vocabulary":
         """Read words in any form a user may write them.
 
+        Warns (`words.WordsWarning`) where they look like several classes and are one.
+
         Args:
-            words: A `Vocabulary`; a list with one class an entry; a string with `;` between classes; the name of a
-                built-in vocabulary, `ade20k-150`; or a file (`Path`, or a string that ends in .txt or .json). Commas
-                separate synonyms, and `[stuff]` or `[thing]` after the last one says the kind: "snow drift, snow
+            words: A `Vocabulary`; a list with one class an entry; a string with `;` or line breaks between classes; the
+                name of a built-in vocabulary, `ade20k-150`; or a file (`Path`, or a string that ends in .txt or .json).
+                Commas separate synonyms, and `[stuff]` or `[thing]` after the last one says the kind: "snow drift, snow
                 [stuff]".
             variant: `err-seg` or `eov-seg`: whose names a plain built-in name means.
 
         Raises:
-            ValueError: No words, a blank one, the same one twice, or a name or file that does not exist.
+            ValueError: No words, a blank one, the same one twice, a set or a dict, or a name or file that does not
+                exist.
         """
+        found = cls.read(words, variant)
+        warn_of_doubt(found, words)
+        return found
+
+    @classmethod
+    def read(cls, words: "WordList | str | Path | Iterable[str]", variant: str | None = None) -> "Vocabulary":
+        """Read words as `of` does, without a warning: for who says `doubt` in another way."""
         if isinstance(words, Vocabulary):
             return words
-        if isinstance(words, WordList):
-            return cls._from_list(words)
         if isinstance(words, str) and means_builtin(words, builtin_names()):
             return cls.builtin(words.strip(), variant)
         return cls._from_list(read_words(words, stuff_words()))
 
     @classmethod
-    def from_file(cls, path: Path) -> "Vocabulary":
-        """Read a file: text with one class a line (`#` starts a comment), or json as the built-in ones are written.
+    def from_file(cls, path: Path, *, counted: bool = False) -> "Vocabulary":
+        """Read a file: text with one class a line, or json as the built-in ones are written.
+
+        A line that starts with `#`, or what follows `#` after two spaces, is a comment.
+
+        Args:
+            counted: The place of a line is the value of its class in label maps: blank lines are refused.
 
         Raises:
-            ValueError: The file does not exist, is not text, or holds no words.
+            ValueError: The file does not exist, is not text, or holds no words, or numbers that are not 0, 1, 2 ….
         """
-        return cls._from_list(read_file(Path(path), stuff_words()))
+        return cls._from_list(read_file(Path(path), stuff_words(), counted=counted))
+
+    def with_names_for(self, asked: "WordList | str | Path | Iterable[str]", variant: str | None) -> "Vocabulary":
+        """The same words, as a model knows them whose paper has names of its own: if `asked`, of which they were read,
+        is a built-in name."""
+        if isinstance(asked, str) and asked.strip() in builtin_names():
+            return Vocabulary.builtin(asked.strip(), variant)
+        return self
 
     @classmethod
     def builtin(cls, name: str, variant: str | None = None) -> "Vocabulary":

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from wordmask.vocabulary import Vocabulary, builtin_names
+from wordmask.words import write_lines
 
 
 def describe_vocabularies() -> Iterator[str]:
@@ -13,11 +14,17 @@ def describe_vocabularies() -> Iterator[str]:
             yield f"{name:30} {len(listed):5} classes   {listed.licence:10}  {listed.source}"
 
 
-def describe_classes(name: str) -> Iterator[str]:
+def describe_classes(name: str, *, plainly: bool) -> Iterator[str]:
     """A line for each class of a list: its label, its kind and its names.
+
+    Args:
+        plainly: As lines of a words file, which have no labels.
 
     Raises:
         ValueError: There is no such list; the message has the near matches.
     """
+    if plainly:
+        yield from write_lines(Vocabulary.builtin(name))
+        return
     for label, entry in enumerate(Vocabulary.builtin(name)):
         yield f"{label:5}  {'thing' if entry.thing else 'stuff'}  {', '.join(entry.names)}"

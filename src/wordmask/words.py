@@ -1,23 +1,43 @@
 """Words without torch: what a user writes, in a list, a string or a file → classes in order, with synonyms and kinds.
 
-Needs the standard library alone, and nothing else of wordmask: `wordmask export` copies this file beside the graphs.
+Needs the standard library alone, and two files of wordmask: `wordmask export` copies them too beside the graphs.
 """
 
 import difflib
 import json
-import os
 import re
-from collections.abc import Collection, Iterable, Iterator
+import sys
+import unicodedata
+import warnings
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING or __package__:
+    from .file_names import looks_like_file
+    from .word_lines import LINE_BREAK, read_lines, read_text, spelled, without_numbers
+else:  # beside the graphs
+    from file_names import looks_like_file
+    from word_lines import LINE_BREAK, read_lines, read_text, spelled, without_numbers
 
 MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")
-COMMENT = re.compile(r"(?:^|\s)#.*$")
+# a comment of a file in which two classes may have a name in common, as those of some benchmarks have
+NAMES_SHARED = "# some classes share a name"
+STRAIGHT = str.maketrans("\u02bc\u2018\u2019\u201a\u201b\u201c\u201d\u201e\u201f", "'" * 5 + '"' * 4)
+# how other tools and scripts separate words: GroundingDINO's dots, bars, slashes; a \n that a shell left as it was
+SEPARATES_ELSEWHERE = re.compile(r"\s\.\s|[^\W\d_]{3}\.\s.*\.$|\||\s/\s|\\n|[\u3001\u060c\u2022]")
+# … and what may as well belong to a word, but where it is the only one
+MAY_SEPARATE = re.compile(r"[^\W\d_]{2}/[^\W\d_]{2}|[^\W\d_]{3}\.\s")
 KIND_MARK = re.compile(r"\s*\[(stuff|thing)\]\s*,?\s*$", re.IGNORECASE)
 OTHER_MARK = re.compile(r"\[[^\[\]]*\]$")
+MOST_LISTED = 8  # names in a sentence
 BUILTIN_LIKE = re.compile(r"([a-z-]+/)?[a-z0-9-]+-\d+[a-z]?")
+
+
+class WordsWarning(UserWarning):
+    """Words were understood in one way, and may have been meant in another: `WordList.doubt`."""
 
 
 @dataclass(frozen=True)
@@ -64,10 +84,38 @@ class WordList:
     def names(self) -> list[str]:
         return [entry.name for entry in self.classes]
 
+    @property
+    def doubt(self) -> str:
+        """How the words were understood, where they look like several classes that became one; empty elsewhere.
+
+        Of several classes the names are looked at; a single one is doubtful if it has synonyms.
+        """
+        first, also = self.classes[0].name, self.classes[0].names[1:]
+        if len(self) == 1 and (also or MAY_SEPARATE.search(first)):
+            called = f", also called {_listed(also)}" if also else ""
+            return f"1 word: {first}{called} — write ; between classes"
+        for entry in self.classes:
+            if any(SEPARATES_ELSEWHERE.search(name) for name in entry.names):
+                which = "1 word" if len(self) == 1 else f"1 of {len(self)} words"
+                return f"{which}: {_listed(entry.names)} — write ; between classes"
+        return ""
+
+
+def warn_of_doubt(words: WordList, given: object) -> None:
+    """Warn the caller's caller if words that were read of `given` may have been meant otherwise."""
+    if words.doubt and words is not given:
+        warnings.warn(words.doubt, WordsWarning, stacklevel=3)
+
+
+def print_doubt(words: WordList) -> None:
+    """Print the doubt of words, if there is any, where errors are printed."""
+    if words.doubt:
+        print(f"note: {words.doubt}", file=sys.stderr)
+
 
 def same_phrase(phrase: str) -> str:
-    """Return what two spellings of a phrase share: CLIP's tokeniser ignores case and spacing, so do we."""
-    return " ".join(phrase.split()).lower()
+    """Return what all spellings of a phrase share that CLIP's tokeniser can't tell apart, or a reader can't."""
+    return " ".join(spelled(phrase).translate(STRAIGHT).split()).lower()
 
 
 def means_builtin(words: str, builtin: Collection[str]) -> bool:
@@ -78,56 +126,80 @@ def means_builtin(words: str, builtin: Collection[str]) -> bool:
     return bool(BUILTIN_LIKE.fullmatch(name) and difflib.get_close_matches(name, builtin, n=1, cutoff=0.8))
 
 
-def read_words(words: str | Path | Iterable[str], stuff: Collection[str]) -> WordList:
+def refuse_files(words: Iterable[str]) -> None:
+    """Raise an error if a word looks like a file."""
+    for word in words:
+        if looks_like_file(word):
+            raise ValueError(
+                f"{word!r} looks like a file, not a word. One picture is looked at at a time; a file that lists the "
+                f"words: give it as --words-file {word}."
+            )
+
+
+def read_words(words: WordList | str | Path | Iterable[str], stuff: Collection[str]) -> WordList:
     """Read words in any form a user may write them, but the names of built-in vocabularies.
 
     Args:
-        words: A list with one class an entry; a string with `;` between classes; or a file (`Path`, or a string that
-            ends in .txt or .json). Commas separate synonyms, and `[stuff]` or `[thing]` after the last one says the
-            kind: "snow drift, snow [stuff]".
+        words: A list with one class an entry; a string with `;` or line breaks between classes; or a file (`Path`, or a
+            string that ends in .txt or .json). Commas separate synonyms, and `[stuff]` or `[thing]` after the last one
+            says the kind: "snow drift, snow [stuff]".
         stuff: Words that are not counted if their kind is not said, as `same_phrase` writes them.
 
     Raises:
-        ValueError: No words, a blank one, the same one twice, or a file that does not exist.
+        ValueError: No words, a blank one, the same one twice, a collection without an order, or a file that does not
+            exist.
     """
+    if isinstance(words, WordList):
+        return words
     if isinstance(words, Path):
         return read_file(words, stuff)
     if isinstance(words, str):
-        if words.strip().lower().endswith(WORD_FILES):
+        if words.strip().lower().endswith(WORD_FILES) and not LINE_BREAK.search(words.strip()):
             return read_file(Path(words.strip()), stuff)
-        if not words.strip():
+        if not spelled(words).strip():
             raise ValueError(
                 f"No words were given ({words!r}). Name at least one thing to look for, such as: road, car, sky."
             )
+        if looks_like_file(words):
+            raise ValueError(
+                f"The words came as {words!r}, which looks like a file. Give the words; or their file, as a Path or "
+                "ending in .txt or .json; or, if it is a word, a list with it."
+            )
         words = [words]
-    if not isinstance(words, Iterable):
-        raise ValueError(f"The words came as {words!r}; expected a list of strings, a string, or a file.")
-    return WordList(_parse(words, stuff))
+    return WordList(_parse(_in_order(words), stuff))
 
 
-def read_file(path: Path, stuff: Collection[str]) -> WordList:
-    """Read a file: text with one class a line (`#` starts a comment), or json as the built-in ones are written.
+def read_file(path: Path, stuff: Collection[str], *, counted: bool = False) -> WordList:
+    """Read a file: text with one class a line, as `word_lines.read_lines` takes it, or json as the built-in ones are
+    written.
+
+    Args:
+        counted: The place of a line is the value of its class in label maps.
 
     Raises:
-        ValueError: The file does not exist, is not text, or holds no words.
+        ValueError: The file does not exist, is not text, holds no words, or lines that can't be told.
     """
-    content = _content(path)
+    name = f"The words file {str(path)!r}"
+    text = _content(path, name)
+    content: object = _json(text, name) if path.suffix.lower() == ".json" else read_lines(text, name, counted=counted)
     if isinstance(content, dict):
         found = from_json(content, str(path), stuff)
         _check_distinct([entry.names for entry in found])
         return found
     if not isinstance(content, list):
-        raise ValueError(
-            f"The words file {str(path)!r} holds {type(content).__name__}; expected a list of words or "
-            "{'classes': …}."
-        )
-    lines = [COMMENT.sub("", line) if isinstance(line, str) else line for line in content]
-    lines = [line for line in lines if not isinstance(line, str) or line.strip()]
-    if not lines:
-        raise ValueError(
-            f"The words file {str(path)!r} holds no words. Write one class a line, synonyms separated by commas."
-        )
-    return WordList(_parse(lines, stuff), title=path.name)
+        raise ValueError(f"{name} holds {type(content).__name__}; expected a list of words or {{'classes': …}}.")
+    if not content:
+        raise ValueError(f"{name} holds no words. Write one class a line, synonyms separated by commas.")
+    return WordList(_parse(content, stuff, shared=NAMES_SHARED in text), title=path.name)
+
+
+def write_lines(words: WordList) -> Iterator[str]:
+    """Write words as `read_file` reads them."""
+    names = [same_phrase(name) for entry in words for name in entry.names]
+    if len(set(names)) < len(names):
+        yield NAMES_SHARED
+    for entry in words:
+        yield f"{', '.join(entry.names)} [{'thing' if entry.thing else 'stuff'}]"
 
 
 def from_json(content: dict[str, Any], origin: str, stuff: Collection[str]) -> WordList:
@@ -151,46 +223,75 @@ def from_json(content: dict[str, Any], origin: str, stuff: Collection[str]) -> W
     return WordList(tuple(classes), content.get("name", origin), content.get("source", ""), content.get("licence", ""))
 
 
-def _content(path: Path) -> object:
+def _content(path: Path, name: str) -> str:
     try:
-        text = Path(os.path.expanduser(path)).read_text(encoding="utf-8-sig")
-        return json.loads(text) if path.suffix.lower() == ".json" else text.splitlines()
+        return read_text(path, name)
     except FileNotFoundError:
+        raise ValueError(f"{name} does not exist. Write one class a line, synonyms separated by commas.") from None
+    except OSError as error:
+        raise ValueError(f"{name} cannot be read: {error}. Expected UTF-8 text or json.") from None
+
+
+def _json(text: str, name: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:  # the former also of a number with thousands of digits
+        raise ValueError(f"{name} cannot be read: {error}. Expected UTF-8 text or json.") from None
+
+
+def _in_order(words: object) -> Iterable[object]:
+    """What may hold words, if it holds them in an order: the place of a word is its label."""
+    if isinstance(words, set | frozenset):
         raise ValueError(
-            f"The words file {str(path)!r} does not exist. Write one class a line, synonyms separated by commas."
-        ) from None
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+            "The words came as a set, which has no order, and the place of a word is its label. Give a list, such as "
+            "sorted(words)."
+        )
+    if isinstance(words, Mapping):
         raise ValueError(
-            f"The words file {str(path)!r} cannot be read: {error}. Expected UTF-8 text or json."
-        ) from None
+            "The words came as a dict, whose keys or values may be labels. Give a list: list(words), or "
+            "list(words.values()), in the order of the labels."
+        )
+    if not isinstance(words, Iterable) or isinstance(words, bytes | bytearray):
+        raise ValueError(f"The words came as {words!r}; expected a list of strings, a string, or a file.")
+    return words
 
 
 def _has_names(entry: object) -> bool:
     return isinstance(entry, dict) and isinstance(entry.get("names"), list) and bool(entry["names"])
 
 
-def _parse(words: Iterable[str], stuff: Collection[str]) -> tuple[WordClass, ...]:
-    entries = []
+def _parse(words: Iterable[object], stuff: Collection[str], *, shared: bool = False) -> tuple[WordClass, ...]:
+    """Read classes from entries; `shared`: they may have names in common."""
+    entries: list[str] = []
     for word in words:
         if not isinstance(word, str):
             raise ValueError(f"Word {len(entries) + 1} is {word!r} ({type(word).__name__}); expected a string.")
-        entries.extend(_split(word, ";"))
+        for line in _lines_of(spelled(word)):
+            entries.extend(_split(line, ";"))
+    entries = without_numbers(entries, "The list of words")
     classes = [_read_class(entry, f"word {n} of {len(entries)}", stuff) for n, entry in enumerate(entries, 1)]
-    _check_distinct([entry.names for entry in classes])
+    if not shared:
+        _check_distinct([entry.names for entry in classes])
     return tuple(classes)
 
 
+def _lines_of(word: str) -> list[str]:
+    """Several lines are read like those of a file."""
+    return (LINE_BREAK.search(word.strip()) and read_lines(word, "The text of several lines")) or [word]
+
+
 def _read_class(entry: str, where: str, stuff: Collection[str]) -> WordClass:
+    entry = " ".join(entry.split())
+    if entry.startswith(("[", "{")):
+        raise ValueError(
+            f"{entry!r} begins like a list in json or Python. Write the words alone, with ; between classes."
+        )
     kind = KIND_MARK.search(entry)
     names = tuple(_clean(name, where) for name in _split(KIND_MARK.sub("", entry), ","))
     if any(KIND_MARK.search(name) for name in names):
-        raise ValueError(
-            f"{entry.strip()!r} says its kind in the middle. Write [stuff] or [thing] after the last name."
-        )
+        raise ValueError(f"{entry!r} says its kind in the middle. Write [stuff] or [thing] after the last name.")
     if any(OTHER_MARK.search(name) for name in names):
-        raise ValueError(
-            f"{entry.strip()!r} has an unknown mark. Expected [stuff] or [thing], once, after the last name."
-        )
+        raise ValueError(f"{entry!r} has an unknown mark. Expected [stuff] or [thing], once, after the last name.")
     return WordClass(names, kind[1].lower() == "thing" if kind else same_phrase(names[0]) not in stuff)
 
 
@@ -213,10 +314,20 @@ def _check_distinct(classes: list[tuple[str, ...]]) -> None:
 
 
 def _clean(name: str, where: str) -> str:
-    if not isinstance(name, str) or not name.strip():
+    cleaned = " ".join(spelled(name).split()) if isinstance(name, str) else ""
+    if not cleaned:
         raise ValueError(f"A name in {where} is blank ({name!r}). Leave it out, or write a word there.")
-    try:
-        name.encode()
-    except UnicodeEncodeError:
-        raise ValueError(f"A name in {where} is no text that can be read ({name!r}). Write it in UTF-8.") from None
-    return " ".join(name.split())
+    if not cleaned.isprintable():
+        kinds = {unicodedata.category(character) for character in cleaned}
+        if kinds & {"Cc", "Cs"}:  # control characters, and halves of characters that UTF-8 can't write
+            raise ValueError(f"A name in {where} is no text that can be read ({name!r}). Write it in UTF-8.")
+    return cleaned
+
+
+def _listed(names: Collection[str]) -> str:
+    """("a", "b", "c") → "a, b and c", with an end to it."""
+    shown = list(names)
+    if len(shown) > MOST_LISTED:
+        shown[MOST_LISTED - 1 :] = [f"{len(shown) - MOST_LISTED + 1} more"]
+    *most, last = shown
+    return f"{', '.join(most)} and {last}" if most else last

@@ -13,7 +13,7 @@ from wordmask.batch.journal import BatchJournal
 from wordmask.batch.processes import places, work_in_processes
 from wordmask.model_choice import ModelChoice
 from wordmask.settings import Settings
-from wordmask.terminal import counted, say
+from wordmask.terminal import counted, say, say_doubt
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded
 
@@ -43,14 +43,14 @@ def label_collection(
         ValueError: Nothing to do, settings that make no sense, or the folder has results of another job.
         OSError: Results can't be written, or a process was killed.
     """
-    Vocabulary.of(words)  # errors in the words come before anything is loaded
+    asked = Vocabulary.read(words)  # errors in the words come before anything is loaded
     output, model = expanded(output), model.absolute()
     items = find_items(collection, skip=output)
     check_writable(output)
     where = places(model.device, processes)
     here = not ray and len(where) == 1
     segmenter = replace(model, device=where[0].device if here else "cpu").load()
-    vocabulary = Vocabulary.of(words, segmenter.model.vocabularies)
+    vocabulary = asked.with_names_for(words, segmenter.model.vocabularies)
     task = segmenter.check(vocabulary, settings).task
     job = BatchJob(output.resolve(), check_formats(formats, task), model, vocabulary, settings)
 
@@ -66,6 +66,7 @@ def label_collection(
         f"{', '.join(job.formats)} in {output}/",
         err=True,
     )
+    say_doubt(vocabulary)
     try:
         report = run_job(
             job, items, segmenter=segmenter, collection=collection, run=run, watch=partial(bar, "Segmenting")

@@ -12,6 +12,7 @@ from wordmask.batch.film_packets import need_av
 from wordmask.batch.films import FILM_FILES, Moment, is_film, moments, read_moment
 from wordmask.image import Picture
 from wordmask.sources import PICTURE_FILES, Source, find_pictures
+from wordmask.word_lines import read_text
 from wordmask.writing import expanded
 
 SHARD, LIST = ".tar", ".txt"
@@ -121,10 +122,7 @@ def find_items(collection: Collection, *, skip: Path) -> list[Item]:
 
 
 def _listed(path: Path) -> list[str]:
-    try:
-        text = path.read_text(encoding="utf-8-sig")  # Windows marks the start of a file
-    except UnicodeDecodeError as error:
-        raise ValueError(f"The list {str(path)!r} cannot be read: {error}. Expected UTF-8 text.") from None
+    text = read_text(path, f"The list {str(path)!r}")
     lines = [line.strip() for line in text.splitlines()]
     paths = [str(path.parent / expanded(line)) for line in lines if line and not line.startswith("#")]
     if not paths:

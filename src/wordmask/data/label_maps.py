@@ -126,7 +126,7 @@ class LabelledFolder(LabelMaps):
 
     root/images/*; root/labels/*.png under the same names, with one channel of 8 or 16 bits or a palette, whose values
     count the lines of root/names.txt from 0; 255 (of 16 bits: 65535) is unlabelled. names.txt has one class a line:
-    "snow drift, snow [stuff]".
+    "snow drift, snow [stuff]"; lines of comments (`# …`) don't count, and blank ones are refused.
 
     Raises:
         ValueError: A folder or names.txt is missing, or there is no picture.
@@ -135,7 +135,7 @@ class LabelledFolder(LabelMaps):
     def __init__(self, root: str | Path):
         root = folder_of(root)
         pictures, labels = (first_folder(root, (name,), name) for name in ("images", "labels"))
-        vocabulary = Vocabulary.from_file(root / "names.txt")
+        vocabulary = Vocabulary.from_file(root / "names.txt", counted=True)
         codings = {bits: _in_order(len(vocabulary), bits, "names.txt") for bits in (8, 16)}
         super().__init__(root, vocabulary=vocabulary, pictures=pictures, labels=labels, codings=codings)
 

@@ -48,7 +48,7 @@ def explain_picture(
         ValueError: Words, settings or a model that make no sense; no picture, or several; a folder or file that can't
             be written to.
     """
-    asked = Vocabulary.of(words)  # errors in the words come before anything is loaded
+    asked = Vocabulary.read(words)  # errors in the words come before anything is loaded
     sources = find_pictures(pictures)
     if len(sources) > 1:
         raise ValueError(
@@ -59,9 +59,9 @@ def explain_picture(
         raise ValueError(f"{str(file)!r} is a folder; expected a file to write the numbers to.")
     for needed in (folder, *([file.parent] if file else [])):
         check_writable(needed)
-    announce(len(sources), asked.names)
+    announce(len(sources), asked)
     segmenter = model.load()
-    asked = Vocabulary.of(words, segmenter.model.vocabularies)
+    asked = asked.with_names_for(words, segmenter.model.vocabularies)
     segmenter.check(asked, settings)
     return run(segmenter, sources[0], asked, settings=settings, output=folder, most=most, json_file=file)
 

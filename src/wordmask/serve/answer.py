@@ -70,6 +70,9 @@ class Answer(Closed):
     task: Literal["semantic", "panoptic", "instance"]
     settings: JsonObject
     classes: list[Class]
+    understood: str | None = Field(
+        None, description="How the words were understood, where they look like several classes and are one."
+    )
     unlabelled: int = Field(description="The label of pixels that no word took.")
     unlabelled_area: int = Field(description="Their number.")
     regions: list[FoundRegion] | None = Field(None, description="Largest first; instances best first.")
@@ -90,6 +93,8 @@ def describe(result: Segmentation, question: Question, file_name: str) -> JsonOb
     """Say in plain values what was asked for, as `Answer` has it."""
     answer = result.to_dict(masks=False)
     del answer["picture"], answer["regions"]
+    if result.vocabulary.doubt:
+        answer["understood"] = result.vocabulary.doubt
     if "regions" in question.wanted:
         colours = choose_colours(result.shown)
         answer["regions"] = [

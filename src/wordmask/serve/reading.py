@@ -169,7 +169,7 @@ def _words(question: Question, limits: Limits) -> Vocabulary | str:
         check_number(Vocabulary.builtin(question.vocabulary), limits)
         return question.vocabulary
     try:
-        words = Vocabulary.of(given)
+        words = Vocabulary.read(given)
     except ValueError as error:
         raise Refused(422, str(error)) from None
     check_number(words, limits)

@@ -10,7 +10,7 @@ const state = { file: null, words: [], models: [], result: null, ids: null, view
 
 function addWords(text) {
   const known = new Set(state.words.map((word) => word.toLowerCase()));
-  const fresh = text.split(/[;\n]/).map((word) => word.trim().replace(/\s+/g, " ").replace(/,\s*$/, "")).filter((word) => word && !known.has(word.toLowerCase()) && known.add(word.toLowerCase()));
+  const fresh = text.normalize("NFC").split(/[;\n]/).map((word) => word.trim().replace(/\s+/g, " ").replace(/,\s*$/, "")).filter((word) => word && !known.has(word.toLowerCase()) && known.add(word.toLowerCase()));
   if (!fresh.length) return;
   state.words.push(...fresh);
   wordsChanged();
@@ -186,7 +186,7 @@ function showShell() {
 
 function clearResult() {
   Object.assign(state, { result: null, ids: null, view: null, hovered: 0, alone: 0 });
-  $("found").hidden = $("downloads").hidden = $("tip").hidden = true;
+  $("found").hidden = $("downloads").hidden = $("tip").hidden = $("understood").hidden = true;
   for (const id of ["fill", "lines"]) $(id).width = $(id).height = 1;
   $("names").replaceChildren();
   showChips();
@@ -202,6 +202,8 @@ function showResult(result, seconds) {
   requestAnimationFrame(() => $("frame").classList.remove("fresh"));
   showChips();
   showList();
+  $("understood").textContent = result.understood ?? "";
+  $("understood").hidden = !result.understood;
   const kinds = new Set(shown.map((region) => region.name)).size;
   say(state.summary = `${shown.length ? `${shown.length} region${shown.length > 1 ? "s" : ""} of ${kinds} word${kinds > 1 ? "s" : ""}` : "Nothing found"} · ${width}×${height} · ${seconds.toFixed(2)} s`);
   $("picture").alt = shown.length ? `Picture with ${shown.slice(0, 8).map((region) => region.title).join(", ")}` : "Picture, nothing found";
