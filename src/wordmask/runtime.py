@@ -78,21 +78,16 @@ class Runtime:
         warn_of_doubt(asked, words)
         if task not in self.about.tasks:
             raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
-        if keep is not None and not (isinstance(keep, int) and keep >= 1):
-            raise ValueError(f"keep came as {keep!r}; expected a number of classes, at least 1.")
-        if overlap is not None and not (isinstance(overlap, int | float) and 0 <= overlap <= 1):
-            raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1].")
-        used = {"keep": self.about.keep is not None, "overlap": task == "panoptic"}
-        for name, value in {"keep": keep, "overlap": overlap}.items():
-            if value is not None and not used[name]:
-                raise ValueError(f"{name} says nothing to this model for task {task!r}. Leave it out.")
+        if keep is not None and not (isinstance(keep, int) and keep >= 1 and self.about.keep):
+            raise ValueError(f"keep came as {keep!r}; expected a number, at least 1, of a model that chooses classes.")
+        if overlap is not None and not (isinstance(overlap, int | float) and 0 <= overlap <= 1 and task == "panoptic"):
+            raise ValueError(f"overlap came as {overlap!r}; expected a share in [0, 1], of the task panoptic.")
         pixels, frame = self.prepare(read_rgb(picture))
         groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
         embeddings = np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])  # (S, D)
         if self.about.emits == "class maps":
             most = np.array(min(keep or self.default_keep(len(asked)), len(asked)))
-            choice = {} if self.about.keep is None else {"keep": most}
-            logits, kept = self.model(pixels=pixels, embeddings=embeddings, **choice)
+            logits, kept = self.model(pixels=pixels, embeddings=embeddings, **{"keep": most} if self.about.keep else {})
             return read_semantic(sigmoid(logits[0]), kept[0], frame, asked.names)
         owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (S,)
         seen = np.array([entry.is_among(self.about.seen) for entry in asked])  # (T,)
@@ -134,8 +129,8 @@ class Runtime:
         """RGB (H, W, 3) → pixels as the model wants them, (1, 3, H, W), and how to get back."""
         wanted, original = self.about.input, (rgb.shape[0], rgb.shape[1])
         small, (height, width) = resize_picture(rgb, wanted), input_size(*original, wanted)
-        mean, std = (np.array(values, np.float32) for values in (wanted.mean, wanted.std))
-        pixels = ((small.astype(np.float32) - mean) / std).transpose(2, 0, 1)
+        mean, std = np.array([wanted.mean, wanted.std], np.float32)
+        pixels = ((small - mean) / std).transpose(2, 0, 1)
         if wanted.square is not None:
             return resize(resize(pixels, height, 1), width, 2)[None], ArrayFrame(original)
         resized = small.shape[0], small.shape[1]
