@@ -13,8 +13,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # docs/architecture.md says what each room is for.
 LEVELS = [
     {"bars", "compiler_stand_in", "georeference", "hardware", "in_parts", "memory", "pipeline", "pixels", "polygons"}
-    | {"processes", "terminal", "watching", "words", "writing"},
-    {"array_readings", "clip", "coco", "image", "released", "vocabulary"},
+    | {"processes", "surroundings", "terminal", "watching", "words", "writing"},
+    {"array_readings", "clip", "coco", "image", "released", "unpickling", "vocabulary"},
     {"adapters", "background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "fetching", "settings"},
     {"postprocess", "segmentation"},
