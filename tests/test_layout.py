@@ -15,8 +15,8 @@ LEVELS = [
     {"file_names", "word_lines"},
     {"words"},
     {"bars", "compiler_stand_in", "fingerprints", "georeference", "hardware", "in_parts", "memory", "pipeline"}
-    | {"pixels", "polygons", "processes", "terminal", "watching", "writing"},
-    {"array_readings", "clip", "coco", "image", "released", "vocabulary"},
+    | {"pixels", "polygons", "processes", "surroundings", "terminal", "watching", "writing"},
+    {"array_readings", "clip", "coco", "image", "released", "unpickling", "vocabulary"},
     {"adapters", "background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "fetching", "settings"},
     {"postprocess", "segmentation"},

@@ -1,9 +1,11 @@
 import sqlite3
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import numpy as np
 import pytest
 import torch
 from torch.nn import functional as F
@@ -123,6 +125,48 @@ def test_a_damaged_cache_is_computed_again(tmp_path, damage):
     for _ in range(3):
         torch.testing.assert_close(TextCache("tower", ("{}",), tmp_path).encode(["sky", "car"], encode), expected)
     assert len(calls) <= 3, "it is whole again at the latest after one more run"
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        [0.5] * 4,
+        [1.0],
+        [0.0] * 8,
+        [float("nan")] * 8,
+        [float("inf")] + [0.0] * 7,
+        [2.0] + [0.0] * 7,
+        [0.25] * 16,
+        [],
+    ],
+)
+@pytest.mark.parametrize("width", [8, None])
+@pytest.mark.parametrize("phrases", [["sky"], ["sky", "car"], ["car", "sky", "sea"]])
+def test_a_row_that_is_no_vector_is_computed_again(tmp_path, values, width, phrases):
+    """Its checksum is right: whoever wrote it, it can't be used."""
+    encode, _ = counting_encoder()
+    expected = TextCache("tower", ("{}",), tmp_path).encode(["sky", "car"], encode)
+    blob = np.array(values, "<f4").tobytes()
+    with sqlite3.connect(next((tmp_path / "text").glob("*.sqlite"))) as database:
+        database.execute("UPDATE vectors SET vector = ?, checksum = ? WHERE phrase = 'sky'", (blob, zlib.crc32(blob)))
+    if width is None and len(phrases) == 1 and values in ([0.25] * 16, [0.5] * 4, [1.0]):
+        return  # a unit vector, and nothing says how long one is: `Segmenter` does
+    for _ in range(2):
+        found = TextCache("tower", ("{}",), tmp_path, width=width).encode(phrases, encode)
+        torch.testing.assert_close(found[phrases.index("sky")], expected[0], rtol=0, atol=0)
+    again = TextCache("tower", ("{}",), tmp_path, width=8).encode(["sky"], lambda _: pytest.fail("it is there"))
+    torch.testing.assert_close(again, expected[:1], rtol=0, atol=0)
+
+
+def test_a_vector_that_is_no_number_is_refused(tmp_path):
+    """And remembered nowhere."""
+    cache = TextCache("tower", ("{}",), tmp_path)
+    with pytest.raises(ValueError, match="vector of 'water' holds what is no number"):
+        cache.encode(["sky", "water"], lambda phrases: torch.tensor([[1.0, 0.0], [float("nan"), 0.0]]))
+    assert cache.vectors == {}
+    encode, calls = counting_encoder()
+    TextCache("tower", ("{}",), tmp_path).encode(["sky", "water"], encode)
+    assert calls == [["sky", "water"]]
 
 
 def test_a_flipped_bit_anywhere_is_harmless(tmp_path):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import pickle
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -10,6 +11,8 @@ import pytest
 import safetensors
 import torch
 from huggingface_hub.errors import LocalEntryNotFoundError, RepositoryNotFoundError
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from safetensors import safe_open
 from safetensors.torch import save_file
 
@@ -21,6 +24,7 @@ from wordmask.segmenter import Segmenter
 from wordmask.vocabulary import Vocabulary
 
 PRESET = "err-seg-untrained"
+WRAPPERS = ["module.", "model.", "net.", "_orig_mod.", "ema_model.", "model.net._orig_mod.", "x.y."]
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +59,117 @@ def test_reference_formats(tmp_path, reference, tiny, wrap):
     assert not model.training
     assert same_weights(model, tiny)
     assert not any(tensor.is_meta for tensor in [*model.parameters(), *model.buffers()])
+
+
+@pytest.mark.parametrize("prefix", WRAPPERS)
+def test_what_wrappers_put_before_names_is_taken_off(tmp_path, run, reference, tiny, prefix):
+    wrapped = {prefix + name: tensor for name, tensor in reference.items()}
+    if prefix == "module.":  # torch.optim.swa_utils.AveragedModel
+        wrapped["n_averaged"] = torch.tensor(3)
+    torch.save({"state_dict": wrapped}, tmp_path / "a.pt")
+    assert same_weights(load_model(tmp_path / "a.pt").model, tiny)
+    status, said, _ = run("convert", tmp_path / "a.pt", "out.safetensors")
+    assert status == 0
+    assert "under 'state_dict'" in said
+    assert "before their names was taken off" in said
+    assert same_weights(load_model(tmp_path / "out.safetensors").model, tiny)
+
+
+def test_parts_that_were_compiled_alone(reference, tiny):
+    compiled = {name.replace("decoder.", "decoder._orig_mod."): tensor for name, tensor in reference.items()}
+    assert guess_preset(compiled) == PRESET
+    assert same_weights(from_reference(PRESET, compiled), tiny)
+
+
+def test_errors_name_wrapped_weights_as_in_the_file(reference):
+    wrapped = {f"model.{name}": tensor for name, tensor in reference.items()}
+    del wrapped["model.sem_seg_head.decoder.head.weight"]
+    with pytest.raises(ValueError, match=r"1 missing: model\.sem_seg_head\.decoder\.head\.weight"):
+        from_reference(PRESET, wrapped)
+
+
+def test_weights_that_are_there_twice_are_refused(reference):
+    twice = {f"{start}.{name}": tensor for start in ("model", "ema_model") for name, tensor in reference.items()}
+    with pytest.raises(ValueError, match=r"twice, as (model|ema_model)\.… and (model|ema_model)\.…"):
+        guess_preset(twice)
+
+
+@pytest.mark.parametrize("names", [("model_ema",), ("ema", "module"), ("state_dict_ema",), ("ema_model", "state_dict")])
+def test_moving_averages_are_looked_into(tmp_path, reference, tiny, names):
+    content = reference
+    for name in reversed(names):
+        content = {name: content, "decay": 0.999}
+    torch.save(content, tmp_path / "a.pth")
+    assert weights.read(tmp_path / "a.pth").inside == names
+    assert same_weights(load_model(tmp_path / "a.pth").model, tiny)
+    torch.save({"model": reference, **content}, tmp_path / "b.pth")
+    assert weights.read(tmp_path / "b.pth").inside == ("model",), "as trained, where there are both"
+
+
+def test_arrays_of_a_model_zoo(tmp_path, reference, tiny):
+    """As detectron2 publishes them."""
+    arrays = {name: tensor.numpy() for name, tensor in reference.items()}
+    content = {"model": arrays, "__author__": "someone", "matching_heuristics": True}
+    (tmp_path / "zoo.pkl").write_bytes(pickle.dumps(content))
+    assert same_weights(load_model(tmp_path / "zoo.pkl").model, tiny)
+
+
+def header(content: bytes, body: bytes = b"", length: int | None = None) -> bytes:
+    """A safetensors file, whatever its header says."""
+    return (len(content) if length is None else length).to_bytes(8, "little") + content + body
+
+
+ONE = b'"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}'
+HOSTILE = {
+    "nothing": b"",
+    "no weights": header(b"{}"),
+    "a huge header": header(b"{}", length=2**63 - 1),
+    "nested": header(b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}"),
+    "a name twice": header(b"{" + ONE + b"," + ONE + b"}", bytes(4)),
+    "overlapping": header(b"{" + ONE + b',"b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+    "a hole": header(b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[4,8]}}', bytes(8)),
+    "another type": header(b'{"a":{"dtype":"F99","shape":[1],"data_offsets":[0,4]}}', bytes(4)),
+    "six bits": header(b'{"a":{"dtype":"F6_E2M3","shape":[4],"data_offsets":[0,3]}}', bytes(3)),
+    "a huge shape": header(b'{"a":{"dtype":"F32","shape":[4611686018427387904,4],"data_offsets":[0,4]}}', bytes(4)),
+    "a list": header(b"[]"),
+    "no text": header(b'{"\xff":3}'),
+    "numbers as metadata": header(b'{"__metadata__":{"format":3}}'),
+    "half": header(b"{" + ONE + b"}", bytes(2)),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_safetensors_are_errors(tmp_path, name):
+    (tmp_path / "a.safetensors").write_bytes(HOSTILE[name])
+    with pytest.raises(ValueError, match=r"a\.safetensors' (is damaged|holds no weights)"):
+        load_model(tmp_path / "a.safetensors")
+
+
+@settings(deadline=None, max_examples=100, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(place=st.integers(0, 300), byte=st.integers(0, 255))
+def test_a_changed_byte_of_a_header_is_harmless(tmp_path, place, byte):
+    content = bytearray(header(b'{"__metadata__":{"format":"wordmask-1","family":"err-seg"},' + ONE + b"}", bytes(4)))
+    content[min(place, len(content) - 1)] = byte
+    (tmp_path / "a.safetensors").write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.safetensors|another model"):
+        load_model(tmp_path / "a.safetensors")
+
+
+def test_configurations_that_make_no_model(tmp_path, tiny):
+    metadata = {"format": weights.FORMAT, "family": "err-seg", "text_tower": "", "origin": ""}
+    good = dataclasses.asdict(tiny.config)
+    hostile = [
+        "[" * 100_000 + "]" * 100_000,
+        json.dumps(good | {"clip": good["clip"] | {"trunk": "no such trunk"}}),
+        json.dumps(good | {"clip": good["clip"] | {"text_layers": 10**9}}),
+        json.dumps(good | {"width": 10**15}),
+        json.dumps(good | {"width": 7, "heads": 3}),
+        json.dumps(good | {"heads": True}),
+    ]
+    for configuration in hostile:
+        save_file({"a": torch.zeros(1)}, tmp_path / "a.safetensors", metadata | {"configuration": configuration})
+        with pytest.raises(ValueError, match=r"configuration|metadata|do not fit"):
+            load_model(tmp_path / "a.safetensors")
 
 
 def test_old_pickles_without_a_zip_are_read(tmp_path, reference, tiny):

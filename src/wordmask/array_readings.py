@@ -118,6 +118,15 @@ def read_panoptic(
     return Found(labels[table[winner]], table[winner], regions)
 
 
+def check_numbers(*outputs: np.ndarray) -> None:
+    """Raise a ValueError if what a graph emitted is no number somewhere, or infinite: nothing can be read of it."""
+    if not all(np.isfinite(output).all() for output in outputs):
+        raise ValueError(
+            "What the graph emitted for this picture holds values that are no numbers (nan or infinite), so that "
+            "nothing can be read of it. The graph is damaged, or its words' vectors are: export it again."
+        )
+
+
 def resize(maps: np.ndarray, size: int, axis: int) -> np.ndarray:
     """Resize one axis bilinearly, without antialiasing; the corners of pixels are aligned."""
     place = np.clip((np.arange(size) + 0.5) * (maps.shape[axis] / size) - 0.5, 0, None)

@@ -7,7 +7,6 @@ torch, puts all together; it comes with the modules that it is made of.
 """
 
 import json
-import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator
@@ -35,9 +34,10 @@ from wordmask.pixels import PADDING, ImageInput
 from wordmask.raw import ClassMaps, QueryMasks
 from wordmask.segmenter import Segmenter
 from wordmask.settings import DEFAULT_OVERLAP, kept_of
+from wordmask.surroundings import as_if_alone, float32_by_default
 from wordmask.text import Words
 from wordmask.vocabulary import builtin_names, stuff_words
-from wordmask.writing import JsonObject, check_writable, expanded
+from wordmask.writing import JsonObject, check_writable, expanded, unfinished_folder
 
 NEEDED = {  # format → the packages that write and check it, and the extra that has them
     "onnx": (("onnx", "onnxscript", "onnxruntime", "tokenizers"), "onnx"),
@@ -160,6 +160,8 @@ CHECKED = (  # nothing as in the first, and all extremes: a grid at stride 32 wi
 )
 
 
+@as_if_alone()
+@float32_by_default()
 def export(
     segmenter: Segmenter, folder: Path, *, form: str, overwrite: bool = False, say: Callable[[str], None] = print
 ) -> list[Path]:
@@ -220,15 +222,11 @@ def check_form(form: str) -> None:
 @contextmanager
 def whole_folder(folder: Path) -> Iterator[Path]:
     """Give a temporary folder beside `folder`, which it replaces when the block ends well; else it is removed."""
-    temporary = folder.with_name(f".{secrets.token_hex(4)}")
-    temporary.mkdir()
-    try:
+    with unfinished_folder(folder) as temporary:
         yield temporary
         if folder.exists():
             shutil.rmtree(folder)
         temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def graph_of(model: Model) -> AnyGraph:

@@ -1,16 +1,21 @@
 """Released checkpoints come here from the hub, or from Google Drive, or from the hub's cache."""
 
+import errno
 import re
-import tempfile
 from pathlib import Path
 
 from huggingface_hub import HfApi, hf_hub_download, snapshot_download
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, LocalEntryNotFoundError, RepositoryNotFoundError
 
 from wordmask.released import CHECKPOINT_ENDINGS, weights_folder
-from wordmask.weights import file_checksum, may_be_pickled
+from wordmask.unpickling import may_be_pickled
+from wordmask.weights import file_checksum
+from wordmask.writing import unfinished_folder
 
 SIZES = ("base", "large")
+# no network is to blame for these
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM)
 HUB_WAIT = 10  # seconds for an answer from the hub
 # the second is the HTTP library's own, whichever the hub's version uses
 HUB_ERRORS: tuple[type[Exception], ...] = (OSError, *HfHubHTTPError.__bases__)
@@ -33,6 +38,9 @@ def fetch(repository: str, file: str | None = None, size: str | None = None) -> 
         file = file or pick_file(list(published), size, where)
         path = Path(hf_hub_download(repository, file, etag_timeout=HUB_WAIT))
     except HUB_ERRORS as error:
+        if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+            place = error.filename or HF_HUB_CACHE
+            raise OSError(error.errno, error.strerror, str(place)) from None
         if _is_missing(error):
             raise ValueError(
                 f"The {where}{f' with {file!r}' if file else ''} does not exist, or is private. Check the spelling."
@@ -74,10 +82,14 @@ def fetch_from_drive(file_id: str, name: str) -> tuple[Path, str]:
             f"'wordmask[drive]'. {by_hand}"
         ) from None
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=path.parent) as folder:  # gdown leaves parts beside what it writes
-        temporary = Path(folder) / path.name
+    with unfinished_folder(path) as folder:  # gdown leaves parts beside what it writes
+        temporary = folder / path.name
         try:
             done, reason = gdown.download(id=file_id, output=str(temporary), quiet=True), "Drive gave no file"
+        except OSError as error:
+            if error.errno in OF_THE_DISK:
+                raise  # with the path
+            done, reason = None, _first_line(error)
         except Exception as error:  # gdown's own errors share no base with those of its HTTP library
             done, reason = None, _first_line(error)
         if not done or not temporary.is_file():

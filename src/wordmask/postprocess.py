@@ -217,12 +217,12 @@ def read_panoptic(
     rows = claims.winner.split(max(1, CLASS_ENTRIES // claims.winner.shape[1]))
     ids = torch.cat([numbers[part.int()] for part in rows]).mul_(claims.inside)
     found = Segments(ids, claims.confidence, [], [], [], [], [], [])
-    evidence, shares = (claims.evidence / FINE).tolist(), (rival_probs / scores).tolist()
+    evidence, shares = (claims.evidence.float() / FINE).tolist(), (rival_probs / scores).tolist()
     for places in members:
         area, total = sum(candidates[place].taken for place in places), sum(evidence[place] for place in places)
         largest = max(places, key=lambda place: candidates[place].taken)
         found.classes.append(candidates[largest].label)
-        found.scores.append(min(1.0, total / area))
+        found.scores.append(min(total / area, 1.0))
         found.areas.append(area)
         found.runners_up.append(candidates[largest].rival)
         found.rival_shares.append(shares[largest])
@@ -322,14 +322,14 @@ def read_instances(
     classes = pairs % len(things)
     queries, mask = (pairs // len(things)).unique(return_inverse=True)
     areas, sums, boxes, bits = _measure(mask_logits[queries].float(), frame)
-    scores = scores * (sums / (areas + EMPTY))[mask]
+    scores = scores * (sums / (areas.float() + EMPTY))[mask]
     rivals = second_best(probs[queries][mask], classes)[1]
     order = scores.argsort(descending=True, stable=True)
     order = order[areas[mask][order] > 0]
     columns = (tensor[order].tolist() for tensor in (classes, scores, rivals, areas[mask], boxes[mask], mask))
     classes, scores, rivals, areas, boxes, mask = columns
     return Instances(
-        classes, [min(1.0, score) for score in scores], rivals, areas, [tuple(box) for box in boxes], mask, bits
+        classes, [min(score, 1.0) for score in scores], rivals, areas, [tuple(box) for box in boxes], mask, bits
     )
 
 
@@ -338,7 +338,7 @@ def _measure(
 ) -> tuple[Int[Tensor, " M"], Float[Tensor, " M"], Int[Tensor, "M 4"], UInt8[np.ndarray, "M H W8"]]:
     """Area, sum of probabilities inside, box (left, top, right, bottom; exclusive) and bits of every mask."""
     count, (height, width), device = len(mask_logits), frame.original, mask_logits.device
-    areas, sums = torch.zeros(count, dtype=torch.long, device=device), torch.zeros(count, device=device)
+    areas, sums = (torch.zeros(count, dtype=kind, device=device) for kind in (torch.long, torch.float32))
     rows, columns = (torch.zeros(count, side, dtype=torch.bool, device=device) for side in (height, width))
     # whole at once: parts left between strips would fill the heap with gaps
     bits = np.empty((count, height, -(-width // 8)), np.uint8)

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from wordmask.image import Frame, Picture, prepare, read_picture
 from wordmask.pixels import ImageInput
+from wordmask.surroundings import precision_kept
 from wordmask.tiles import Grid
 
 Asked = Picture | Callable[[], Picture]  # a picture, or what returns it
@@ -33,6 +34,7 @@ class Tiled(NamedTuple):
     grid: Grid
 
 
+@precision_kept()
 def prepared(picture: Asked, wanted: ImageInput) -> Whole:
     """Read a picture and prepare it.
 
@@ -43,6 +45,7 @@ def prepared(picture: Asked, wanted: ImageInput) -> Whole:
     return Whole(rgb, source, *prepare(rgb, wanted))
 
 
+@precision_kept()
 def prepared_or_tiled(picture: Asked, wanted: ImageInput, tile: int) -> Whole | Tiled:
     """The same; but a picture with a side longer than that of a tile is cut.
 

@@ -5,6 +5,7 @@ Two kinds: maps of classes, and masks of queries. A reading is of one picture of
 
 from typing import NamedTuple
 
+import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
@@ -72,7 +73,11 @@ def read(
         number: The place of the picture in its batch.
         things: Which of all competing classes are counted.
         per_pixel: Also read the confidence of every pixel of panoptic segments.
+
+    Raises:
+        ValueError: What came out holds what is no number.
     """
+    check_numbers(raw, number)
     if isinstance(raw, ClassMaps):
         return read_semantic(raw.logits[number], raw.kept[number], frame)
     masks = raw.class_logits[number], raw.mask_logits[number]
@@ -89,8 +94,28 @@ def read_tile(raw: RawOutput, number: int, frame: Frame) -> ClassTile | QueryTil
 
     Args:
         number: The place of the tile in its batch.
+
+    Raises:
+        ValueError: What came out holds what is no number.
     """
+    check_numbers(raw, number)
     if isinstance(raw, ClassMaps):
         return ClassTile(raw.logits[number].float().sigmoid(), raw.kept[number], frame)
     probs = raw.class_logits[number].float().softmax(dim=-1)[:, :-1]
     return QueryTile(raw.mask_logits[number].float(), probs, frame)
+
+
+def check_numbers(raw: RawOutput, number: int) -> None:
+    """Raise a ValueError if what came out for one picture holds what is no number, or infinite: nothing can be read of
+    it. Of class logits some may be -inf, which is a probability of 0."""
+    if isinstance(raw, ClassMaps):
+        maps = raw.logits[number]
+        fine = maps.sum(dtype=torch.float32).isfinite()
+    else:
+        classes, maps = raw.class_logits[number], raw.mask_logits[number]
+        fine = maps.sum(dtype=torch.float32).isfinite() & (classes.amax(dim=-1).isfinite().all())
+    if not fine:
+        raise ValueError(
+            "What the model emitted for this picture holds values that are no numbers (nan or infinite), so that "
+            "nothing can be read of it. In half precision, try precision='float32'; else the checkpoint is damaged."
+        )

@@ -115,7 +115,7 @@ def find_regions(
             here = slice(start, min(start + ROWS_AT_ONCE, bottom)), slice(left, right)
             rivals += np.bincount(runner_up[here][mask[here]], minlength=len(vocabulary))[: len(vocabulary)]
         rival = vocabulary.classes[int(rivals.argmax())].name if rivals.any() else None
-        score = min(1.0, float(sums[label] / areas[label]))
+        score = min(float(sums[label] / areas[label]), 1.0)  # in this order, what is no number stays none
         pixels = Painted(labels, label)
         regions.append(
             Region(len(regions) + 1, entry.name, label, entry.thing, score, int(areas[label]), box, rival, pixels)

@@ -32,7 +32,7 @@ def semantic_result(reading: PixelReading, origin: Origin, *, per_pixel: bool) -
     best, confidence, second, second_confidence = (tensor.cpu().numpy() for tensor in reading)
     vocabulary = origin.vocabulary
     labels, runner_up = as_labels(best, len(vocabulary)), as_labels(second, len(vocabulary))
-    labels[confidence < origin.settings.threshold] = unlabelled_value(len(vocabulary))
+    labels[~(confidence >= origin.settings.threshold)] = unlabelled_value(len(vocabulary))
     regions = find_regions(labels, vocabulary, confidence=confidence, runner_up=runner_up)
     if not per_pixel:
         return Segmentation(labels, regions, origin)

@@ -1,7 +1,7 @@
 """A model with the words it was asked for: pictures in, segmentations out."""
 
 from collections.abc import Callable, Generator, Iterable
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, NamedTuple, TypeVar, Unpack, overload
@@ -23,6 +23,7 @@ from wordmask.raw import RawOutput, read, read_tile
 from wordmask.results import result_of
 from wordmask.segmentation import Origin, Segmentation
 from wordmask.settings import ChosenSettings, Settings, SettingsByName, Task
+from wordmask.surroundings import as_if_alone, precision_kept
 from wordmask.text import TextCache, Words, encode_vocabulary
 from wordmask.tiles import TileMaps, read_tiles
 from wordmask.vocabulary import Synonyms, Vocabulary
@@ -37,6 +38,7 @@ Box = tuple[slice, slice]  # rows and columns of a picture
 NO_SETTINGS = Settings()
 
 
+@as_if_alone()
 def load(
     name: str | Path = "err-seg-base",
     *,
@@ -155,7 +157,7 @@ class Segmenter:
             raise ValueError(f"batch came as {batch!r}; expected a number of pictures, at least 1.")
         self.batch = batch
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
-        self.text: TextCache = TextCache(fingerprint, model.templates, cache)
+        self.text: TextCache = TextCache(fingerprint, model.templates, cache, width=model.config.clip.width)
         self.training_names: frozenset[str] = training_names(model)
         self._last_encoded: tuple[object, EncodedWords] | None = None
 
@@ -268,6 +270,7 @@ class Segmenter:
             )
         return self._run([prepared(picture, request.chosen.image_input)], request)[0]
 
+    @precision_kept()
     @torch.inference_mode()
     def read(self, look: Look, *, per_pixel: bool = False) -> Segmentation:
         """Read what a model emitted for a picture.
@@ -329,6 +332,7 @@ class Segmenter:
         at once."""
         return self._encode(vocabulary, synonyms or self.model.synonyms, background or "none").words
 
+    @precision_kept()
     @torch.inference_mode()
     def _encode(self, vocabulary: Vocabulary, synonyms: Synonyms, background: Background) -> EncodedWords:
         key = (vocabulary, synonyms, background)
@@ -378,6 +382,7 @@ class Segmenter:
             finish=finish,
         )
 
+    @precision_kept()
     @torch.inference_mode()
     def _run(self, group: list[Whole], request: Request) -> list[Look]:
         pixels = stacked([ready.pixels for ready in group], self.device)
@@ -386,6 +391,7 @@ class Segmenter:
             raw = self.run(pixels, encoded.words, **chosen.choice)
         return [Look(raw, number, ready.frame, chosen, ready, encoded) for number, ready in enumerate(group)]
 
+    @precision_kept()
     @torch.inference_mode()
     def _run_tiles(self, large: Tiled, request: Request) -> TiledLook:
         """Run a large picture row by row of its tiles; the next ones are prepared in threads."""
@@ -404,9 +410,8 @@ class Segmenter:
 
     def autocast(self) -> AbstractContextManager[object]:
         """What the image side runs in."""
-        if self.precision == "float32":
-            return nullcontext()
-        return torch.autocast(self.device.type, getattr(torch, self.precision))
+        half = self.precision != "float32"
+        return torch.autocast(self.device.type, getattr(torch, self.precision) if half else None, enabled=half)
 
 
 def check_per_pixel(task: Task, *, asked: bool) -> None:

@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from wordmask import fingerprints
 from wordmask.clip import Clip, encode_tokens, tokenize
+from wordmask.surroundings import as_if_alone
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.words import same_phrase
 
@@ -22,6 +23,8 @@ Encoder = Callable[[list[str]], Float[Tensor, "S D"]]
 Result = TypeVar("Result")
 
 PROMPTS_AT_ONCE = 256  # bounds memory: an activation of 256 prompts with 77 tokens, 768 wide, takes 61 MB
+CACHE_FORMAT = "float32"  # changes when vectors that were kept before should no longer be used
+APART_FROM_UNIT = 1e-4  # of a vector's length, at most; rounding in float32 makes 1e-6
 LOCK_SECONDS = 3.0  # how long one process waits while another writes, which takes milliseconds
 ANOTHER_TIME = {  # what SQLite says of a file that is whole but can't be used now
     *(sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_READONLY, sqlite3.SQLITE_CANTOPEN),
@@ -95,32 +98,63 @@ def encoding_code() -> str:
 class TextCache:
     """Remembers the vectors of phrases, in memory and in one SQLite file per checkpoint.
 
-    A file that is locked, unreadable or damaged costs time, never an error: what is missing is computed again.
+    A file that is locked, unreadable or damaged costs time, never an error: what is missing is computed again, and so
+    is what can't be a vector of this model, whatever its checksum says.
 
     Args:
         checkpoint: Identifies the text tower: the same words mean another vector with other weights.
         templates: The prompts that a phrase is put into; part of the key.
         folder: Where the file lies; None keeps everything in memory only.
+        width: D, numbers in a vector; None: as many as the first one has that is computed.
     """
 
-    def __init__(self, checkpoint: str, templates: tuple[str, ...], folder: Path | None):
+    def __init__(self, checkpoint: str, templates: tuple[str, ...], folder: Path | None, *, width: int | None = None):
         self.file: Path | None = None if folder is None else Path(folder) / "text" / f"{checkpoint}.sqlite"
         # vectors that other code computed, or another version of a library, are others
-        self.template: str = fingerprints.of_values(templates, encoding_code())
+        self.template: str = fingerprints.of_values(templates, CACHE_FORMAT, encoding_code())
+        self.width = width
         self.vectors: dict[str, Tensor] = {}
 
     def encode(self, phrases: list[str], encode: Encoder) -> Float[Tensor, "S D"]:
-        """Return the vectors of `phrases`, computing those never seen; case and spacing don't matter."""
+        """Return the vectors of `phrases`, computing those never seen; case and spacing don't matter.
+
+        Raises:
+            ValueError: A vector comes out as something else than numbers; it is not remembered.
+        """
         keys = [same_phrase(phrase) for phrase in phrases]
         wanted = [key for key in dict.fromkeys(keys) if key not in self.vectors]
         if wanted:
-            self.vectors.update(self._read(wanted))
-            missing = [key for key in wanted if key not in self.vectors]
-            if missing:
-                fresh = dict(zip(missing, encode(missing).float().cpu(), strict=True))
-                self.vectors.update(fresh)
-                self._write(fresh)
+            found = self._read(wanted)
+            self._compute([key for key in wanted if key not in found], encode)
+            fitting = {key: vector for key, vector in found.items() if self._fits(vector, found)}
+            self.vectors.update(fitting)
+            self._compute([key for key in found if key not in fitting], encode)
         return torch.stack([self.vectors[key] for key in keys])
+
+    @as_if_alone()
+    @torch.no_grad()
+    def _compute(self, phrases: list[str], encode: Encoder) -> None:
+        """Compute vectors and remember them; on the disk only what is in full precision."""
+        if not phrases:
+            return
+        vectors = encode(phrases)
+        bad = [phrase for phrase, vector in zip(phrases, vectors, strict=True) if not vector.isfinite().all()]
+        if bad:
+            raise ValueError(
+                f"The model's vector of {bad[0]!r} holds what is no number. Its text tower is damaged: fetch or "
+                "convert the checkpoint again."
+            )
+        self.width = vectors.shape[1]
+        fresh = dict(zip(phrases, vectors.float().cpu(), strict=True))
+        self.vectors.update(fresh)
+        if vectors.dtype == torch.float32:
+            self._write(fresh)
+
+    def _fits(self, vector: Tensor, others: dict[str, Tensor]) -> bool:
+        """Tell whether a vector that was read has the right length; where that isn't known, all must agree."""
+        if self.width is None:
+            return len({len(other) for other in others.values()}) == 1
+        return len(vector) == self.width
 
     def _read(self, keys: list[str]) -> dict[str, Tensor]:
         query = "SELECT vector, checksum FROM vectors WHERE template = ? AND phrase = ?"
@@ -129,8 +163,12 @@ class TextCache:
             found = {}
             for key in keys:
                 blob, checksum = database.execute(query, (self.template, key)).fetchone() or (None, None)
-                if isinstance(blob, bytes) and zlib.crc32(blob) == checksum:
-                    found[key] = torch.from_numpy(np.frombuffer(blob, dtype="<f4").copy())
+                if (
+                    isinstance(blob, bytes)
+                    and zlib.crc32(blob) == checksum
+                    and (vector := unit_vector(blob)) is not None
+                ):
+                    found[key] = vector
             return found
 
         return self._with_file(read) or {}
@@ -158,3 +196,13 @@ class TextCache:
                 with suppress(OSError):
                     self.file.unlink()
             return None
+
+
+def unit_vector(blob: bytes) -> Float[Tensor, " D"] | None:
+    """Read a vector from the cache; None if it is none: of another size of numbers, not finite, or not of length 1."""
+    if not blob or len(blob) % 4:
+        return None
+    values = np.frombuffer(blob, dtype="<f4").copy()
+    with np.errstate(all="ignore"):
+        length = np.linalg.norm(values.astype(np.float64))
+    return torch.from_numpy(values) if abs(length - 1) <= APART_FROM_UNIT else None

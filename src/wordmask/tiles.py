@@ -175,9 +175,9 @@ def _starts(length: int, side: int) -> list[int]:
 
 def _weights(length: int, side: int, starts: list[int]) -> Float[Tensor, "N t"]:
     """Squared sines that rise over the overlap at either end of a tile, over their sum at each pixel."""
-    from_border = torch.minimum(torch.arange(side), torch.arange(side).flip(0)) + 0.5
+    from_border = torch.minimum(torch.arange(side), torch.arange(side).flip(0)).float() + 0.5
     window = (torch.pi / 2 * (from_border / max(1, round(OVERLAP * side))).clamp(max=1)).sin().square()
-    total = torch.zeros(length)
+    total = torch.zeros(length, dtype=torch.float32)
     for start in starts:
         total[start : start + side] += window
     return torch.stack([window / total[start : start + side] for start in starts])

@@ -5,17 +5,17 @@ import hashlib
 import json
 import re
 import typing
-import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import safetensors
-import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from wordmask.released import CHECKPOINT_ENDINGS
-from wordmask.writing import atomic, expanded
+from wordmask.surroundings import as_if_alone
+from wordmask.unpickling import is_state_dict, read_pickled
+from wordmask.writing import expanded, unfinished_folder
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -30,9 +30,13 @@ TEXT_TOWER = (
     "clip.ln_final.",
     "clip.text_projection",
 )
-STATE_NAMES = ("model", "state_dict", "model_state_dict")  # where trainers put the weights; detectron2 uses the first
+# where trainers put the weights, those as trained before their moving average; detectron2 uses the first
+STATE_NAMES = (
+    *("model", "state_dict", "model_state_dict", "module"),
+    *("ema", "model_ema", "ema_model", "state_dict_ema", "ema_state_dict"),
+)
+MOST = 2**16  # of any number in a configuration; the largest of ours is 2048
 FINGERPRINT = re.compile(r"[0-9a-f]{16}")
-PICKLE_START = b"\x80"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,6 +48,7 @@ class Checkpoint:
         configuration: As in the file; empty for a reference file.
         text_tower: Fingerprint of the text tower, for the cache of text embeddings; empty if not known.
         origin: Where it came from, for people.
+        inside: Under which names of the file the weights lie, where it holds more.
     """
 
     state: dict[str, Tensor]
@@ -51,6 +56,7 @@ class Checkpoint:
     configuration: dict[str, Any]
     text_tower: str
     origin: str
+    inside: tuple[str, ...] = ()
 
 
 def save(path: Path, state: dict[str, Tensor], *, family: str, configuration: "DataclassInstance", origin: str) -> None:
@@ -76,16 +82,20 @@ def save_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str])
     Raises:
         OSError: There is no space, or no permission.
     """
-    with atomic(path) as temporary:
+    path = Path(path)
+    with unfinished_folder(path) as folder:  # the library makes files of its own, which a kill would leave
+        temporary = folder / path.name
         temporary.touch()
-        mode = temporary.stat().st_mode  # the library makes its own file, which only its owner may read
+        mode = temporary.stat().st_mode  # of its own file, which only its owner may read
         try:
             save_file(state, temporary, metadata)
         except safetensors.SafetensorError as error:
             raise OSError(f"{str(path)!r} could not be written: {error}") from None
         temporary.chmod(mode)
+        temporary.replace(path)
 
 
+@as_if_alone()
 def read(path: str | Path) -> Checkpoint:
     """Read a checkpoint of ours or a reference's.
 
@@ -101,15 +111,11 @@ def read(path: str | Path) -> Checkpoint:
     if not path.is_file():
         raise ValueError(f"The checkpoint {str(path)!r} does not exist. Check the spelling.")
     if path.suffix != ".safetensors":
-        return Checkpoint(_read_pickled(path), "", {}, "", str(path))
-    try:
-        with safetensors.safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        state = load_file(path)
-    except safetensors.SafetensorError as error:
-        raise ValueError(
-            f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again."
-        ) from None
+        state, inside = _weights_in(read_pickled(path), path)
+        return Checkpoint(state, "", {}, "", str(path), inside)
+    state, metadata = _read_safetensors(path)
+    if not state:
+        raise ValueError(f"The checkpoint {str(path)!r} holds no weights. Fetch or convert it again.")
     if metadata.get("format") != FORMAT:
         return Checkpoint(state, "", {}, "", str(path))
     try:
@@ -117,7 +123,7 @@ def read(path: str | Path) -> Checkpoint:
         if not FINGERPRINT.fullmatch(text_tower):  # it becomes the name of a file: no other text may
             text_tower = ""
         return Checkpoint(state, metadata["family"], configuration, text_tower, metadata["origin"])
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, RecursionError) as error:
         raise ValueError(
             f"The checkpoint {str(path)!r} has unusable metadata ({error!r}). Fetch or convert it again."
         ) from None
@@ -156,10 +162,15 @@ def configure(kind: type[Config], values: Any) -> Config:
             fields[name] = configure(hints[name], value)
             continue
         numbers = value if isinstance(value, list) else [value]
-        if hints[name] is not str and not all(isinstance(number, int) and number > 0 for number in numbers):
-            raise ValueError(f"The checkpoint's configuration has {name} = {value!r}; expected positive whole numbers.")
+        if hints[name] is not str and not all(_is_plain_count(number) for number in numbers):
+            shown = repr(value)[:60]
+            raise ValueError(f"The checkpoint's configuration has {name} = {shown}; expected positive whole numbers.")
         fields[name] = tuple(value) if isinstance(value, list) else value
     return kind(**fields)
+
+
+def _is_plain_count(number: object) -> bool:
+    return isinstance(number, int) and not isinstance(number, bool) and 0 < number <= MOST
 
 
 def file_checksum(path: Path) -> str:
@@ -168,40 +179,44 @@ def file_checksum(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def may_be_pickled(path: Path) -> bool:
-    """Tell whether a file begins as torch's do: a zip archive, or a pickle as it is."""
-    if zipfile.is_zipfile(path):
-        return True
-    with path.open("rb") as file:
-        return file.read(1) == PICKLE_START
-
-
-def _read_pickled(path: Path) -> dict[str, Tensor]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:  # a damaged file makes zipfile, pickle and torch raise almost anything
-        code = re.search(r"nsupported (?:global: GLOBAL|class) (\S+)", str(error))
-        if code and may_be_pickled(path):
-            raise ValueError(
-                f"The checkpoint {str(path)!r} holds more than tensors: loading it would run {code[1]}, which may do "
-                "anything. Save its state dict alone with torch.save, or as safetensors."
-            ) from None
-        raise ValueError(
-            f"The checkpoint {str(path)!r} is damaged or not a PyTorch file ({type(error).__name__}). Fetch it again."
-        ) from None
-    for name in STATE_NAMES:
-        if isinstance(content, dict) and isinstance(content.get(name), dict):
-            content = content[name]
-            break
-    if not _is_state_dict(content):
+def _weights_in(content: object, path: Path) -> tuple[dict[str, Tensor], tuple[str, ...]]:
+    """Find the state dict in what a trainer saved; return it, and the names under which it lies."""
+    if is_state_dict(content):
+        return content, ()
+    holds = content if isinstance(content, dict) else {}
+    name = next((name for name in STATE_NAMES if isinstance(holds.get(name), dict)), None)
+    if name is None:
         raise ValueError(
             f"The checkpoint {str(path)!r} holds no state dict: expected {{name: tensor}} or "
             f"{{'model': {{name: tensor}}}}."
         )
-    return content
+    state, deeper = _weights_in(holds[name], path)
+    return state, (name, *deeper)
 
 
-def _is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
-    if not isinstance(content, dict) or not content:
-        return False
-    return all(isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items())
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    try:
+        with safetensors.safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+        _check_names(path)
+        return load_file(path), metadata
+    except OSError:
+        raise
+    except Exception as error:  # the library's own, and what torch and json raise
+        raise ValueError(
+            f"The checkpoint {str(path)!r} is damaged or not safetensors: {error}. Fetch or convert it again."
+        ) from None
+
+
+def _check_names(path: Path) -> None:
+    """Raise a ValueError if a name stands twice in the header: the library would keep either of the two."""
+
+    def once(pairs: list[tuple[str, object]]) -> dict[str, object]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            names = [name for name, _ in pairs]
+            raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} stands twice in its header")
+        return found
+
+    with path.open("rb") as file:
+        json.loads(file.read(int.from_bytes(file.read(8), "little")), object_pairs_hook=once)

@@ -11,7 +11,7 @@ from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 
-from wordmask.writing import JsonObject, atomic
+from wordmask.writing import JsonObject, atomic, named
 
 FOLDER = ".wordmask"
 SHOWN = 60  # characters of a value that differs
@@ -100,7 +100,7 @@ class BatchJournal:
             self.lines / f"{os.getpid()}-{secrets.token_hex(4)}.jsonl", os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o666
         )
         try:
-            yield Writer(file)
+            yield Writer(file, self.lines)
         finally:
             os.close(file)
 
@@ -108,12 +108,12 @@ class BatchJournal:
 class Writer:
     """Notes what is finished."""
 
-    def __init__(self, file: int):
-        self._file, self._lock = file, threading.Lock()
+    def __init__(self, file: int, folder: Path):
+        self._file, self._folder, self._lock = file, folder, threading.Lock()
 
     def add(self, picture: str, files: list[str], record: Record) -> None:
         line = f"{json.dumps([picture, files])}\t{json.dumps(record)}\n".encode()
-        with self._lock:
+        with self._lock, named(self._folder):
             while line:
                 line = line[os.write(self._file, line) :]
 

@@ -27,6 +27,7 @@ from wordmask.models import InPackage, Model, kind_of
 from wordmask.models.load import load_model
 from wordmask.preparing import stacked
 from wordmask.segmenter import Segmenter
+from wordmask.surroundings import float32_by_default, precision_kept
 from wordmask.text import TextCache, Words
 from wordmask.vocabulary import Vocabulary
 from wordmask.watching import watched
@@ -132,6 +133,8 @@ class BenchReport:
         }
 
 
+@precision_kept()
+@float32_by_default()
 def bench(case: BenchCase, machine: Machine, device: torch.device, *, runs: int = RUNS) -> BenchReport:
     """Time one picture through a model, by part, and a batch; count operations, bytes, parameters and memory.
 

@@ -8,6 +8,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from wordmask.surroundings import as_if_alone
 from wordmask.weights import FORMAT, Checkpoint, file_checksum, save_tensors, text_tower_fingerprint
 
 FOLDER = Path(__file__).parent
@@ -44,6 +45,7 @@ def pack(models: Mapping[str, Checkpoint], folder: Path = FOLDER) -> int:
     return sum(file.stat().st_size for file in files)
 
 
+@as_if_alone()
 def unpack(name: str, folder: Path = FOLDER) -> Checkpoint:
     """Read a bundled model, in single precision.
 

@@ -22,6 +22,7 @@ from wordmask.hardware import Precision
 from wordmask.processes import Processes
 from wordmask.segmenter import Segmenter, load
 from wordmask.settings import Settings, Task, kept_of
+from wordmask.surroundings import precision_kept
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.writing import JsonObject, cache_folder, expanded, undisturbed
 
@@ -106,6 +107,7 @@ def unwatched(title: str, done: int, total: int) -> Iterator[Callable[[], None]]
     yield count
 
 
+@precision_kept()
 def evaluate(
     model: str | Path | Segmenter,
     splits: Sequence[str],

@@ -9,10 +9,12 @@ from wordmask.image import Picture
 from wordmask.raw import ClassMaps
 from wordmask.segmenter import NO_SETTINGS, AnyWords, Segmenter
 from wordmask.settings import Settings, SettingsByName
+from wordmask.surroundings import precision_kept
 
 Explanation = ClassMapExplanation | QueryExplanation
 
 
+@precision_kept()
 def explain(
     segmenter: Segmenter,
     picture: Picture,

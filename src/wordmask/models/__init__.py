@@ -14,16 +14,17 @@ from torch import Tensor
 from wordmask import clip
 from wordmask.compiler_stand_in import without_compiler
 from wordmask.models import eov_seg, err_seg, reference
+from wordmask.models.fitting import fitted
 from wordmask.models.model import HasClip, Model, ModelClass
 from wordmask.models.reference import Reference
 from wordmask.released import RELEASED, InPackage, OnDrive, OnHub
+from wordmask.surroundings import as_if_alone, float32_by_default
 
 __all__ = ["MODELS", "InPackage", "Model", "ModelKind", "OnDrive", "OnHub", "kind_of", "preset_names"]
 
 Known = TypeVar("Known")
 
 UNTRAINED_SEED = 0
-LISTED = 5  # names given in an error; the rest are counted
 
 
 @dataclass(frozen=True)
@@ -69,9 +70,10 @@ class ModelKind:
 
     def skeleton(self, configuration: HasClip) -> Model:
         """Build without values: shapes only, in a fraction of a second."""
-        with torch.device("meta"), without_compiler():
+        with as_if_alone(), float32_by_default(), torch.device("meta"), without_compiler():
             return self.model(configuration)
 
+    @as_if_alone()
     def fill(self, model: Model, state: Mapping[str, Tensor], in_file: Mapping[str, str] | None = None) -> Model:
         """Give a skeleton its weights; return it in evaluation mode.
 
@@ -79,10 +81,10 @@ class ModelKind:
             in_file: The name in the checkpoint → ours, where they differ: errors use the former.
 
         Raises:
-            ValueError: A weight is missing, unknown or of another shape.
+            ValueError: A weight is missing, unknown, of another shape or kind, or not finite.
         """
-        _check_weights(model.state_dict(), state, {ours: name for name, ours in (in_file or {}).items()})
-        model.load_state_dict(dict(state), assign=True)
+        names = {ours: name for name, ours in (in_file or {}).items()}
+        model.load_state_dict(fitted(model.state_dict(), state, names), assign=True)
         clip.restore_buffers(model.clip)
         unfilled = [name for name, buffer in model.named_buffers() if buffer.is_meta]
         assert not unfilled, f"no values for {unfilled}"
@@ -90,7 +92,7 @@ class ModelKind:
 
     def random(self, configuration: HasClip, seed: int = UNTRAINED_SEED) -> Model:
         """Build with random weights that depend on the seed alone."""
-        with torch.random.fork_rng(devices=[]):
+        with as_if_alone(), float32_by_default(), torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             return self.model(configuration).eval()
 
@@ -146,27 +148,3 @@ def kind_of(preset: str) -> ModelKind:
         f"There is no model {preset!r}. Did you mean {' or '.join(near)}? A checkpoint file or a hub id, owner/name, "
         "works too."
     )
-
-
-def _check_weights(expected: Mapping[str, Tensor], state: Mapping[str, Tensor], in_file: Mapping[str, str]) -> None:
-    shapes = {name: (tuple(expected[name].shape), tuple(state[name].shape)) for name in expected.keys() & state.keys()}
-    found = {
-        "missing": [
-            f"{in_file.get(name, name)} {tuple(tensor.shape)}" for name, tensor in expected.items() if name not in state
-        ],
-        "of another shape": [
-            f"{in_file.get(name, name)} is {came}, expected {wanted}"
-            for name, (wanted, came) in sorted(shapes.items())
-            if wanted != came
-        ],
-        "unknown": [name for name in state if name not in expected],
-    }
-    problems = [
-        f"{len(names)} {what}: {'; '.join(names[:LISTED])}{' …' if len(names) > LISTED else ''}"
-        for what, names in found.items()
-        if names
-    ]
-    if problems:
-        raise ValueError(
-            f"The weights do not fit the model. {'. '.join(problems)}. Is it a checkpoint of another model?"
-        )

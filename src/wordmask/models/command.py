@@ -4,6 +4,7 @@ from pathlib import Path
 
 from wordmask import weights
 from wordmask.models import kind_of
+from wordmask.models.convert import reference_names, unwrapped
 from wordmask.models.load import convert
 from wordmask.terminal import say
 from wordmask.writing import check_writable, expanded
@@ -28,9 +29,15 @@ def convert_file(source: Path, target: Path, preset: str | None, *, overwrite: b
     if target.exists() and not overwrite:
         raise ValueError(f"{str(target)!r} exists. Choose another name, or add --overwrite.")
     check_writable(target.parent)
-    found, dropped = convert(weights.read(source), target, preset)
+    checkpoint = weights.read(source)
+    found, dropped = convert(checkpoint, target, preset)
     used = f"every weight used but {len(dropped)} dropped on purpose:" if dropped else "every weight used."
     say(f"{source} → {target}: {found}, {used}")
+    if checkpoint.inside:
+        say(f"  the weights are those under {' → '.join(map(repr, checkpoint.inside))}")
+    prefix = unwrapped(checkpoint.state, reference_names(found)).prefix
+    if prefix:
+        say(f"  {prefix!r} before their names was taken off")
     kind = kind_of(found)
     for reason, names in kind.known(kind.reference, "reference").drop_reasons(dropped).items():
         more = ", …" if len(names) > NAMES_SHOWN else ""

@@ -421,7 +421,8 @@ def geometric_ensemble(
     region. The probability of void is the decoder's alone.
     """
     own_logs, clip_logs = own[..., :-1].log_softmax(dim=-1), clips[..., :-1].log_softmax(dim=-1)
-    weight = torch.where(seen, SEEN_WEIGHT, UNSEEN_WEIGHT).to(own) * has_region[..., None]
+    weight = torch.full_like(seen, UNSEEN_WEIGHT, dtype=own.dtype).masked_fill(seen, SEEN_WEIGHT)
+    weight = weight * has_region[..., None]
     classes = torch.lerp(own_logs, clip_logs, weight).softmax(dim=-1)
     void = own.softmax(dim=-1)[..., -1:]
     return (torch.cat([classes * (1 - void), void], dim=-1) + SMALLEST).log()

@@ -8,8 +8,9 @@ from pathlib import Path
 from wordmask import bundled, weights
 from wordmask.fetching import fetch, fetch_from_drive
 from wordmask.models import MODELS, InPackage, Model, OnDrive, kind_of, preset_names
-from wordmask.models.convert import from_reference, guess_preset
+from wordmask.models.convert import from_reference, guess_preset, reference_names, unwrapped
 from wordmask.released import CHECKPOINT_ENDINGS, converted_file, forget, remember, weights_folder
+from wordmask.surroundings import as_if_alone
 from wordmask.writing import expanded
 
 HUB_ID = re.compile(r"(\w[\w.-]*/\w[\w.-]*)(?:/([\w./-]+))?")  # owner/name, and perhaps a file there
@@ -24,6 +25,7 @@ class LoadedModel:
     text_tower: str | None = None
 
 
+@as_if_alone()
 def load_model(name: str | Path) -> LoadedModel:
     """Load a model by preset name, checkpoint file or hub id.
 
@@ -84,10 +86,11 @@ def convert(checkpoint: weights.Checkpoint, target: Path, preset: str | None = N
         )
     preset = preset or guess_preset(checkpoint.state)
     kind = kind_of(preset)
+    plain = unwrapped(checkpoint.state, reference_names(preset)).state
     state = from_reference(preset, checkpoint.state).state_dict()
     origin = Path(checkpoint.origin).name
     weights.save(target, state, family=kind.family, configuration=kind.presets[preset], origin=origin)
-    return preset, kind.known(kind.reference, "reference").dropped_names(checkpoint.state)
+    return preset, kind.known(kind.reference, "reference").dropped_names(plain)
 
 
 def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
@@ -99,7 +102,14 @@ def from_checkpoint(checkpoint: weights.Checkpoint, name: str) -> LoadedModel:
             f"{name!r} is of the family {checkpoint.family!r}; this version knows {', '.join(MODELS)}. Update wordmask."
         )
     kind = MODELS[checkpoint.family]
-    model = kind.skeleton(weights.configure(kind.configuration, checkpoint.configuration))
+    configuration = weights.configure(kind.configuration, checkpoint.configuration)
+    try:
+        model = kind.skeleton(configuration)
+    except Exception as error:  # numbers that don't fit each other make torch, timm and open_clip raise almost anything
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise ValueError(
+            f"The configuration in {name!r} makes no model: {reason}. Fetch or convert the checkpoint again."
+        ) from None
     return LoadedModel(kind.fill(model, checkpoint.state), name, checkpoint.text_tower or None)
 
 

@@ -26,14 +26,13 @@ class Reference:
 
     def dropped_names(self, keys: Iterable[str]) -> list[str]:
         """List the keys of a reference state dict that are dropped on purpose."""
-        return [key for key in keys if key.removeprefix("module.").startswith(tuple(self.dropped))]
+        return [key for key in keys if key.startswith(tuple(self.dropped))]
 
     def drop_reasons(self, keys: Iterable[str]) -> dict[str, list[str]]:
         """Group dropped keys by the reason for it."""
         groups: dict[str, list[str]] = {}
         for key in keys:
-            plain = key.removeprefix("module.")
-            reason = next(reason for start, reason in self.dropped.items() if plain.startswith(start))
+            reason = next(reason for start, reason in self.dropped.items() if key.startswith(start))
             groups.setdefault(reason, []).append(key)
         return groups
 
@@ -126,12 +125,16 @@ EOV_SEG_NAMES = [  # the same for nhw649/EOV-Seg @ 6f5e93e
     (r"\.class_vector\.2\.", ".class_embed.layers.1."),
     (r"\.class_vector\.4\.", ".class_embed.layers.2."),
 ]
+# of wrappers: torch.optim.swa_utils.AveragedModel
+WRAPPER_DROPPED = {"n_averaged": "how often weights were averaged, no weight"}
 ERR_SEG_DROPPED = {  # what reference keys begin with → why they are not needed
+    **WRAPPER_DROPPED,
     "clip_pixel_mean": "a constant, see ErrSeg.image_input",
     "clip_pixel_std": "a constant, see ErrSeg.image_input",
     "sem_seg_head.clip_model.attn_mask": "computed, see clip.causal_mask",
 }
 EOV_SEG_DROPPED = {
+    **WRAPPER_DROPPED,
     "pixel_mean": "a constant, see EovSeg.image_input",
     "pixel_std": "a constant, see EovSeg.image_input",
     "cnn_backbone.clip_model.attn_mask": "computed, see clip.causal_mask",

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import torch
 from rich.console import Console
-from torch import nn
+from torch import Tensor, nn
 
+from wordmask.models.fitting import check_finite
 from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import atomic, check_writable
 
@@ -66,16 +67,19 @@ class TrainingState:
             return 0
         try:
             state = torch.load(file, map_location="cpu", weights_only=True)
+            settings, weights = dict(state["settings"]), dict(state["model"])
         except Exception as error:  # a damaged file makes torch raise almost anything
-            raise ValueError(
-                f"The checkpoint {str(file)!r} can't be read ({type(error).__name__}). Remove it to begin again."
-            ) from None
-        self._compare(state["settings"])
-        self.model.load_state_dict(state["model"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.step, self.validation_due = state["step"], state["validation_due"]
-        self.best, self.scores = state["best"], state["scores"]
+            raise _unreadable(file, type(error).__name__) from None
+        self._compare(settings)
+        check_finite({name: tensor for name, tensor in weights.items() if isinstance(tensor, Tensor)})
+        try:
+            self.model.load_state_dict(weights)
+            self.optimiser.load_state_dict(state["optimiser"])
+            self.scaler.load_state_dict(state["scaler"])
+            self.step, self.validation_due = state["step"], state["validation_due"]
+            self.best, self.scores = state["best"], state["scores"]
+        except (KeyError, RuntimeError, TypeError, ValueError) as error:
+            raise _unreadable(file, " ".join(str(error).split())[:200]) from None
         return self.step
 
     def write(self, step: int, *, validation_due: bool) -> None:
@@ -150,3 +154,7 @@ class TrainingState:
         if self.code:
             fixed[CODE] = self.code
         return fixed
+
+
+def _unreadable(file: Path, reason: str) -> ValueError:
+    return ValueError(f"The checkpoint {str(file)!r} can't be read ({reason}). Remove it to begin again.")

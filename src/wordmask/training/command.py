@@ -13,6 +13,7 @@ from typing import TypeVar
 import torch
 
 from wordmask.hardware import choose_device, choose_precision
+from wordmask.surroundings import as_if_alone, float32_by_default
 from wordmask.training.loop import TrainingOutcome, train
 from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import expanded
@@ -27,6 +28,8 @@ POSITIVE = {"steps", "batch", "validate_every", "save_every", "pictures", "scene
 TRUTHS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
+@as_if_alone()
+@float32_by_default()
 def start(recipe: str, assignments: list[str]) -> TrainingOutcome:
     """Train by a recipe.
 

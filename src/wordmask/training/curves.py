@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from wordmask.training.recipe import TrainingSettings
-from wordmask.writing import atomic
+from wordmask.writing import atomic, named
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
@@ -72,7 +72,8 @@ class TrainingJournal:
     def flush(self) -> None:
         """Bring the rows to the disk: before a checkpoint, so that none is missing after it."""
         if self.losses is not None:
-            self.losses.file.flush()
+            with named(self.losses.path):
+                self.losses.file.flush()
 
     def write_scores(self, step: int, scores: Mapping[str, float]) -> None:
         """Note a validation."""
@@ -110,7 +111,7 @@ class CurveFile:
             if kept:
                 csv.DictWriter(file, list(kept[0])).writeheader()
                 csv.DictWriter(file, list(kept[0])).writerows(kept)
-        self.file = path.open("a", newline="")
+        self.path, self.file = path, path.open("a", newline="")
         self.columns = list(kept[0]) if kept else None
         self.rows, self.flush_every = 0, flush_every
 
@@ -121,13 +122,15 @@ class CurveFile:
         if self.columns is None:
             self.columns = list(row)
             writer.writeheader()
-        writer.writerow(row)
-        self.rows += 1
-        if self.rows % self.flush_every == 0:
-            self.file.flush()
+        with named(self.path):
+            writer.writerow(row)
+            self.rows += 1
+            if self.rows % self.flush_every == 0:
+                self.file.flush()
 
     def close(self) -> None:
-        self.file.close()
+        with named(self.path):
+            self.file.close()
 
 
 def tensorboard(folder: Path, first: int) -> "SummaryWriter | None":

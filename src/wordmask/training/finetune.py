@@ -14,6 +14,7 @@ from wordmask.data.shapeland import Shapeland
 from wordmask.models import Model
 from wordmask.models.load import load_model
 from wordmask.processes import Processes
+from wordmask.surroundings import as_if_alone, float32_by_default
 from wordmask.training.blends import SHARES, Measured, Weights, blend, print_report, write_report
 from wordmask.training.from_labels import Augmentation, Views, check_data, labelled_recipe, save_model
 from wordmask.training.loop import TrainingOutcome, train
@@ -69,6 +70,8 @@ class FineTuneData(NamedTuple):
     held_out: DataSet
 
 
+@as_if_alone()
+@float32_by_default()
 def finetune(settings: FineTuneSettings) -> TrainingOutcome:
     """Fine-tune, measure the start, the result and blends of both, and save the blend that was asked for.
 

@@ -8,10 +8,14 @@ from torch import Tensor, nn
 
 from wordmask import clip, weights
 from wordmask.models import MODELS, Model, ModelKind, kind_of
+from wordmask.models.fitting import check_finite, check_kinds
+from wordmask.surroundings import as_if_alone, float32_by_default
 
 FETCH, RANDOM = "auto", "random"
 
 
+@as_if_alone()
+@float32_by_default()
 def from_clip(preset: str, clip_weights: str = FETCH, spatial_weights: str = FETCH) -> Model:
     """Build a preset with CLIP's own weights in its towers and random ones elsewhere.
 
@@ -69,8 +73,11 @@ def _beginning(state: Mapping[str, Tensor], tower: clip.VitBeginning, source: st
 
 
 def _load(tower: nn.Module, state: Mapping[str, Tensor], source: str) -> None:
+    expected = tower.state_dict()
     try:
+        check_kinds({name: (state[name], expected[name].dtype) for name in expected.keys() & state.keys()})
+        check_finite(state)
         with torch.no_grad():
             tower.load_state_dict(state)
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise ValueError(f"The weights {source!r} are not of this CLIP: {' '.join(str(error).split())[:300]}") from None

@@ -12,6 +12,7 @@ from torch.nn.parallel import DistributedDataParallel
 from wordmask import fingerprints
 from wordmask.hardware import choose_device
 from wordmask.processes import Processes, mean_over_processes
+from wordmask.surroundings import as_if_alone, float32_by_default
 from wordmask.training.checkpoints import TrainingState
 from wordmask.training.curves import TrainingJournal
 from wordmask.training.loading import PartsAhead, Share, parts_per_step
@@ -29,6 +30,8 @@ class TrainingOutcome(NamedTuple):
     finished: bool
 
 
+@as_if_alone()
+@float32_by_default()
 def train(recipe: Recipe, settings: TrainingSettings) -> TrainingOutcome:
     """Train until the last step, or until SIGTERM or Ctrl-C; a training found in the folder goes on where it was saved.
 
