@@ -12,8 +12,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 # The rooms of the house, from the ground up: a room imports from those below it alone. This is the only list of layers;
 # docs/architecture.md says what each room is for.
 LEVELS = [
-    {"bars", "compiler_stand_in", "georeference", "hardware", "in_parts", "memory", "pipeline", "pixels", "polygons"}
-    | {"processes", "terminal", "watching", "words", "writing"},
+    {"bars", "compiler_stand_in", "folders", "georeference", "hardware", "in_parts", "memory", "pipeline", "pixels"}
+    | {"polygons", "processes", "terminal", "watching", "words", "writing"},
     {"array_readings", "clip", "coco", "image", "released", "vocabulary"},
     {"adapters", "background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "fetching", "settings"},

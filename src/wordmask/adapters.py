@@ -196,7 +196,7 @@ def cvat_labels(vocabulary: "Vocabulary") -> list[JsonObject]:
     return [{"name": name, "type": "mask", "attributes": []} for name in dict.fromkeys(vocabulary.names)]
 
 
-def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
+def join_coco(results: "Sequence[Segmentation]") -> JsonObject:
     """Describe results with the same words as one COCO detection data set; ids of pictures and annotations count from
     1.
 
@@ -210,7 +210,7 @@ def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
         images += one["images"]
         annotations += [entry | {"id": len(annotations) + place} for place, entry in enumerate(one["annotations"], 1)]
     categories = coco.categories(results[0].vocabulary)
-    return {"images": images, "categories": categories, "annotations": annotations}
+    return coco.heading() | {"images": images, "categories": categories, "annotations": annotations}
 
 
 # Hugging Face datasets ------------------------------------------------------------------------------------------------
