@@ -174,18 +174,22 @@ def _short_run(length: int, value: int) -> str:
 # CVAT -----------------------------------------------------------------------------------------------------------------
 
 
-def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
+def write_cvat(results: "Iterable[Segmentation]", path: Path | str, *, names: Sequence[str] | None = None) -> Path:
     """Write an archive that CVAT imports into a task with these pictures, as "COCO 1.0": each region is a mask.
 
     CVAT finds a picture by its file's name, and a label by its name: the task must have those of `cvat_labels`.
 
+    Args:
+        names: Of the pictures in the task, one a result; the names of their files if None.
+
     Raises:
-        ValueError: No results, results of other words than the first's, or a name that doesn't end in .zip.
+        ValueError: No results, results of other words than the first's, a picture without a name or with that of
+            another, or a path that doesn't end in .zip.
     """
     path = expanded(path)
     if path.suffix != ".zip":
         raise ValueError(f"The archive came as {str(path)!r}; expected a name that ends in .zip.")
-    content = json.dumps(join_coco(list(results)), ensure_ascii=False)
+    content = json.dumps(join_coco(list(results), names), ensure_ascii=False)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CVAT_FILE, content)
     return path
@@ -196,21 +200,37 @@ def cvat_labels(vocabulary: "Vocabulary") -> list[JsonObject]:
     return [{"name": name, "type": "mask", "attributes": []} for name in dict.fromkeys(vocabulary.names)]
 
 
-def join_coco(results: "Sequence[Segmentation]") -> JsonObject:
+def join_coco(results: "Sequence[Segmentation]", names: Sequence[str] | None = None) -> JsonObject:
     """Describe results with the same words as one COCO detection data set; ids of pictures and annotations count from
     1.
 
     Raises:
-        ValueError: No results, or other words than the first's.
+        ValueError: No results, other words than the first's, or a picture without a name of its own.
     """
     _check_same_words(results)
+    names = [Path(result.source or "").name for result in results] if names is None else names
+    _check_names(names, len(results))
     images, annotations = [], []
-    for number, result in enumerate(results, 1):
-        one = coco.to_detection(result, image_id=number, file_name=None)
+    for number, (name, result) in enumerate(zip(names, results, strict=True), 1):
+        one = coco.to_detection(result, image_id=number, file_name=name)
         images += one["images"]
         annotations += [entry | {"id": len(annotations) + place} for place, entry in enumerate(one["annotations"], 1)]
     categories = coco.categories(results[0].vocabulary)
     return coco.heading() | {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names came for {count} results; expected one each.")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        what = "has no file name" if not name else f"has the file name {name!r}, as result {seen.get(name)} does"
+        if not name or name in seen:
+            raise ValueError(
+                f"Result {number} {what}; pictures are found by their names. Give each its own, as it is called there: "
+                "names=[…]."
+            )
+        seen[name] = number
 
 
 # Hugging Face datasets ------------------------------------------------------------------------------------------------

@@ -81,7 +81,7 @@ def split_pictures_and_words(arguments: Iterable[str]) -> tuple[list[str], list[
             is_picture = (
                 _looks_like_path(argument)
                 or _is(argument, Path.is_file)
-                or (_is_glob(argument) and bool(_matches(str(expanded(argument)))))
+                or (_is_glob(argument) and bool(_matches(str(expanded(argument)), Contents())))
             )
         (pictures if is_picture else words).append(argument)
     return pictures, words
@@ -150,17 +150,21 @@ def _is_glob(argument: str) -> bool:
     return any(sign in argument for sign in GLOB_SIGNS)
 
 
-def _matches(pattern: str) -> list[Path]:
-    """What a glob matches, in order; `**` follows links as a folder that is opened does."""
+def _matches(pattern: str, found: Contents) -> list[Path]:
+    """What a glob matches, in order; `**` follows links as a folder that is opened does.
+
+    Args:
+        found: Where folders that `**` leaves out, or that can't be opened, are noted.
+    """
     parts = Path(pattern).parts
     if "**" not in parts:
         return [Path(name) for name in sorted(glob.glob(pattern))]
     place = parts.index("**")
     before, after = Path(*parts[:place]), Path(*parts[place + 1 :])
     matches: set[Path] = set()
-    for folder in _matches(str(before)) if _is_glob(str(before)) else [before]:
-        for inside, _ in open_folders(folder, Contents()) if folder.is_dir() else ():
-            matches.update(_matches(str(Path(glob.escape(str(inside)), after))) if after.parts else [inside])
+    for folder in _matches(str(before), found) if _is_glob(str(before)) else [before]:
+        for inside, _ in open_folders(folder, found) if folder.is_dir() else ():
+            matches.update(_matches(str(Path(glob.escape(str(inside)), after)), found) if after.parts else [inside])
     return sorted(matches)
 
 
@@ -173,30 +177,40 @@ def _is(argument: str, test: Callable[[Path], bool]) -> bool:
 
 def _expand(argument: str, skip: Path | None, endings: tuple[str, ...], *, patient: bool) -> Inputs:
     path = expanded(argument)
-    inputs = Inputs()
     if _is(argument, Path.is_dir):
         inputs = _opened(path, skip, endings)
         nothing = f"The folder {argument!r} holds no pictures ({', '.join(endings)})."
     elif _is(argument, Path.exists) or not _is_glob(argument):
         return Inputs([Source(path, Path(path.stem))])  # a missing file is reported when it is read, like a bad picture
     else:
+        inputs = _matching(path, skip, endings)
         nothing = f"No picture matches {argument!r}."
-        for match in _matches(str(path)):
-            if match.is_dir():
-                inside = _opened(match, skip, endings)
-                inputs.sources.extend(Source(each.path, Path(each.path.stem), each.problem) for each in inside.sources)
-                inputs.skips.extend(inside.skips)
-            elif match.name.endswith(OWN_FILES):
-                inputs.skips.add(Reason.OURS, match)
-            else:
-                inputs.sources.append(Source(match, Path(match.stem), problem_of(match)))
     if not inputs.sources:
         problem = " ".join([nothing, *(f"Left out: {line}." for line in inputs.skips.lines())])
         if not patient:
             raise ValueError(problem)
-        return Inputs([Source(path, Path(path.name), problem)], inputs.skips)
-    unique = {str(source.path): source for source in inputs.sources}  # ** matches a file, and the folder it lies in
-    return Inputs(list(unique.values()), inputs.skips)
+        inputs.sources.append(Source(path, Path(path.name), problem))
+    return inputs
+
+
+def _matching(pattern: Path, skip: Path | None, endings: tuple[str, ...]) -> Inputs:
+    """What a glob matches; folders among it are opened."""
+    looked = Contents()
+    found: dict[Path, Source] = {}  # ** matches a file, and the folder it lies in
+    skips = Skips()
+    for match in _matches(str(pattern), looked):
+        if match.is_dir():
+            inside = _opened(match, skip, endings)
+            found |= {each.path: Source(each.path, Path(each.path.stem), each.problem) for each in inside.sources}
+            skips.extend(inside.skips)
+        elif match.name.endswith(OWN_FILES):
+            skips.add(Reason.OURS, match)
+        else:
+            found[match] = Source(match, Path(match.stem), problem_of(match))
+    found |= {path: Source(path, Path(path.name), problem) for path, problem in looked.problems.items()}
+    for name in looked.skips.names.get(Reason.OURS, []):  # the pattern would match there, too
+        skips.add(Reason.OURS, name)
+    return Inputs(list(found.values()), skips)
 
 
 def _opened(folder: Path, skip: Path | None, endings: tuple[str, ...]) -> Inputs:

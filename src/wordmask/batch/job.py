@@ -128,7 +128,8 @@ def what_counts(journal: BatchJournal, job: BatchJob, items: list[Item], note: C
     """Find what is finished; remove results of pictures that have changed, or have another name now."""
     if damaged := journal.mend():
         note(
-            f"{counted(len(damaged), 'damaged line')} in the journal taken out, and what they said done again: {listed(damaged)}"
+            f"{counted(len(damaged), 'damaged line')} taken out of the journal; what they said is done again: "
+            f"{listed(damaged)}"
         )
     finished = finished_now(job, items)
     stamps = {item.stem: item.stamp for item in items}
