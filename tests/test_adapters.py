@@ -231,6 +231,12 @@ def test_pictures_of_one_archive_have_names_of_their_own(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["masks.zip"]
 
 
+def test_a_task_says_where_its_picture_is():
+    assert semantic().to_labelstudio()["data"] == {"image": "0.jpg"}
+    with pytest.raises(ValueError, match="no file name, by which Label Studio finds it"):
+        instances().to_labelstudio()
+
+
 def test_results_load_beside_every_coco_file_of_ours():
     """pycocotools 2.0.8 to 2.0.10 copy `info` of the file, and fail where there is none."""
     for content in (semantic().to_coco(), instances().to_coco(), adapters.join_coco([semantic(0), semantic(1)])):

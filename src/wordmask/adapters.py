@@ -112,7 +112,13 @@ def to_labelstudio(
         image: Where Label Studio finds the picture, usually a URL; the name of the file if None.
         from_name: The name of BrushLabels in the labelling configuration; see `labelstudio_config`.
         to_name: The name of Image there.
+
+    Raises:
+        ValueError: The picture wasn't read from a file, and `image` doesn't say where it is.
     """
+    name = image if image is not None else Path(result.source or "").name
+    if not name:
+        raise ValueError("The picture has no file name, by which Label Studio finds it. Give its URL as image=….")
     height, width = result.size
     regions = [
         {
@@ -129,7 +135,6 @@ def to_labelstudio(
         for region in result.shown
     ]
     score = float(np.mean([region.score for region in result.shown])) if regions else 0.0
-    name = image if image is not None else Path(result.source or "").name
     return {
         "data": {to_name: name},
         "predictions": [{"model_version": result.model, "score": score, "result": regions}],

@@ -125,13 +125,15 @@ def contents_of(folder: Path, endings: tuple[str, ...], skip: Path | None = None
 def open_folders(folder: Path, found: Contents, skip: Path | None = None) -> Iterator[tuple[Path, list[str]]]:
     """Yield a folder and those inside it, each with the names of what lies there and is no folder.
 
-    A link to a folder is followed, unless it leads back to one that it lies in, or to one that was read often enough.
+    A link to a folder is followed, unless it leads back to one that it lies in, be it above the first, or to one that
+    was read often enough.
 
     Args:
         found: Where folders that are left out, or can't be opened, are noted.
         skip: A folder inside not to look into.
     """
-    waiting: list[tuple[Path, frozenset[Identity]]] = [(folder, frozenset())]
+    over = frozenset(_identity(parent) for parent in folder.resolve().parents)
+    waiting: list[tuple[Path, frozenset[Identity]]] = [(folder, over)]
     times: Counter[Identity] = Counter()
     output = _identity(skip) if skip is not None and skip.exists() else None
     while waiting:
@@ -146,7 +148,7 @@ def open_folders(folder: Path, found: Contents, skip: Path | None = None) -> Ite
         if identity in above or times[identity] > SAME_FOLDER:
             found.skips.add(Reason.LOOP, f"{place}/")
             continue
-        if above and identity == output:
+        if place != folder and identity == output:
             found.skips.add(Reason.OURS, f"{place}/")
             continue
         for name in folders:

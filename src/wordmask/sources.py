@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from wordmask.folders import OWN_FILES, Contents, Reason, Skips, contents_of, open_folders, problem_of
+from wordmask.folders import OWN_FILES, Contents, Reason, Skips, contents_of, open_folders, problem_of, reason_for
 from wordmask.words import WORD_FILES
 from wordmask.writing import expanded
 
@@ -160,11 +160,13 @@ def _matches(pattern: str, found: Contents) -> list[Path]:
     if "**" not in parts:
         return [Path(name) for name in sorted(glob.glob(pattern))]
     place = parts.index("**")
+    if place == len(parts) - 1:
+        return _matches(str(Path(*parts[:place])), found)  # a folder that is opened
     before, after = Path(*parts[:place]), Path(*parts[place + 1 :])
     matches: set[Path] = set()
-    for folder in _matches(str(before), found) if _is_glob(str(before)) else [before]:
-        for inside, _ in open_folders(folder, found) if folder.is_dir() else ():
-            matches.update(_matches(str(Path(glob.escape(str(inside)), after)), found) if after.parts else [inside])
+    for folder in [before] if before.is_dir() else _matches(str(before), found):
+        for inside, _ in open_folders(folder, found):
+            matches.update(_matches(str(Path(glob.escape(str(inside)), after)), found))
     return sorted(matches)
 
 
@@ -194,23 +196,31 @@ def _expand(argument: str, skip: Path | None, endings: tuple[str, ...], *, patie
 
 
 def _matching(pattern: Path, skip: Path | None, endings: tuple[str, ...]) -> Inputs:
-    """What a glob matches; folders among it are opened."""
-    looked = Contents()
-    found: dict[Path, Source] = {}  # ** matches a file, and the folder it lies in
-    skips = Skips()
-    for match in _matches(str(pattern), looked):
-        if match.is_dir():
+    """What a glob matches; folders among it are opened. One that names an ending is believed, `*` takes what a folder
+    does."""
+    looked, inputs = Contents(), Inputs()
+    matches = _matches(str(pattern), looked)
+    folders = {match for match in matches if match.is_dir()}
+    any_ending = not pattern.suffix or _is_glob(pattern.suffix)
+    for match in matches:
+        if not folders.isdisjoint(match.parents):
+            continue  # found in the folder
+        if match in folders and match.resolve() in {parent.resolve() for parent in match.parents}:
+            inputs.skips.add(Reason.LOOP, f"{match}/")
+        elif match in folders:
             inside = _opened(match, skip, endings)
-            found |= {each.path: Source(each.path, Path(each.path.stem), each.problem) for each in inside.sources}
-            skips.extend(inside.skips)
+            inputs.sources.extend(Source(each.path, Path(each.path.stem), each.problem) for each in inside.sources)
+            inputs.skips.extend(inside.skips)
         elif match.name.endswith(OWN_FILES):
-            skips.add(Reason.OURS, match)
+            inputs.skips.add(Reason.OURS, match)
+        elif any_ending and not match.name.lower().endswith(endings):
+            inputs.skips.add(reason_for(match.name), match)
         else:
-            found[match] = Source(match, Path(match.stem), problem_of(match))
-    found |= {path: Source(path, Path(path.name), problem) for path, problem in looked.problems.items()}
+            inputs.sources.append(Source(match, Path(match.stem), problem_of(match)))
+    inputs.sources.extend(Source(path, Path(path.name), problem) for path, problem in looked.problems.items())
     for name in looked.skips.names.get(Reason.OURS, []):  # the pattern would match there, too
-        skips.add(Reason.OURS, name)
-    return Inputs(list(found.values()), skips)
+        inputs.skips.add(Reason.OURS, name)
+    return inputs
 
 
 def _opened(folder: Path, skip: Path | None, endings: tuple[str, ...]) -> Inputs:

@@ -6,6 +6,7 @@ import os
 import re
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -183,10 +184,12 @@ def _items_of(source: Source, every: float, skips: Skips) -> Iterator[Item]:
     if source.problem:
         yield Item(whole, path, problem=source.problem)
         return
+    status = None
+    with suppress(OSError):  # told when it is read
+        status = path.stat()  # before that: if it changes meanwhile, it is another at the next run
     try:
-        status = path.stat()  # before it is read: if it changes meanwhile, it is another at the next run
         for item in _items_within(source, every, skips):
-            yield item if item.problem else replace(item, stamp=_stamp_of(item, status))
+            yield item if item.problem or status is None else replace(item, stamp=_stamp_of(item, status))
     except (ValueError, OSError) as error:
         yield Item(whole, path, problem=f"{path}: {error}")
 
