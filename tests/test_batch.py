@@ -267,7 +267,7 @@ def test_a_picture_that_changed_is_labelled_again(run, photos, tmp_path, monkeyp
     status, out, err = run("photos", "out", *WORDS, *EOV, *ALL)
     assert (status, seen) == (0, ["001"])
     assert "6 of 6 pictures, 5 of them earlier" in out
-    assert "note: 1 picture changed since they were labelled" in err
+    assert "note: done again, as the picture changed (1): 001." in err
     assert run("photos", "fresh", *WORDS, *EOV, *ALL)[0] == 0
     assert files(tmp_path / "out") == files(tmp_path / "fresh")
     written = (photos / "001.png").stat()
@@ -288,7 +288,7 @@ def test_a_list_that_means_another_picture_by_a_name(run, photos, tmp_path):
         (tmp_path / "list.txt").write_text(line)
         assert run("list.txt", "out", *WORDS, *EOV)[0] == 0
         with Image.open(tmp_path / "out" / "labels" / "001.png") as labels:
-            assert labels.size == (60, 40) if line == "photos/001.png" else (50, 40)
+            assert labels.size == ((60, 40) if line == "photos/001.png" else (50, 40))
 
 
 def test_a_name_that_clashes_later_is_given_up(run, photos, tmp_path):
@@ -296,7 +296,7 @@ def test_a_name_that_clashes_later_is_given_up(run, photos, tmp_path):
     assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 0
     Image.fromarray(colourful(40, 60, 99)).save(photos / "001.jpg")
     err = run("photos", "out", *WORDS, *EOV, *ALL)[2]
-    assert "note: 1 picture have another name now, and are done again under it: 001" in err
+    assert "note: done again under another name, as names clash otherwise (1): 001." in err
     assert run("photos", "fresh", *WORDS, *EOV, *ALL)[0] == 0
     assert files(tmp_path / "out") == files(tmp_path / "fresh")
 
@@ -307,7 +307,7 @@ def test_results_whose_pictures_are_gone_are_named_and_stay(run, photos, tmp_pat
     status, out, err = run("photos", "out", *WORDS, *EOV)
     assert status == 0
     assert "5 of 5 pictures, 5 of them earlier" in out
-    assert "note: 1 picture have results here, and are not in the input: 001" in err
+    assert "note: results of pictures that are not in the input (1): 001." in err
     assert (tmp_path / "out" / "labels" / "001.png").exists()
 
 

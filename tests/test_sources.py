@@ -205,6 +205,8 @@ def test_what_cannot_be_opened_is_a_problem(here, monkeypatch):
         "deep": "The folder 'photos/deep' can't be opened: Permission denied.",
         "pipe.jpg": "'photos/pipe.jpg' is no file, but a pipe, a socket or a device.",
     }
+    (pipe,) = find_inputs(["photos/pipe.jpg"]).sources
+    assert "is no file, but a pipe" in pipe.problem, "one that is named, too"
     with pytest.raises(ValueError, match="folder 'photos/deep' can't be opened: Permission denied"):
         find_inputs(["photos/deep"])
 

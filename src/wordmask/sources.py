@@ -183,7 +183,9 @@ def _expand(argument: str, skip: Path | None, endings: tuple[str, ...], *, patie
         inputs = _opened(path, skip, endings)
         nothing = f"The folder {argument!r} holds no pictures ({', '.join(endings)})."
     elif _is(argument, Path.exists) or not _is_glob(argument):
-        return Inputs([Source(path, Path(path.stem))])  # a missing file is reported when it is read, like a bad picture
+        # a missing file is reported when it is read, like a bad picture; but who reads a pipe waits for ever
+        problem = problem_of(path) if _is(argument, Path.exists) else None
+        return Inputs([Source(path, Path(path.stem), problem)])
     else:
         inputs = _matching(path, skip, endings)
         nothing = f"No picture matches {argument!r}."

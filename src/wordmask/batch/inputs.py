@@ -4,6 +4,7 @@ import hashlib
 import math
 import os
 import re
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import suppress
@@ -241,12 +242,17 @@ def _distinct(items: list[Item]) -> list[Item]:
     for item in items:
         wanted = "/".join(_shortened(part) for part in item.stem.split("/"))
         stem = wanted
-        while seen[stem.casefold()]:
-            seen[wanted.casefold()] += 1
-            stem = f"{wanted}~{seen[wanted.casefold()]}"
-        seen[stem.casefold()] += 1
+        while seen[_same_file(stem)]:
+            seen[_same_file(wanted)] += 1
+            stem = f"{wanted}~{seen[_same_file(wanted)]}"
+        seen[_same_file(stem)] += 1
         distinct.append(replace(item, stem=stem))
     return distinct
+
+
+def _same_file(name: str) -> str:
+    """What is equal for names that are one on some file system: case, and letters with accents in one piece or two."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _shortened(name: str) -> str:

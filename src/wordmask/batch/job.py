@@ -147,12 +147,12 @@ def what_counts(journal: BatchJournal, job: BatchJob, items: list[Item], note: C
     for noted in changed + renamed:
         journal.remove(noted)
     for what, lines in (
-        ("changed since they were labelled, or may have; they are done again", changed),
-        ("have another name now, and are done again under it", renamed),
-        ("have results here, and are not in the input", gone),
+        ("done again, as the picture changed", changed),
+        ("done again under another name, as names clash otherwise", renamed),
+        ("results of pictures that are not in the input", gone),
     ):
         if names := sorted({noted.picture for noted in lines}):
-            note(f"{counted(len(names), 'picture')} {what}: {listed(names)}")
+            note(f"{what} ({len(names)}): {listed(names)}")
     if finished.old:
         note(
             f"{counted(finished.old, 'result')} of an earlier version, which didn't note what it read; kept, as the "

@@ -14,7 +14,7 @@ from wordmask.sources import PICTURE_FILES
 # how compressed files begin
 COMPRESSIONS = {b"\x1f\x8b": "gzip", b"BZh": "bzip2", b"\xfd7zXZ": "xz", b"\x28\xb5\x2f\xfd": "zstd", b"PK\3\4": "zip"}
 MOST_LINKS = 40  # from one to the next, as Linux has it
-MOST_SPARSE = 2**31  # bytes of a file with holes, which may be small in the shard
+MOST_SPARSE = 2**29  # bytes of a file with holes, which may be small in the shard
 DAMAGED = (tarfile.TarError, OSError, ValueError, OverflowError, EOFError, RecursionError)  # all that tarfile raises
 
 
