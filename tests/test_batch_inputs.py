@@ -3,6 +3,7 @@ import os
 import shutil
 import subprocess
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
@@ -80,7 +81,7 @@ def test_names_that_clash_are_numbered(tmp_path):
     assert len({stem.casefold() for stem in stems}) == 4
     write_tar(tmp_path / "s.tar", {"\u00e9.png": encoded(), "e\u0301.png": encoded()})
     stems = [item.stem for item in found(tmp_path / "s.tar", tmp_path)]
-    assert stems == ["s/\u00e9", "s/e\u0301~1"], "which some systems take for one"
+    assert len({unicodedata.normalize("NFC", stem) for stem in stems}) == 2, "some systems take both for one"
 
 
 def test_what_cannot_be_opened_is_one_failure(tmp_path):

@@ -146,11 +146,12 @@ def test_what_is_left_out_and_what_is_no_file_is_told(run, photos):
 
 def test_names_are_shown_and_not_obeyed(run, picture, tmp_path):
     """Neither by the terminal nor by rich, whose markup [/b] would be."""
-    picture.rename(tmp_path / "\x1b[31m\x07\n[/b]\x9b.png")
-    (tmp_path / "[/b].safetensors").write_text("x")
+    picture.rename(tmp_path / "\x1b[31m\x07\n[b]\x9b.png")
+    (tmp_path / "[").mkdir()
+    (tmp_path / "[" / "b].safetensors").write_text("x")
     status, out, err = run("segment", ".", "sky", *SMALL)
     assert status == 0
-    assert out.startswith(r"\x1b[31m\x07\n[/b]\x9b.png: sky")
+    assert out.startswith(r"\x1b[31m\x07\n[b]\x9b.png: sky")
     status, _, more = run("segment", ".", "sky", "--model", "[/b].safetensors")
     assert status == 2
     assert "[/b].safetensors" in more

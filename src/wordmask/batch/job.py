@@ -107,8 +107,12 @@ def run_job(
                 one_more()
                 if outcome.error:
                     errors[outcome.stem] = outcome.error
+        finished = finished_now(job, items)
+        for item in items:
+            if item.stem not in finished:  # whatever its worker or somebody else did to it
+                errors.setdefault(item.stem, "There is no result of it. The same command makes it.")
         failures = [Failure(item.stem, item.source, errors[item.stem]) for item in items if item.stem in errors]
-        records = finished_now(job, items).records(item.stem for item in items)
+        records = finished.records(item.stem for item in items)
         for name in job.formats:
             FORMATS[name].collect(job.output, journal.unfinished, job.vocabulary, records)
         write_classes(job.output, journal.unfinished, job.vocabulary, unlabelled_value(len(job.vocabulary)))
