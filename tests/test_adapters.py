@@ -200,12 +200,12 @@ def test_label_studio():
 
 def test_cvat(tmp_path):
     results = [semantic(0), instances(), semantic(1)]
-    path = adapters.write_cvat(results, tmp_path / "masks.zip")
+    path = adapters.write_cvat(results, tmp_path / "masks.zip", names=["0.jpg", "deep/two.png", "1.jpg"])
     with zipfile.ZipFile(path) as archive:
         assert archive.namelist() == ["annotations/instances_default.json"]
         (tmp_path / "read.json").write_bytes(archive.read(archive.namelist()[0]))
     read = COCO(tmp_path / "read.json")
-    assert [image["file_name"] for image in read.loadImgs([1, 2, 3])] == ["0.jpg", "", "1.jpg"]
+    assert [image["file_name"] for image in read.loadImgs([1, 2, 3])] == ["0.jpg", "deep/two.png", "1.jpg"]
     assert len(read.anns) == 9, "every annotation has an id of its own"
     assert {category["name"] for category in read.cats.values()} == {
         entry["name"] for entry in adapters.cvat_labels(WORDS)
@@ -215,6 +215,36 @@ def test_cvat(tmp_path):
         for annotation, region in zip(annotations, result.regions, strict=True):
             assert (read.annToMask(annotation) == region.mask).all()
             assert read.cats[annotation["category_id"]]["name"] == region.name
+
+
+def test_pictures_of_one_archive_have_names_of_their_own(tmp_path):
+    """CVAT finds them by name: with the same one, or none, it would give the masks to another picture, or to none."""
+    for results, message in (
+        ([semantic(0), instances()], "Result 2 has no file name"),
+        ([semantic(0), semantic(1), semantic(0)], "Result 3 has the file name '0.jpg', as result 1 does"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            adapters.write_cvat(results, tmp_path / "masks.zip")
+    with pytest.raises(ValueError, match="1 names came for 2 results"):
+        adapters.write_cvat([semantic(0), semantic(1)], tmp_path / "masks.zip", names=["a.jpg"])
+    adapters.write_cvat([semantic(0), semantic(1)], tmp_path / "masks.zip")
+    assert [path.name for path in tmp_path.iterdir()] == ["masks.zip"]
+
+
+def test_a_task_says_where_its_picture_is():
+    assert semantic().to_labelstudio()["data"] == {"image": "0.jpg"}
+    with pytest.raises(ValueError, match="no file name, by which Label Studio finds it"):
+        instances().to_labelstudio()
+
+
+def test_results_load_beside_every_coco_file_of_ours():
+    """pycocotools 2.0.8 to 2.0.10 copy `info` of the file, and fail where there is none."""
+    for content in (semantic().to_coco(), instances().to_coco(), adapters.join_coco([semantic(0), semantic(1)])):
+        assert list(content)[:2] == ["info", "licenses"]
+        read = COCO()
+        read.dataset = content
+        read.createIndex()
+        assert len(read.loadRes(content["annotations"]).anns) == len(content["annotations"])
 
 
 def test_results_of_other_words_do_not_mix(tmp_path):

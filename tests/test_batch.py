@@ -1,12 +1,17 @@
 """A job over a collection: what it writes, what it remembers, and that a killed one ends as if nothing had been."""
 
 import csv
+import errno
+import io
 import json
 import os
 import random
+import re
+import shutil
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from contextlib import contextmanager
 from pathlib import Path
@@ -237,6 +242,268 @@ def test_a_models_file_is_found_from_any_folder(run, photos, tmp_path, tiny):
 def test_tiles(run, photos, tmp_path):
     assert run("photos", "out", *WORDS, *EOV, "--task", "semantic", "--tile", 64)[0] == 0
     assert json.loads((tmp_path / "out" / FOLDER / "job.json").read_text())["tile"] == 64
+
+
+# What changed between two runs --------------------------------------------------------------------------------------
+
+
+def seen_by(monkeypatch) -> list[str]:
+    """The pictures that a model looks at from now on."""
+    ordinary, seen = Segmenter._run, []
+
+    def watched(self, group, request):
+        seen.extend(Path(ready.source).stem for ready in group)
+        return ordinary(self, group, request)
+
+    monkeypatch.setattr(Segmenter, "_run", watched)
+    return seen
+
+
+def test_a_picture_that_changed_is_labelled_again(run, photos, tmp_path, monkeypatch):
+    assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 0
+    seen = seen_by(monkeypatch)
+    whole = (photos / "001.png").read_bytes()
+    Image.fromarray(colourful(40, 60, 99)).save(photos / "001.png")
+    status, out, err = run("photos", "out", *WORDS, *EOV, *ALL)
+    assert (status, seen) == (0, ["001"])
+    assert "6 of 6 pictures, 5 of them earlier" in out
+    assert "note: done again, as the picture changed (1): 001." in err
+    assert run("photos", "fresh", *WORDS, *EOV, *ALL)[0] == 0
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+    written = (photos / "001.png").stat()
+    (photos / "001.png").write_bytes(whole)  # of the same size, perhaps, but not of the same time
+    os.utime(photos / "001.png", ns=(written.st_atime_ns, written.st_mtime_ns + 1))
+    seen.clear()
+    assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 0
+    assert seen == ["001"], "back again is another change"
+    (photos / "001.png").write_bytes(whole[:100])
+    assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 1
+    assert not (tmp_path / "out" / "labels" / "001.png").exists(), "no labels of another picture"
+    assert not [path for path in files(tmp_path / "out") if "001" in path]
+
+
+def test_a_list_that_means_another_picture_by_a_name(run, photos, tmp_path):
+    Image.fromarray(colourful(40, 50, 7)).save(tmp_path / "001.png")
+    for line in ("photos/001.png", "001.png"):
+        (tmp_path / "list.txt").write_text(line)
+        assert run("list.txt", "out", *WORDS, *EOV)[0] == 0
+        with Image.open(tmp_path / "out" / "labels" / "001.png") as labels:
+            assert labels.size == ((60, 40) if line == "photos/001.png" else (50, 40))
+
+
+def test_a_name_that_clashes_later_is_given_up(run, photos, tmp_path):
+    """a.jpg alone is `a`; beside a.png it is `a.jpg`: what was `a` doesn't stay, as if it were a third picture's."""
+    assert run("photos", "out", *WORDS, *EOV, *ALL)[0] == 0
+    Image.fromarray(colourful(40, 60, 99)).save(photos / "001.jpg")
+    err = run("photos", "out", *WORDS, *EOV, *ALL)[2]
+    assert "note: done again under another name, as names clash otherwise (1): 001." in err
+    assert run("photos", "fresh", *WORDS, *EOV, *ALL)[0] == 0
+    assert files(tmp_path / "out") == files(tmp_path / "fresh")
+
+
+def test_results_whose_pictures_are_gone_are_named_and_stay(run, photos, tmp_path):
+    assert run("photos", "out", *WORDS, *EOV)[0] == 0
+    (photos / "001.png").unlink()
+    status, out, err = run("photos", "out", *WORDS, *EOV)
+    assert status == 0
+    assert "5 of 5 pictures, 5 of them earlier" in out
+    assert "note: results of pictures that are not in the input (1): 001." in err
+    assert (tmp_path / "out" / "labels" / "001.png").exists()
+
+
+def test_a_shard_that_changed_is_labelled_again(run, photos, tmp_path, monkeypatch):
+    def pack(time: int) -> None:
+        with tarfile.open(tmp_path / "s.tar", "w") as shard:
+            for path in sorted(photos.glob("*.png")):
+                entry = tarfile.TarInfo(path.name)
+                entry.size = path.stat().st_size
+                shard.addfile(entry, io.BytesIO(path.read_bytes()))
+        os.utime(tmp_path / "s.tar", (time, time))
+
+    pack(1)
+    assert run("s.tar", "out", *WORDS, *EOV, "--format", "coco")[0] == 0
+    names = json.loads((tmp_path / "out" / "instances.json").read_text())["images"]
+    assert [image["file_name"] for image in names] == ["s/001.png", "s/002.png", "s/004.png", "s/005.png"]
+    assert "4 of 4 pictures, 4 of them earlier" in run("s.tar", "out", *WORDS, *EOV, "--format", "coco")[1]
+    pack(2)  # members have neither another size nor another time
+    assert "4 of 4 pictures →" in run("s.tar", "out", *WORDS, *EOV, "--format", "coco")[1]
+
+
+def as_earlier_versions_wrote(journal: BatchJournal) -> None:
+    for path in journal.lines.glob("*.jsonl"):
+        lines = []
+        for line in path.read_bytes().splitlines():
+            _, head, record = line.split(b"\t")
+            lines.append(json.dumps(json.loads(head)[:2]).encode() + b"\t" + record + b"\n")
+        path.write_bytes(b"".join(lines))
+
+
+def test_a_job_of_an_earlier_version_goes_on(run, photos, tmp_path, monkeypatch):
+    """Its journal says nothing of what it read: results count that are younger than their pictures."""
+    assert run("photos", "out", *WORDS, *EOV, "--format", "labels", "--format", "coco")[0] == 0
+    whole = files(tmp_path / "out")
+    as_earlier_versions_wrote(BatchJournal(tmp_path / "out"))
+    later = (tmp_path / "out" / "labels" / "001.png").stat().st_mtime_ns + 10**9
+    os.utime(photos / "001.png", ns=(later, later))
+    seen = seen_by(monkeypatch)
+    status, out, err = run("photos", "out", *WORDS, *EOV, "--format", "labels", "--format", "coco")
+    assert (status, seen) == (0, ["001"])
+    assert "6 of 6 pictures, 5 of them earlier" in out
+    assert "note: 5 results of an earlier version, which didn't note what it read" in err
+    assert files(tmp_path / "out") == whole
+
+
+DAMAGES = {
+    "torn": lambda line: line[: len(line) // 2],
+    "without its end, glued to the next": lambda line: line[:-30],
+    "bytes changed": lambda line: line.replace(b"3", b"4"),
+    "garbage": lambda line: b"\xff\xfegarbage\n",
+    "zeros": lambda line: bytes(200) + b"\n",
+    "json of another shape": lambda line: b'{"picture": "a"}\n',
+    "a list of another shape": lambda line: b'["a"]\t[]\n',
+    "a line of an earlier version, of another shape": lambda line: b'["a", ["b"]]\t{"picture": "a"}\n',
+    "too deep": lambda line: b"[" * 100_000 + b"\n",
+    "null": lambda line: b"null\n",
+    "empty": lambda line: b"\n",
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_line_is_named_and_done_again(run, photos, tmp_path, damage):
+    formats = ["--format", "labels", "--format", "coco"]
+    assert run("photos", "out", *WORDS, *EOV, *formats)[0] == 0
+    whole = files(tmp_path / "out")
+    (path,) = BatchJournal(tmp_path / "out").lines.glob("*.jsonl")
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join([*lines[:2], DAMAGES[damage](lines[2]), *lines[3:]]))
+    status, out, err = run("photos", "out", *WORDS, *EOV, *formats)
+    assert status == 0
+    assert f"note: 1 damaged line taken out of the journal; what they said is done again: {path.name} line 3." in err
+    assert re.search("6 of 6 pictures, [45] of them earlier", out)
+    assert files(tmp_path / "out") == whole
+    assert "damaged" not in run("photos", "out", *WORDS, *EOV, *formats)[2], "it is said once"
+
+
+@pytest.mark.parametrize("content", ["[]", "null", "", "\0" * 10, '{"words": '])
+def test_a_damaged_note_of_the_job_is_a_message(run, photos, tmp_path, content):
+    assert run("photos", "out", *WORDS, *EOV)[0] == 0
+    (tmp_path / "out" / FOLDER / "job.json").write_text(content)
+    status, _, err = run("photos", "out", *WORDS, *EOV)
+    assert status == 2
+    assert "job.json' is damaged" in err
+
+
+@pytest.mark.parametrize("where", ["labels", "journal", "collected"])
+def test_a_full_disk_names_the_file_and_the_job_goes_on(run, photos, tmp_path, monkeypatch, where):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    ordinary, written = os.write, []
+
+    def half(file, content):
+        written.append(content)
+        if len(written) == 5:
+            full()
+        return ordinary(file, content[:10] if len(written) == 4 else content)
+
+    with monkeypatch.context() as patch:
+        if where == "labels":
+            patch.setattr("PIL.Image.Image.save", full)
+        elif where == "journal":
+            patch.setattr("wordmask.batch.journal.os.write", half)
+        else:
+            patch.setattr("wordmask.batch.collected.categories", full)
+        status, out, err = run("photos", "out", *WORDS, *EOV, "--format", "labels", "--format", "coco")
+    assert status == 2
+    named = {"labels": ".png", "journal": ".jsonl", "collected": "instances.json"}[where]
+    assert re.search(f"error: \\[Errno 28\\] No space left on device: '.*{re.escape(named)}'", err)
+    assert "of 6 pictures are finished. The same command goes on there." in out
+    assert run("photos", "out", *WORDS, *EOV, "--format", "labels", "--format", "coco")[0] == 0
+    assert run("photos", "whole", *WORDS, *EOV, "--format", "labels", "--format", "coco")[0] == 0
+    assert files(tmp_path / "out") == files(tmp_path / "whole")
+
+
+# Names ----------------------------------------------------------------------------------------------------------------
+
+
+def test_names_that_clash_have_files_that_readers_find(run, tmp_path):
+    """a.jpg beside a.png; YOLO's readers replace `/images/` and the ending of a picture's path."""
+    for folder, name in (("photos", "a.png"), ("photos/images", "b.png"), ("far", "a.png")):
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(colourful(20, 30)).save(tmp_path / folder / name)
+    Image.fromarray(colourful(20, 30)).save(tmp_path / "photos" / "a.jpg")
+    (tmp_path / "photos" / "far").symlink_to(tmp_path / "far")
+    with tarfile.open(tmp_path / "photos" / "t.tar", "w") as shard:
+        shard.add(tmp_path / "far" / "a.png", "deep/c.png")
+    assert run("photos", "out", *WORDS, *EOV, "--format", "yolo", "--format", "coco")[0] == 0
+    images = json.loads((tmp_path / "out" / "instances.json").read_text())["images"]
+    names = ["a.jpg", "a.png", "far/a.png", "images/b.png", "t/deep/c.png"]
+    assert [image["file_name"] for image in images] == names
+    pictures = sorted(path for path in (tmp_path / "out" / "yolo" / "images").rglob("*") if path.is_file())
+    assert len(pictures) == 5
+    for path in pictures:
+        labels = Path("/labels/".join(str(path).rsplit("/images/", 1)).rsplit(".", 1)[0] + ".txt")
+        assert labels.is_file()
+        with Image.open(path) as picture:
+            assert picture.size == (30, 20)
+
+
+def test_clashes_in_a_list_name_no_absolute_path(run, tmp_path):
+    for folder in ("x", "y", "far"):
+        (tmp_path / folder).mkdir()
+    Image.fromarray(colourful(20, 30)).save(tmp_path / "x" / "a.png")
+    Image.fromarray(colourful(20, 30)).save(tmp_path / "far" / "b.png")
+    (tmp_path / "y" / "a.png").symlink_to(tmp_path / "far" / "b.png")
+    (tmp_path / "list.txt").write_text("x/a.png\ny/a.png\n")
+    assert run("list.txt", "out", *WORDS, *EOV, "--format", "coco")[0] == 0
+    images = json.loads((tmp_path / "out" / "instances.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == ["x/a.png", "y/a.png"]
+
+
+def test_own_results_are_no_input_of_the_next_run(run, photos, tmp_path):
+    """Whether the output is the input, or lies in it, or a glob finds it; other jobs' outputs too."""
+    for source, output in (("photos", "photos"), ("photos", "photos/out"), ("photos/**/*.png", "photos/out")):
+        for earlier in ("", ", 6 of them earlier"):
+            status, out, err = run(source, output, *WORDS, *EOV)
+            assert status == 0, err
+            assert f"6 of 6 pictures{earlier} → " in out
+        assert "written by wordmask: photos/" in err
+        if source == "photos" and output == "photos/out":
+            shutil.rmtree(photos / "out")
+
+
+def test_somebodys_pictures_where_results_go_are_refused(run, photos):
+    shutil.copytree(photos, photos / "labels")
+    for source, output in (("photos", "photos"), ("photos/labels", "photos"), ("photos/labels/*.png", "photos")):
+        before = files(photos)
+        status, _, err = run(source, output, *WORDS, *EOV)
+        assert status == 2
+        assert "lies where results are to be written. Choose another output folder than 'photos'" in err
+        assert files(photos) == before
+
+
+def test_a_name_that_the_system_refuses_is_one_failure(run, photos, tmp_path):
+    """A folder called as a result is: the others don't suffer."""
+    (photos / "002.png").unlink()
+    (photos / "004.jpg").write_bytes((photos / "001.png").read_bytes())
+    (photos / "004.png").unlink()
+    (photos / "004.png").mkdir()  # labels/004.png is to be a file and a folder
+    (photos / "001.png").rename(photos / "004.png" / "inside.png")
+    status, out, err = run("photos", "out", *WORDS, *EOV)
+    assert status == 1
+    assert "4 of 5 pictures → out/" in out
+    assert "Its results can't be written" in err
+
+
+def test_what_names_say_to_a_terminal_is_shown_and_not_obeyed(run, photos):
+    (photos / "\x1b[31mred\nsecond\u202e.png").write_text("no picture")
+    (photos / "\x1b]0;title\x07.txt").write_text("no picture")
+    for arguments in (("photos", "out", *WORDS), ("photos", "out", *WORDS, "--format", "coco")):
+        _, out, err = run(*arguments, *EOV)
+    _, out, err = run("photos", "another", *WORDS, *EOV)
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202e]", out + err)
+    assert r"photos/\x1b[31mred\nsecond\u202e.png" in err
+    assert r"1 no picture: photos/\x1b]0;title\x07.txt" in err
 
 
 # Processes ------------------------------------------------------------------------------------------------------------

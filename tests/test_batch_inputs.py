@@ -1,12 +1,17 @@
 import io
+import os
+import shutil
+import subprocess
 import tarfile
+import unicodedata
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from conftest import colourful
-from wordmask.batch.inputs import Collection, find_items
+from wordmask.batch.inputs import Collection, find_items, look_through
+from wordmask.folders import Reason
 from wordmask.image import read_picture
 
 
@@ -74,6 +79,9 @@ def test_names_that_clash_are_numbered(tmp_path):
     write_tar(tmp_path / "s.tar", {"a.png": encoded(), "A.png": encoded(), "a.jpg": encoded(), "a~1.png": encoded()})
     stems = [item.stem for item in found(tmp_path / "s.tar", tmp_path)]
     assert len({stem.casefold() for stem in stems}) == 4
+    write_tar(tmp_path / "s.tar", {"\u00e9.png": encoded(), "e\u0301.png": encoded()})
+    stems = [item.stem for item in found(tmp_path / "s.tar", tmp_path)]
+    assert len({unicodedata.normalize("NFC", stem) for stem in stems}) == 2, "some systems take both for one"
 
 
 def test_what_cannot_be_opened_is_one_failure(tmp_path):
@@ -96,6 +104,102 @@ def test_a_shard_that_ends_early_gives_what_it_has(tmp_path):
         *items, last = found(tmp_path / "s.tar", tmp_path)
         assert [item.stem for item in items[:2]] == ["s/0", "s/1"]
         assert last.problem
+
+
+def linked(name: str, target: str, kind: bytes = tarfile.SYMTYPE) -> tarfile.TarInfo:
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = kind, target
+    return entry
+
+
+def test_links_of_a_shard_are_what_they_lead_to(tmp_path):
+    with tarfile.open(tmp_path / "s.tar", "w") as shard:
+        for entry in (
+            linked("w/early.png", "a.png"),
+            linked("w/nowhere.png", "../../etc/passwd"),
+            linked("w/itself.png", "itself.png"),
+            linked("w/before.png", "w/a.png", tarfile.LNKTYPE),
+        ):
+            shard.addfile(entry)
+        for seed in (1, 2):  # the second takes the place of the first, but not of what was linked to it
+            content = encoded(seed)
+            entry = tarfile.TarInfo("w/a.png")
+            entry.size = len(content)
+            shard.addfile(entry, io.BytesIO(content))
+            shard.addfile(linked(f"./w/hard{seed}.png", "w/a.png", tarfile.LNKTYPE))
+    holdings = look_through(Collection(str(tmp_path / "s.tar")), skip=tmp_path / "out")
+    read = {item.stem: item for item in holdings.items}
+    for stem, seed in (("s/w/early", 2), ("s/w/a", 2), ("s/w/hard1", 1), ("s/w/hard2", 2)):
+        assert read.pop(stem).read() == encoded(seed), stem
+    assert sorted(read) == ["s/w/before", "s/w/itself", "s/w/nowhere"]
+    for item in read.values():
+        with pytest.raises(ValueError, match=r"s\.tar:w/.* it is a link to .*, which is no file in the shard"):
+            item.read()
+    assert holdings.skips.lines() == [f"1 {Reason.REPLACED}: {tmp_path / 's.tar'}:w/a.png"]
+
+
+def test_what_gnu_tar_makes_of_links(shared, tmp_path):
+    items = found(shared / "cases" / "tar" / "gnu.tar", tmp_path)
+    assert [item.file_name for item in items] == [f"gnu/w/{n}.png" for n in ("s01copy", "s01sym", "sparse", "s01")]
+    pictures = [read_picture(item.read()) for item in items if "sparse" not in item.stem]
+    assert len(pictures) == 3
+    assert all(np.array_equal(picture, pictures[0]) for picture in pictures)
+
+
+def test_a_file_with_holes_is_read_with_its_holes(tmp_path):
+    """The stored parts stand one after the other in a shard; read as they are, they would run into the next member."""
+    pytest.importorskip("fcntl")
+    if shutil.which("tar") is None:
+        pytest.skip("no tar here")
+    picture = np.zeros((600, 600, 3), np.uint8)
+    picture[:2], picture[-2:] = 200, 100
+    Image.fromarray(picture).save(tmp_path / "dense.bmp")
+    content = (tmp_path / "dense.bmp").read_bytes()
+    with (tmp_path / "holes.bmp").open("wb") as file:
+        for start in range(0, len(content), 4096):
+            block = content[start : start + 4096]
+            file.seek(len(block), os.SEEK_CUR) if not any(block) else file.write(block)
+    subprocess.run(["tar", "-cSf", "s.tar", "holes.bmp", "dense.bmp"], cwd=tmp_path, check=True)
+    items = found(tmp_path / "s.tar", tmp_path)
+    assert [np.array_equal(read_picture(item.read()), picture) for item in items] == [True, True]
+
+
+def test_what_macos_and_cameras_leave_is_counted(tmp_path):
+    members = {"a.png": encoded(), "._a.png": b"x", "__MACOSX/b.png": b"x", "b.txt": b"", "c.CR2": b"", "d.HEIC": b"x"}
+    write_tar(tmp_path / "s.tar", members)
+    holdings = look_through(Collection(str(tmp_path / "s.tar")), skip=tmp_path / "out")
+    assert [item.stem for item in holdings.items] == ["s/a", "s/d"]
+    assert holdings.skips.counts == {Reason.HIDDEN: 2, Reason.NO_PICTURE: 1, Reason.OTHER_PICTURE: 1}
+
+
+def test_a_compressed_shard_says_so(tmp_path):
+    write_tar(tmp_path / "a.tar", {"a.png": encoded()}, "w:gz")
+    write_tar(tmp_path / "b.tar.gz", {"a.png": encoded()}, "w:gz")
+    write_tar(tmp_path / "c.tar", {"a.png": encoded()})
+    items = found(tmp_path, tmp_path)
+    assert [item.stem for item in items] == ["a", "b.tar", "c/a"]
+    for item, message in ((items[0], r"compressed \(gzip\)\. Unpack it"), (items[1], "it is compressed")):
+        with pytest.raises(ValueError, match=message):
+            item.read()
+
+
+def test_names_longer_than_a_system_takes(tmp_path):
+    long = "é" * 150
+    write_tar(tmp_path / "s.tar", {f"{long}1.png": encoded(1), f"{long}2.png": encoded(2), f"{long}/x.png": encoded(3)})
+    items = found(tmp_path / "s.tar", tmp_path)
+    assert len({item.stem for item in items}) == 3
+    assert all(len(os.fsencode(part)) <= 240 for item in items for part in item.stem.split("/"))
+    assert items[0].file_name.endswith(f"/{long}1.png"), "the picture keeps its name"
+
+
+def test_lines_of_a_list_that_are_nothing_are_failures(tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / " odd\x85.png").write_bytes(encoded())
+    (tmp_path / "list.txt").write_text("empty\nno*.png\ngone.png\n odd\x85.png\n./ odd\x85.png\n")
+    holdings = look_through(Collection(str(tmp_path / "list.txt")), skip=tmp_path / "out")
+    assert [item.stem for item in holdings.items] == ["empty", "no*.png", "gone", " odd\x85"]
+    assert [item.problem is None for item in holdings.items] == [False, False, True, True]
+    assert holdings.skips.counts == {Reason.NAMED_BEFORE: 1}
 
 
 @pytest.mark.parametrize(

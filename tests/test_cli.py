@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -170,6 +171,37 @@ def test_a_folder_with_a_bad_picture(run, photos, tmp_path):
     assert written == [
         f"{number}.{ending}" for number in (0, 2) for ending in ("labels.png", "masks.json", "masks.png")
     ]
+
+
+def test_what_is_left_out_and_what_is_no_file_is_told(run, photos):
+    (photos / "notes.txt").write_text("x")
+    (photos / ".DS_Store").write_text("x")
+    (photos / "gone.jpg").symlink_to("nothing")
+    os.mkfifo(photos / "pipe.png")
+    (photos / "linked.jpg").symlink_to("0.jpg")
+    for _ in range(2):  # the second time with results there
+        status, out, err = run("segment", "photos", "sky", *SMALL, "--output", "photos/masks")
+        assert status == 1
+        assert "4 of 6 pictures → photos/masks/" in out
+        assert "2 of 6 pictures failed:" in err
+        assert "'photos/gone.jpg' is a link to 'nothing', which can't be opened" in err
+        assert "'photos/pipe.png' is no file, but a pipe" in err
+        assert "left out: 1 no picture: photos/notes.txt\nleft out: 1 hidden: photos/.DS_Store\n" in err
+    assert "left out: 1 written by wordmask: photos/masks/" in err
+
+
+def test_names_are_shown_and_not_obeyed(run, picture, tmp_path):
+    """Neither by the terminal nor by rich, whose markup [/b] would be."""
+    picture.rename(tmp_path / "\x1b[31m\x07\n[b]\x9b.png")
+    (tmp_path / "[").mkdir()
+    (tmp_path / "[" / "b].safetensors").write_text("x")
+    status, out, err = run("segment", ".", "sky", *SMALL)
+    assert status == 0
+    assert out.startswith(r"\x1b[31m\x07\n[b]\x9b.png: sky")
+    status, _, more = run("segment", ".", "sky", "--model", "[/b].safetensors")
+    assert status == 2
+    assert "[/b].safetensors" in more
+    assert not re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", out + err + more)
 
 
 def test_many_pictures_are_counted(run, photos, picture, monkeypatch):

@@ -14,8 +14,8 @@ FILES = sorted(ROOT.rglob("*.py"))
 LEVELS = [
     {"file_names", "word_lines"},
     {"words"},
-    {"bars", "compiler_stand_in", "fingerprints", "georeference", "hardware", "in_parts", "memory", "pipeline"}
-    | {"pixels", "polygons", "processes", "surroundings", "terminal", "watching", "writing"},
+    {"bars", "compiler_stand_in", "fingerprints", "folders", "georeference", "hardware", "in_parts", "memory"}
+    | {"pipeline", "pixels", "polygons", "processes", "surroundings", "terminal", "watching", "writing"},
     {"array_readings", "clip", "coco", "image", "released", "unpickling", "vocabulary"},
     {"adapters", "background", "doctor", "regions", "runtime", "sources", "text", "vocabulary_lists", "weights"},
     {"bundled", "data", "drawing", "fetching", "settings"},

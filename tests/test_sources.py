@@ -1,3 +1,4 @@
+import os
 import tempfile
 from pathlib import Path
 
@@ -6,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from wordmask.file_names import PICTURE_ENDINGS, looks_like_file
-from wordmask.sources import PICTURE_FILES, find_pictures, split_pictures_and_words, without_files
+from wordmask.folders import SAME_FOLDER, Reason
+from wordmask.sources import PICTURE_FILES, find_inputs, find_pictures, split_pictures_and_words, without_files
 
 
 @pytest.fixture
@@ -192,6 +194,84 @@ def test_nothing_there(here, argument, message):
 
 def test_one_missing_file_among_others_is_left_to_the_reader(here):
     assert len(find_pictures(["street.jpg", "gone.jpg"])) == 2
+
+
+def test_links_count_under_their_own_names(here):
+    """Linked files and folders are read, each under every name; a link back up is named, and ends there."""
+    (here / "far").mkdir()
+    (here / "far" / "f.jpg").write_bytes(b"x")
+    for name, target in (("l.jpg", "a.jpg"), ("far", here / "far"), ("far2", "far"), ("up", ".."), ("self", "self")):
+        (here / "photos" / name).symlink_to(target)
+    (here / "photos" / "gone.jpg").symlink_to("nothing")
+    inputs = find_inputs(["photos"])
+    stems = [source.stem.as_posix() for source in inputs.sources if not source.problem]
+    assert stems == ["a.jpg", "a.png", "deep/b", "far/f", "far2/f", "l"]
+    assert {source.stem.name for source in inputs.sources if source.problem} == {"gone", "self"}
+    assert inputs.skips.names[Reason.LOOP] == ["photos/up/"]
+
+
+def test_globs_follow_links_and_end(here):
+    """Two links back up would be 2⁴⁰ folders for one who follows them until the system refuses."""
+    for name in ("one", "two"):
+        (here / "photos" / name).symlink_to(".")
+    assert [source.path.as_posix() for source in find_inputs(["photos/**/*.jpg"]).sources] == ["photos/a.jpg"]
+    assert len(find_inputs(["photos/**"]).sources) == 3
+    assert len(find_inputs(["photos/**/*"]).sources) == 3
+
+
+def test_a_folder_that_many_links_lead_to_is_read_a_few_times(here):
+    """Ten folders that link to the next twice are 1024 names of the last."""
+    for number in range(10):
+        (here / "chain" / str(number)).mkdir(parents=True)
+        for name in "ab":
+            (here / "chain" / str(number) / name).symlink_to(here / "chain" / str(number + 1))
+    (here / "chain" / "10").mkdir()
+    (here / "chain" / "10" / "x.jpg").write_bytes(b"x")
+    inputs = find_inputs(["chain/0"])
+    assert len(inputs.sources) == SAME_FOLDER
+    assert inputs.skips.counts[Reason.LOOP] > 0
+
+
+def test_what_is_left_out_is_said(here):
+    (here / "photos" / "IMG_1.CR2").write_bytes(b"x")
+    (here / "photos" / "IMG_2.HEIC").write_bytes(b"x")
+    (here / "photos" / "__MACOSX").mkdir()
+    inputs = find_inputs(["photos", "photos/a.jpg"])
+    assert "IMG_2" in [source.stem.name for source in inputs.sources], "tried, and told if it can't be read"
+    assert inputs.skips.lines() == [
+        "1 no picture: photos/notes.txt",
+        f"1 {Reason.OTHER_PICTURE}: photos/IMG_1.CR2",
+        "2 hidden: photos/.hidden/, photos/__MACOSX/",
+        "3 written by wordmask: photos/a.labels.png, photos/a.masks.png, photos/a.panoptic.png",
+        "1 named before: photos/a.jpg",
+    ]
+    (here / "empty" / "more.md").write_text("x")
+    with pytest.raises(
+        ValueError, match=r"holds no pictures .* Left out: 2 no picture: empty/more.md, empty/readme.md"
+    ):
+        find_pictures(["empty"])
+
+
+def test_what_cannot_be_opened_is_a_problem(here, monkeypatch):
+    """Folders that may not be entered (root may enter all: the system's answer is made up), pipes, links to nothing."""
+    ordinary = os.scandir
+
+    def refused(place):
+        if Path(place).name == "deep":
+            raise PermissionError(13, "Permission denied")
+        return ordinary(place)
+
+    monkeypatch.setattr("wordmask.folders.os.scandir", refused)
+    os.mkfifo(here / "photos" / "pipe.jpg")
+    problems = {source.path.name: source.problem for source in find_inputs(["photos"]).sources if source.problem}
+    assert problems == {
+        "deep": "The folder 'photos/deep' can't be opened: Permission denied.",
+        "pipe.jpg": "'photos/pipe.jpg' is no file, but a pipe, a socket or a device.",
+    }
+    (pipe,) = find_inputs(["photos/pipe.jpg"]).sources
+    assert "is no file, but a pipe" in pipe.problem, "one that is named, too"
+    with pytest.raises(ValueError, match="folder 'photos/deep' can't be opened: Permission denied"):
+        find_inputs(["photos/deep"])
 
 
 def test_a_longer_name_does_not_take_anothers(here):

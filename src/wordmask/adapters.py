@@ -112,7 +112,13 @@ def to_labelstudio(
         image: Where Label Studio finds the picture, usually a URL; the name of the file if None.
         from_name: The name of BrushLabels in the labelling configuration; see `labelstudio_config`.
         to_name: The name of Image there.
+
+    Raises:
+        ValueError: The picture wasn't read from a file, and `image` doesn't say where it is.
     """
+    name = image if image is not None else Path(result.source or "").name
+    if not name:
+        raise ValueError("The picture has no file name, by which Label Studio finds it. Give its URL as image=….")
     height, width = result.size
     regions = [
         {
@@ -129,7 +135,6 @@ def to_labelstudio(
         for region in result.shown
     ]
     score = float(np.mean([region.score for region in result.shown])) if regions else 0.0
-    name = image if image is not None else Path(result.source or "").name
     return {
         "data": {to_name: name},
         "predictions": [{"model_version": result.model, "score": score, "result": regions}],
@@ -174,18 +179,22 @@ def _short_run(length: int, value: int) -> str:
 # CVAT -----------------------------------------------------------------------------------------------------------------
 
 
-def write_cvat(results: "Iterable[Segmentation]", path: Path | str) -> Path:
+def write_cvat(results: "Iterable[Segmentation]", path: Path | str, *, names: Sequence[str] | None = None) -> Path:
     """Write an archive that CVAT imports into a task with these pictures, as "COCO 1.0": each region is a mask.
 
     CVAT finds a picture by its file's name, and a label by its name: the task must have those of `cvat_labels`.
 
+    Args:
+        names: Of the pictures in the task, one a result; the names of their files if None.
+
     Raises:
-        ValueError: No results, results of other words than the first's, or a name that doesn't end in .zip.
+        ValueError: No results, results of other words than the first's, a picture without a name or with that of
+            another, or a path that doesn't end in .zip.
     """
     path = expanded(path)
     if path.suffix != ".zip":
         raise ValueError(f"The archive came as {str(path)!r}; expected a name that ends in .zip.")
-    content = json.dumps(join_coco(list(results)), ensure_ascii=False)
+    content = json.dumps(join_coco(list(results), names), ensure_ascii=False)
     with atomic(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr(CVAT_FILE, content)
     return path
@@ -196,21 +205,37 @@ def cvat_labels(vocabulary: "Vocabulary") -> list[JsonObject]:
     return [{"name": name, "type": "mask", "attributes": []} for name in dict.fromkeys(vocabulary.names)]
 
 
-def join_coco(results: "Sequence[Segmentation]") -> dict[str, list[dict]]:
+def join_coco(results: "Sequence[Segmentation]", names: Sequence[str] | None = None) -> JsonObject:
     """Describe results with the same words as one COCO detection data set; ids of pictures and annotations count from
     1.
 
     Raises:
-        ValueError: No results, or other words than the first's.
+        ValueError: No results, other words than the first's, or a picture without a name of its own.
     """
     _check_same_words(results)
+    names = [Path(result.source or "").name for result in results] if names is None else names
+    _check_names(names, len(results))
     images, annotations = [], []
-    for number, result in enumerate(results, 1):
-        one = coco.to_detection(result, image_id=number, file_name=None)
+    for number, (name, result) in enumerate(zip(names, results, strict=True), 1):
+        one = coco.to_detection(result, image_id=number, file_name=name)
         images += one["images"]
         annotations += [entry | {"id": len(annotations) + place} for place, entry in enumerate(one["annotations"], 1)]
     categories = coco.categories(results[0].vocabulary)
-    return {"images": images, "categories": categories, "annotations": annotations}
+    return coco.heading() | {"images": images, "categories": categories, "annotations": annotations}
+
+
+def _check_names(names: Sequence[str], count: int) -> None:
+    if len(names) != count:
+        raise ValueError(f"{len(names)} names came for {count} results; expected one each.")
+    seen: dict[str, int] = {}
+    for number, name in enumerate(names, 1):
+        what = "has no file name" if not name else f"has the file name {name!r}, as result {seen.get(name)} does"
+        if not name or name in seen:
+            raise ValueError(
+                f"Result {number} {what}; pictures are found by their names. Give each its own, as it is called there: "
+                "names=[…]."
+            )
+        seen[name] = number
 
 
 # Hugging Face datasets ------------------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 """Results in COCO's formats: detection (instances) and panoptic."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from wordmask.vocabulary import Vocabulary
 
 
-def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None) -> dict[str, list[dict]]:
+def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None) -> dict[str, Any]:
     """Describe regions as a COCO detection data set of one image."""
     annotations = [
         {
@@ -29,16 +29,14 @@ def to_detection(result: "Segmentation", *, image_id: int, file_name: str | None
         }
         for region in result.regions
     ]
-    return {
+    return heading() | {
         "images": [_image(result, image_id, file_name)],
         "categories": categories(result.vocabulary),
         "annotations": annotations,
     }
 
 
-def to_panoptic(
-    result: "Segmentation", *, image_id: int, file_name: str | None, segments_file: str
-) -> dict[str, list[dict]]:
+def to_panoptic(result: "Segmentation", *, image_id: int, file_name: str | None, segments_file: str) -> dict[str, Any]:
     """Describe panoptic segments as a COCO panoptic data set of one image, whose ids lie in the picture
     `segments_file`.
 
@@ -59,7 +57,7 @@ def to_panoptic(
         for region in result.regions
     ]
     annotation = {"image_id": image_id, "file_name": segments_file, "segments_info": segments}
-    return {
+    return heading() | {
         "images": [_image(result, image_id, file_name)],
         "categories": categories(result.vocabulary),
         "annotations": [annotation],
@@ -100,6 +98,11 @@ def categories(vocabulary: "Vocabulary") -> list[dict]:
     return [
         {"id": label + 1, "name": entry.name, "isthing": int(entry.thing)} for label, entry in enumerate(vocabulary)
     ]
+
+
+def heading() -> JsonObject:
+    """What every COCO file begins with; pycocotools 2.0.8 to 2.0.10 can't load results beside a file without it."""
+    return {"info": {"description": "Regions that wordmask found"}, "licenses": []}
 
 
 def corner_and_size(box: tuple[int, int, int, int]) -> list[int]:

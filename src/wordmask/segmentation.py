@@ -6,7 +6,7 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -232,7 +232,7 @@ class Segmentation:
             "regions": regions,
         }
 
-    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, list[JsonObject]]:
+    def to_coco(self, image_id: int = 1, file_name: str | None = None) -> dict[str, Any]:
         """Describe the regions as a COCO detection data set of one image; its file's name is that of the picture if
         None.
 
@@ -240,9 +240,7 @@ class Segmentation:
         """
         return coco.to_detection(self, image_id=image_id, file_name=file_name)
 
-    def to_coco_panoptic(
-        self, segments_file: str, image_id: int = 1, file_name: str | None = None
-    ) -> dict[str, list[JsonObject]]:
+    def to_coco_panoptic(self, segments_file: str, image_id: int = 1, file_name: str | None = None) -> dict[str, Any]:
         """Describe panoptic segments as a COCO panoptic data set of one image; categories count from 1.
 
         Args:

@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,8 +12,8 @@ from wordmask.pipeline import thread_count, thread_pool, work_ahead
 from wordmask.regions import LEAST_SHOWN, Region
 from wordmask.segmentation import Segmentation
 from wordmask.settings import Settings
-from wordmask.sources import Source, find_pictures
-from wordmask.terminal import announce, say
+from wordmask.sources import Inputs, Source, find_inputs
+from wordmask.terminal import announce, on_one_line, say
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded, undisturbed
 
@@ -48,7 +49,8 @@ def segment_pictures(
     """
     output = expanded(output)
     asked = Vocabulary.read(words)  # errors in the words come before anything is loaded
-    sources = find_pictures(pictures, skip=output)
+    inputs = find_inputs(pictures, skip=output)
+    sources = inputs.sources
     check_writable(output)
     announce(len(sources), asked)
     segmenter = model.load()
@@ -56,11 +58,18 @@ def segment_pictures(
     if segmenter.check(asked, settings).task == "instance":
         name_stuff(asked)
     segmenter.encode_words(asked, settings.synonyms, settings.background)
-    results = segmenter.stream((source.path for source in sources), asked, settings)
-    return _save_and_tell(sources, results, output)
+    results = segmenter.stream((partial(_picture_of, source) for source in sources), asked, settings)
+    return _save_and_tell(inputs, results, output)
 
 
-def _save_and_tell(sources: list[Source], results: Generator[Segmentation | Exception], output: Path) -> bool:
+def _picture_of(source: Source) -> Path:
+    if source.problem:
+        raise ValueError(source.problem)
+    return source.path
+
+
+def _save_and_tell(inputs: Inputs, results: Generator[Segmentation | Exception], output: Path) -> bool:
+    sources = inputs.sources
     done: list[Path] = []
     failures: dict[Path, Exception] = {}
     few = len(sources) <= REPORTED
@@ -76,6 +85,8 @@ def _save_and_tell(sources: list[Source], results: Generator[Segmentation | Exce
                     report(source, outcome)
     finally:
         conclude(len(sources), len(done), failures, output)
+        for line in inputs.skips.lines():
+            say(f"left out: {on_one_line(line)}", err=True)
     return not failures
 
 
@@ -131,8 +142,8 @@ def report(source: Source, saved: Saved) -> None:
         lines.append("…")
     if faint := len(result.regions) - len(result.shown):
         lines.append(f"{faint} more with a score below {LEAST_SHOWN}")
-    say(f"{source.path}: {' · '.join(lines) or 'nothing'}")
-    say("  " + "  ".join(str(path) for path in saved.files))
+    say(f"{on_one_line(source.path)}: {' · '.join(lines) or 'nothing'}")
+    say("  " + "  ".join(on_one_line(path) for path in saved.files))
 
 
 def describe(name: str, regions: list[Region], result: Segmentation) -> str:
@@ -150,4 +161,4 @@ def conclude(total: int, done: int, failures: dict[Path, Exception], output: Pat
         say(f"{len(failures)} of {total} pictures failed:" if total > 1 else "The picture failed:", err=True)
         for path, error in failures.items():
             kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
-            say(f"  {path}: {kind}{error}", err=True)
+            say(f"  {on_one_line(path)}: {kind}{on_one_line(error)}", err=True)

@@ -4,12 +4,22 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+from typing import NamedTuple
 
-from wordmask.coco import categories
+from wordmask.coco import categories, heading
+from wordmask.folders import Skips
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import JsonObject, atomic
 
 ROWS_AT_ONCE = 10_000  # of the table: a row group
+
+
+class Failure(NamedTuple):
+    """A picture that failed, where it came from, and why."""
+
+    stem: str
+    source: str
+    error: str
 
 
 def collect_coco(output: Path, unfinished: Path, vocabulary: Vocabulary, records: Iterable[dict]) -> None:
@@ -46,11 +56,11 @@ def collect_parquet(output: Path, unfinished: Path, vocabulary: Vocabulary, reco
     import pyarrow as pa
     from pyarrow import parquet
 
-    whole = {
+    numbers = {
         name: pa.int32() for name in ("height", "width", "region", "label", "area", "left", "top", "right", "bottom")
     }
     text = {name: pa.string() for name in ("picture", "file_name", "source", "name", "runner_up", "counts")}
-    schema = pa.schema({**text, **whole, "area": pa.int64(), "thing": pa.bool_(), "score": pa.float64()})
+    schema = pa.schema({**text, **numbers, "area": pa.int64(), "thing": pa.bool_(), "score": pa.float64()})
     with atomic(output / "masks.parquet", unfinished) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         rows: list[dict] = []
         for record in records:
@@ -67,7 +77,23 @@ def write_classes(output: Path, unfinished: Path, vocabulary: Vocabulary, unlabe
     _write(output / "classes.json", unfinished, [json.dumps(content, indent=1, ensure_ascii=False)])
 
 
-def write_failures(output: Path, unfinished: Path, failures: Sequence[tuple[str, str, str]]) -> None:
+def write_report(output: Path, unfinished: Path, *, results: int, failures: Sequence[Failure], skips: Skips) -> None:
+    """Write report.json: what became of every input."""
+    left_out = {str(reason): {"count": skips.counts[reason], "names": names} for reason, names in skips.names.items()}
+    content = {
+        "inputs": results + len(failures) + len(skips),
+        "results": results,
+        "failures": len(failures),
+        "skipped": len(skips),
+        "failed": [failure._asdict() for failure in failures],
+        "left_out": left_out,
+    }
+    # bytes of names that are no UTF-8 become escapes, which json has too
+    text = json.dumps(content, indent=1, ensure_ascii=False).encode("utf-8", "backslashreplace").decode()
+    _write(output / "report.json", unfinished, [text])
+
+
+def write_failures(output: Path, unfinished: Path, failures: Sequence[Failure]) -> None:
     """Write failed.csv: picture, source, error; remove an earlier one if nothing failed."""
     import csv
 
@@ -104,8 +130,9 @@ def _write_coco(
     )
 
     def parts() -> Iterator[str]:
+        yield json.dumps(heading())[:-1]
         for opening, entries in (
-            ('{"images": [', images),
+            (', "images": [', images),
             ('], "categories": [', categories(vocabulary)),
             ('], "annotations": [', annotations),
         ):

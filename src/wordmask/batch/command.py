@@ -1,19 +1,19 @@
 """`wordmask batch`: from what a person typed to a job, and what is told of it."""
 
-from collections.abc import Generator, Iterable
+from collections.abc import Generator, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 from wordmask.bars import bar
 from wordmask.batch.formats import check_formats
-from wordmask.batch.inputs import Collection, Item, find_items
-from wordmask.batch.job import BatchJob, BatchReport, PictureOutcome, run_job, work
-from wordmask.batch.journal import BatchJournal
+from wordmask.batch.inputs import Collection, Holdings, Item, look_through
+from wordmask.batch.job import BatchJob, BatchReport, PictureOutcome, finished_now, run_job, work
 from wordmask.batch.processes import places, work_in_processes
 from wordmask.model_choice import ModelChoice
 from wordmask.settings import Settings
-from wordmask.terminal import counted, say, say_doubt
+from wordmask.terminal import counted, on_one_line, say, say_doubt
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded
 
@@ -45,8 +45,8 @@ def label_collection(
     """
     asked = Vocabulary.read(words)  # errors in the words come before anything is loaded
     output, model = expanded(output), model.absolute()
-    items = find_items(collection, skip=output)
-    check_writable(output)
+    holdings = _look_through(collection, output)
+    items = holdings.items
     where = places(model.device, processes)
     here = not ray and len(where) == 1
     segmenter = replace(model, device=where[0].device if here else "cpu").load()
@@ -67,17 +67,41 @@ def label_collection(
         err=True,
     )
     say_doubt(vocabulary)
-    try:
+    with _saying_where_it_stopped(job, items):
         report = run_job(
-            job, items, segmenter=segmenter, collection=collection, run=run, watch=partial(bar, "Segmenting")
+            job,
+            holdings,
+            segmenter=segmenter,
+            collection=collection,
+            run=run,
+            watch=partial(bar, "Segmenting"),
+            note=lambda line: say(f"note: {on_one_line(line)}.", err=True),
         )
-    except (KeyboardInterrupt, SystemExit):
-        finished = BatchJournal(job.output).read()
+    _tell(report, output)
+    return report
+
+
+@contextmanager
+def _saying_where_it_stopped(job: BatchJob, items: list[Item]) -> Iterator[None]:
+    try:
+        yield
+    except (KeyboardInterrupt, SystemExit, OSError):
+        finished = finished_now(job, items)
         done = sum(item.stem in finished for item in items)
         say(f"Stopped: {done} of {counted(len(items), 'picture')} are finished. The same command goes on there.")
         raise
-    _tell(report, output)
-    return report
+
+
+def _look_through(collection: Collection, output: Path) -> Holdings:
+    """List the input with the output folder there already, so that the first run lists what a later one does."""
+    made = not output.exists()
+    check_writable(output)
+    try:
+        return look_through(collection, skip=output)
+    except ValueError:
+        if made:
+            output.rmdir()
+        raise
 
 
 def _tell(report: BatchReport, output: Path) -> None:
@@ -86,4 +110,9 @@ def _tell(report: BatchReport, output: Path) -> None:
     if report.failures:
         say(f"{len(report.failures)} failed, see {output / 'failed.csv'}:", err=True)
         for failure in report.failures[:REPORTED]:
-            say(f"  {failure.source}: {failure.error}", err=True)
+            named = failure.source in failure.error
+            say(f"  {on_one_line(failure.error if named else f'{failure.source}: {failure.error}')}", err=True)
+    if report.skips:
+        say(f"{len(report.skips)} left out, see {output / 'report.json'}:", err=True)
+        for line in report.skips.lines():
+            say(f"  {on_one_line(line)}", err=True)

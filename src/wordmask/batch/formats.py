@@ -1,25 +1,31 @@
 """What a collection's results can be written as: one table. The files of each picture come at once, those of the whole
 at the end."""
 
+import re
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from functools import partial
+from pathlib import Path, PurePosixPath
 
 from PIL import Image
 
 from wordmask import coco
 from wordmask.batch.collected import collect_coco, collect_panoptic, collect_parquet, collect_yolo
+from wordmask.batch.inputs import Item
 from wordmask.batch.journal import Record
 from wordmask.batch.polygons import as_polygons
+from wordmask.batch.tars import Member
 from wordmask.segmentation import Segmentation
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic
 
-OVERLAY_QUALITY = 90  # of JPEG
+OVERLAY_QUALITY, FRAME_QUALITY = 90, 95  # of JPEG
+IMAGES = re.compile("^images~*$")  # readers of YOLO's format take the last folder of this name for its own
 Content = Image.Image | str | Callable[[Path], None]
 
 
-def no_files(stem: str, result: Segmentation) -> Mapping[str, Content]:
+def no_files(item: Item, result: Segmentation) -> Mapping[str, Content]:
     """What a format writes of one picture that has files of the whole alone."""
     return {}
 
@@ -38,41 +44,59 @@ class Format:
     """A way to write results.
 
     Args:
-        files: Of one picture: its stem and result → path below the output folder → what is in it.
+        files: Of one picture: it and its result → path below the output folder → what is in it.
         details: What the files of the whole need to know of one picture, in plain values.
         collect: Writes the files of the whole: the output folder, the folder for what is unfinished, the vocabulary,
             and the records of all pictures in order, which can be gone through several times.
     """
 
-    files: Callable[[str, Segmentation], Mapping[str, Content]] = no_files
+    files: Callable[[Item, Segmentation], Mapping[str, Content]] = no_files
     details: Callable[[Segmentation], Record] = no_details
     collect: Callable[[Path, Path, Vocabulary, Iterable[dict]], None] = collect_nothing
 
 
-def label_files(stem: str, result: Segmentation) -> Mapping[str, Content]:
-    files: dict[str, Content] = {f"labels/{stem}.png": result.label_image()}
+def label_files(item: Item, result: Segmentation) -> Mapping[str, Content]:
+    files: dict[str, Content] = {f"labels/{item.stem}.png": result.label_image()}
     if geotiff := result.geotiff():
-        files[f"labels/{stem}.tif"] = geotiff
+        files[f"labels/{item.stem}.tif"] = geotiff
     return files
 
 
-def overlay_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
-    return {f"overlays/{stem}.jpg": result.draw()}
+def overlay_file(item: Item, result: Segmentation) -> Mapping[str, Content]:
+    return {f"overlays/{item.stem}.jpg": result.draw()}
 
 
-def panoptic_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
-    return {f"panoptic/{stem}.png": coco.panoptic_image(result)}
+def panoptic_file(item: Item, result: Segmentation) -> Mapping[str, Content]:
+    return {f"panoptic/{item.stem}.png": coco.panoptic_image(result)}
 
 
-def yolo_file(stem: str, result: Segmentation) -> Mapping[str, Content]:
-    """One line a polygon: the label, then x and y as shares of width and height. Pieces of stuff get lines of their
-    own."""
+def yolo_files(item: Item, result: Segmentation) -> Mapping[str, Content]:
+    """One line a polygon: the label, then x and y as shares of width and height; pieces of stuff get lines of their
+    own. And the picture beside it, under the same name: so a reader finds one by the other."""
     size, lines = result.size[::-1], []
     for region in result.shown:
         for polygon in as_polygons(region.mask, whole=region.thing and result.task != "semantic"):
             shares = " ".join(f"{number:.6g}" for number in (polygon / size).ravel())
             lines.append(f"{region.label} {shares}\n")
-    return {f"yolo/labels/{stem}.txt": "".join(lines)}
+    name = "/".join(IMAGES.sub(r"\g<0>~", part) for part in item.stem.split("/"))
+    ending = PurePosixPath(item.file_name).suffix or ".jpg"
+    return {
+        f"yolo/labels/{name}.txt": "".join(lines),
+        f"yolo/images/{name}{ending}": partial(put_picture, item, result),
+    }
+
+
+def put_picture(item: Item, result: Segmentation, place: Path) -> None:
+    """Put a picture where a data set has it: a link to the file, or the bytes out of a shard, or a frame."""
+    if isinstance(item.part, Member):
+        place.write_bytes(item.part.read(item.path))
+    elif item.part is not None:
+        Image.fromarray(result.picture).save(place, quality=FRAME_QUALITY)
+    else:
+        try:
+            place.symlink_to(item.path.absolute())
+        except OSError:  # a system without links
+            shutil.copyfile(item.path, place)
 
 
 def coco_details(result: Segmentation) -> Record:
@@ -93,7 +117,7 @@ FORMATS = {
     "overlays": Format(files=overlay_file),
     "coco": Format(details=coco_details, collect=collect_coco),
     "coco-panoptic": Format(files=panoptic_file, details=panoptic_details, collect=collect_panoptic),
-    "yolo": Format(files=yolo_file, collect=collect_yolo),
+    "yolo": Format(files=yolo_files, collect=collect_yolo),
     "parquet": Format(details=table_details, collect=collect_parquet),
 }
 
@@ -125,11 +149,11 @@ def check_formats(formats: Iterable[str], task: str) -> tuple[str, ...]:
 
 
 def write_picture(
-    stem: str, result: Segmentation, formats: Iterable[str], *, output: Path, unfinished: Path
+    item: Item, result: Segmentation, formats: Iterable[str], *, output: Path, unfinished: Path
 ) -> Iterator[str]:
     """Write the files of one picture, each whole; yield their paths below the output."""
     for name in formats:
-        for path, content in FORMATS[name].files(stem, result).items():
+        for path, content in FORMATS[name].files(item, result).items():
             with atomic(output / path, unfinished) as temporary:
                 if isinstance(content, str):
                     temporary.write_text(content, encoding="utf-8")

@@ -1,22 +1,30 @@
 """What a collection holds: picture files, members of tar shards, moments of films; each with a name of its own."""
 
+import hashlib
 import math
+import os
 import re
-import tarfile
+import unicodedata
 from collections import defaultdict
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from wordmask.batch.film_packets import need_av
 from wordmask.batch.films import FILM_FILES, Moment, is_film, moments, read_moment
+from wordmask.batch.journal import Stamp
+from wordmask.batch.tars import Member, members_of
+from wordmask.folders import JOB_FOLDER, RESULT_FOLDERS, Reason, Skips
 from wordmask.image import Picture
-from wordmask.sources import PICTURE_FILES, Source, find_pictures
+from wordmask.sources import PICTURE_FILES, Source, find_inputs
 from wordmask.word_lines import read_text
 from wordmask.writing import expanded
 
 SHARD, LIST = ".tar", ".txt"
-PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tar.xz", ".tar.zst")
+PACKED = (".tar.gz", ".tgz", ".tar.bz2", ".tbz2", ".tar.xz", ".txz", ".tar.zst")
+UNPACK = "it is compressed, and its pictures can't be found without unpacking. Unpack it, or make it a plain .tar."
+LONGEST_NAME = 240  # bytes of a file's or folder's name, without our endings; systems take 255
 BRACES = re.compile(r"\{(\d+)\.\.(\d+)\}")  # of WebDataset's shard names: shard-{000000..000042}.tar
 
 
@@ -39,15 +47,6 @@ class Collection:
 
 
 @dataclass(frozen=True)
-class Member:
-    """Where a file lies in a tar, in bytes."""
-
-    name: str
-    offset: int
-    size: int
-
-
-@dataclass(frozen=True)
 class Item:
     """A picture of a collection.
 
@@ -56,19 +55,21 @@ class Item:
         path: The file it is in.
         part: Where in the file, if it is not the whole.
         problem: Why it can't be read, if that is known already.
+        stamp: What it was when it was found; None if it isn't there.
     """
 
     stem: str
     path: Path
     part: Member | Moment | None = None
     problem: str | None = None
+    stamp: Stamp | None = None
 
     @property
     def file_name(self) -> str:
         """The picture's name as lists of pictures give it: with its ending."""
         if self.part is None:
             return PurePosixPath(self.stem).with_name(self.path.name).as_posix()
-        return f"{PurePosixPath(self.stem).parent}/{self.part.name}"
+        return PurePosixPath(self.stem).with_name(re.split(r"[/\\]", self.part.name)[-1]).as_posix()
 
     @property
     def source(self) -> str:
@@ -86,45 +87,96 @@ class Item:
         if isinstance(self.part, Moment):
             return read_moment(self.path, self.part)
         if isinstance(self.part, Member):
-            with self.path.open("rb") as file:
-                file.seek(self.part.offset)
-                return file.read(self.part.size)
+            return self.part.read(self.path)
         return self.path
 
 
+@dataclass(frozen=True)
+class Holdings:
+    """What a collection holds: what is to be labelled, and what is left out."""
+
+    items: list[Item] = field(default_factory=list)
+    skips: Skips = field(default_factory=Skips)
+
+
 def find_items(collection: Collection, *, skip: Path) -> list[Item]:
+    """The items of `look_through`."""
+    return look_through(collection, skip=skip).items
+
+
+def look_through(collection: Collection, *, skip: Path) -> Holdings:
     """List what a collection holds, in the same order each time.
 
     Args:
         skip: A folder not to look into: the output's.
 
     Raises:
-        ValueError: There is nothing of the kind.
+        ValueError: There is nothing of the kind, or it lies where results would be written.
     """
     every, argument = collection.every, collection.source
     if not 0 < every < math.inf:
         raise ValueError(f"every came as {every!r}; expected seconds between two pictures of a film, above 0.")
     if argument.lower().endswith(PACKED):
-        raise ValueError(
-            f"{argument!r} is compressed, and its pictures can't be found without unpacking. "
-            "Unpack it, or make it a plain .tar."
-        )
+        raise ValueError(f"{argument!r} can't be read: {UNPACK}")
     is_list = argument.lower().endswith(LIST) and expanded(argument).is_file()
     arguments = _listed(expanded(argument)) if is_list else _spread(argument)
-    sources = find_pictures(arguments, skip=skip, endings=(*PICTURE_FILES, *FILM_FILES, SHARD))
+    inputs = find_inputs(arguments, skip, (*PICTURE_FILES, *FILM_FILES, SHARD, *PACKED), patient=is_list)
+    sources = _without_results(inputs.sources, skip, inputs.skips)
     if len(sources) > 1:
-        sources = [source for source in sources if is_film(source.path)] or sources
+        sources = _without_texts(sources, inputs.skips)
     for source in sources:
         if source.path.suffix.lower() in FILM_FILES:
             need_av(source.path)
             break
-    return _distinct([item for source in sources for item in _items_of(source, every)])
+    items = [item for source in sources for item in _items_of(source, every, inputs.skips)]
+    if not items:
+        raise ValueError(f"{argument!r} holds nothing to label. Left out: {'; '.join(inputs.skips.lines())}.")
+    return Holdings(_distinct(items), inputs.skips)
+
+
+def _without_results(sources: list[Source], output: Path, skips: Skips) -> list[Source]:
+    """Leave out what lies where the job writes: its own results, if it has written there before.
+
+    Raises:
+        ValueError: It hasn't; then they are somebody's, and would be mixed with results.
+    """
+    taken = [output.resolve() / name for name in (*RESULT_FOLDERS, JOB_FOLDER)]
+    ours: dict[Path, bool] = {}  # a folder of pictures → whether results are written there
+    kept = []
+    for source in sources:
+        folder = source.path.parent
+        if folder not in ours:
+            ours[folder] = any(folder.resolve().is_relative_to(place) for place in taken)
+        if not ours[folder]:
+            kept.append(source)
+        elif (output / JOB_FOLDER).is_dir():
+            skips.add(Reason.OURS, source.path)
+        else:
+            raise ValueError(
+                f"{str(source.path)!r} lies where results are to be written. Choose another output folder than "
+                f"{str(output)!r}."
+            )
+    return kept
+
+
+def _without_texts(sources: list[Source], skips: Skips) -> list[Source]:
+    """Leave out programs and translations whose names end like those of films."""
+    kept = []
+    for source in sources:
+        if is_film(source.path):
+            kept.append(source)
+        else:
+            skips.add(Reason.NO_PICTURE, source.path)
+    return kept
 
 
 def _listed(path: Path) -> list[str]:
     text = read_text(path, f"The list {str(path)!r}")
-    lines = [line.strip() for line in text.splitlines()]
-    paths = [str(path.parent / expanded(line)) for line in lines if line and not line.startswith("#")]
+    paths = []
+    for line in text.split("\n"):  # other ends of lines may stand in names
+        name = line if (path.parent / expanded(line)).is_file() else line.strip()
+        if name and not name.startswith("#"):
+            paths.append(str(path.parent / expanded(name)))
     if not paths:
         raise ValueError(f"The list {str(path)!r} names no file; expected one path a line, relative to the list.")
     return paths
@@ -140,52 +192,52 @@ def _spread(argument: str) -> list[str]:
     return [whole for part in spread for whole in _spread(part)]
 
 
-def _items_of(source: Source, every: float) -> Iterator[Item]:
-    ending = source.path.suffix.lower()
+def _items_of(source: Source, every: float, skips: Skips) -> Iterator[Item]:
+    path, whole = source.path, source.stem.as_posix()
+    if source.problem:
+        yield Item(whole, path, problem=source.problem)
+        return
+    status = None
+    with suppress(OSError):  # told when it is read
+        status = path.stat()  # before that: if it changes meanwhile, it is another at the next run
     try:
-        if ending == SHARD:
-            members, problem = _members(source.path)
-            yield from (Item(_below(source.stem, _key(member.name)), source.path, member) for member in members)
-            if problem:
-                yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {problem}")
-        elif ending in FILM_FILES:
-            chosen, problem = moments(source.path, every)
-            for moment in chosen:
-                yield Item(_below(source.stem, PurePosixPath(moment.name).stem), source.path, moment)
-            if problem:
-                yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {problem}")
-        else:
-            yield Item(source.stem.as_posix(), source.path)
+        for item in _items_within(source, every, skips):
+            yield item if item.problem or status is None else replace(item, stamp=_stamp_of(item, status))
     except (ValueError, OSError) as error:
-        yield Item(source.stem.as_posix(), source.path, problem=f"{source.path}: {error}")
+        yield Item(whole, path, problem=f"{path}: {error}")
 
 
-def _members(path: Path) -> tuple[list[Member], str | None]:
-    """The pictures of a shard as WebDataset names them: a sample's key goes to the first dot, `1.jpg` is its picture,
-    `1.seg.png` is not.
+def _items_within(source: Source, every: float, skips: Skips) -> Iterator[Item]:
+    path, name, whole = source.path, source.path.name.lower(), source.stem.as_posix()
+    if name.endswith(SHARD):
+        shard = members_of(path)
+        skips.extend(shard.skips)
+        for member in shard.members:
+            yield Item(_below(source.stem, _key(member.name)), path, member)
+        for member_name, problem in shard.problems.items():
+            yield Item(_below(source.stem, _key(member_name)), path, problem=problem)
+        if shard.damage:
+            yield Item(whole, path, problem=f"{path}: {shard.damage}")
+    elif name.endswith(PACKED):
+        yield Item(whole, path, problem=f"{path}: {UNPACK}")
+    elif name.endswith(FILM_FILES):
+        chosen, problem = moments(path, every)
+        for moment in chosen:
+            yield Item(_below(source.stem, PurePosixPath(moment.name).stem), path, moment)
+        if problem:
+            yield Item(whole, path, problem=f"{path}: {problem}")
+    else:
+        yield Item(whole, path)
 
-    Where a sample has no such picture, what ends like one is. Also says what is wrong with the shard, if something is.
-    """
-    samples: dict[str, list[Member]] = defaultdict(list)
-    problem = None
-    with path.open("rb") as file:
-        try:
-            with tarfile.open(fileobj=file, mode="r:") as shard:
-                for member in shard:
-                    if member.isfile() and member.name.lower().endswith(PICTURE_FILES):
-                        folder, _, name = member.name.rpartition("/")
-                        samples[f"{folder}/{name.partition('.')[0]}"].append(
-                            Member(member.name, member.offset_data, member.size)
-                        )
-                file.seek(shard.offset)  # tarfile takes any block that it cannot read for the last one, which is empty
-                if file.read(tarfile.BLOCKSIZE) != bytes(tarfile.BLOCKSIZE):
-                    problem = "it is damaged or ends early; what comes after is lost."
-        except tarfile.TarError as error:
-            problem = f"it is damaged: {error}."
-    found = []
-    for members in samples.values():
-        found += [member for member in members if member.name.rpartition("/")[2].count(".") == 1] or members
-    return found, problem if problem or found else f"no picture in it ({', '.join(PICTURE_FILES)})."
+
+def _stamp_of(item: Item, status: os.stat_result) -> Stamp:
+    start = 0
+    if isinstance(item.part, Member):
+        start = item.part.offset
+    elif isinstance(item.part, Moment):
+        start = item.part.packet
+    place = os.path.normpath(item.path.absolute())
+    return Stamp(place, item.file_name, status.st_size, status.st_mtime_ns, start)
 
 
 def _key(name: str) -> str:
@@ -194,19 +246,34 @@ def _key(name: str) -> str:
 
 def _below(folder: Path, name: str) -> str:
     """A name below a folder, and nowhere else whatever the shard says."""
-    parts = [part for part in re.split(r"[/\\]", name) if part not in ("", ".", "..")]
+    parts = [part for part in re.split(r"[/\\\0]", name) if part not in ("", ".", "..")]
     return "/".join([folder.as_posix(), *parts])
 
 
 def _distinct(items: list[Item]) -> list[Item]:
-    """Number names that clash, whatever their case."""
+    """Shorten names that no system takes; number those that clash, whatever their case."""
     seen: dict[str, int] = defaultdict(int)
     distinct = []
     for item in items:
-        stem = item.stem
-        while seen[stem.casefold()]:
-            seen[item.stem.casefold()] += 1
-            stem = f"{item.stem}~{seen[item.stem.casefold()]}"
-        seen[stem.casefold()] += 1
+        wanted = "/".join(_shortened(part) for part in item.stem.split("/"))
+        stem = wanted
+        while seen[_same_file(stem)]:
+            seen[_same_file(wanted)] += 1
+            stem = f"{wanted}~{seen[_same_file(wanted)]}"
+        seen[_same_file(stem)] += 1
         distinct.append(replace(item, stem=stem))
     return distinct
+
+
+def _same_file(name: str) -> str:
+    """What is equal for names that are one on some file system: case, and letters with accents in one piece or two."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _shortened(name: str) -> str:
+    """The beginning of a name that is too long, and a checksum of the whole."""
+    content = os.fsencode(name)
+    if len(content) <= LONGEST_NAME:
+        return name
+    checksum = hashlib.sha256(content).hexdigest()[:8]
+    return f"{content[: LONGEST_NAME - 9].decode('utf-8', 'ignore')}~{checksum}"

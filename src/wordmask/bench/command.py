@@ -13,6 +13,7 @@ from wordmask.bench.table import machine_line, table_of
 from wordmask.hardware import choose_device, choose_precision
 from wordmask.memory import keep_freed_memory
 from wordmask.models import kind_of
+from wordmask.terminal import busy
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic, check_writable
 
@@ -46,7 +47,7 @@ def bench_all(
     console.print(machine_line(machine))
     reports: list[BenchReport] = []
     for model in models:
-        with console.status(f"Timing {model} …"):
+        with busy(f"Timing {model} …"):
             case = BenchCase(model, vocabulary, chosen_precision, batch, compile)
             reports.append(bench(case, machine, chosen, runs=runs))
         console.print(table_of(reports[-1]))

@@ -13,10 +13,11 @@ from wordmask.explain.answer import Explanation, explain
 from wordmask.explain.class_maps import ClassMapExplanation
 from wordmask.explain.query_masks import FATES, QueryExplanation
 from wordmask.explain.sheets import draw
+from wordmask.folders import EXPLAINED
 from wordmask.model_choice import ModelChoice
 from wordmask.segmenter import Segmenter
 from wordmask.settings import Settings
-from wordmask.sources import EXPLAINED, Source, find_pictures
+from wordmask.sources import Source, find_pictures
 from wordmask.terminal import announce, say
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import atomic, check_writable, expanded

@@ -15,6 +15,7 @@ from wordmask.models import Model
 from wordmask.models.load import load_model
 from wordmask.processes import Processes
 from wordmask.surroundings import as_if_alone, float32_by_default
+from wordmask.terminal import on_one_line, say
 from wordmask.training.blends import SHARES, Measured, Weights, blend, print_report, write_report
 from wordmask.training.from_labels import Augmentation, Views, check_data, labelled_recipe, save_model
 from wordmask.training.loop import TrainingOutcome, train
@@ -203,4 +204,4 @@ def tell(settings: FineTuneSettings, measured: dict[float, Measured]) -> None:
             "held-out: generated scenes, of which a model for photographs knows little; "
             "name pictures like yours with heldout=FOLDER."
         )
-    console.print(f"Saved as {settings.folder / FINETUNED}; run again with blend=… for another share.", soft_wrap=True)
+    say(f"Saved as {on_one_line(settings.folder / FINETUNED)}; run again with blend=… for another share.")
