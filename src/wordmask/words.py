@@ -170,7 +170,7 @@ def read_words(words: WordList | str | Path | Iterable[str], stuff: Collection[s
             raise ValueError(
                 f"No words were given ({words!r}). Name at least one thing to look for, such as: road, car, sky."
             )
-        if looks_like_file(words):
+        if ";" not in words and looks_like_file(words):
             raise ValueError(
                 f"The words came as {words!r}, which looks like a file. Give the words; or their file, as a Path or "
                 f"ending in .txt or .json. If it is a word, write {words.strip() + ';'!r}."
