@@ -231,9 +231,11 @@ def test_what_is_plain_is_left_alone(words):
 def test_a_segmenter_warns_once(tiny, picture):
     from wordmask.segmenter import Segmenter
 
+    segmenter = Segmenter(tiny)
     with pytest.warns(WordsWarning, match="also called mug") as told:
-        Segmenter(tiny)(picture, "cup, mug")
-    assert len(told) == 1
+        results = [segmenter(picture, "cup, mug") for _ in range(3)]
+    assert [one.filename for one in told] == [__file__]
+    assert [len(result.vocabulary) for result in results] == [1, 1, 1]
 
 
 def test_line_breaks_separate_classes():
@@ -265,7 +267,7 @@ def test_what_has_no_order_is_refused():
 def test_a_string_like_a_file_is_refused_and_a_list_is_not(words):
     with pytest.raises(ValueError, match="looks like a file"):
         Vocabulary.of(words)
-    assert Vocabulary.read([words]).names == [words]
+    assert Vocabulary.read([words]).names == Vocabulary.read(f"{words};").names == [words]
 
 
 @pytest.mark.parametrize("words", ['["car", "road"]', "{'car': 0}", ["['car'"]])

@@ -75,7 +75,7 @@ class Runtime:
             ValueError: A picture that can't be read, words that make no sense, or settings that the model can't obey.
         """
         asked, task = self.read_words(words), task or self.about.tasks[0]
-        warn_of_doubt(asked, words)
+        warn_of_doubt(asked, words, self)
         if task not in self.about.tasks:
             raise ValueError(f"task came as {task!r}; this model does {' and '.join(self.about.tasks)}.")
         if keep is not None and not (isinstance(keep, int) and keep >= 1 and self.about.keep):

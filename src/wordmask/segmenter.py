@@ -28,7 +28,7 @@ from wordmask.text import TextCache, Words, encode_vocabulary
 from wordmask.tiles import TileMaps, read_tiles
 from wordmask.vocabulary import Synonyms, Vocabulary
 from wordmask.weights import text_tower_fingerprint
-from wordmask.words import same_phrase
+from wordmask.words import same_phrase, warn_of_doubt
 from wordmask.writing import cache_folder, expanded
 
 AnyPicture = TypeVar("AnyPicture", bound=Picture)
@@ -322,7 +322,7 @@ class Segmenter:
         Raises:
             ValueError: One makes no sense, or the model can't do it.
         """
-        vocabulary = Vocabulary.of(words, self.model.vocabularies)
+        vocabulary = self._read_words(words)
         return replace(settings, **changed).chosen_for(self.model, vocabulary, name=self.name, precision=self.precision)
 
     def encode_words(
@@ -348,8 +348,13 @@ class Segmenter:
     def _vectors(self, phrases: list[str]) -> Tensor:
         return self.text.encode(phrases, self.model.encode_text)
 
+    def _read_words(self, words: AnyWords) -> Vocabulary:
+        vocabulary = Vocabulary.read(words, self.model.vocabularies)
+        warn_of_doubt(vocabulary, words, self)
+        return vocabulary
+
     def _request(self, words: AnyWords, settings: Settings, *, per_pixel: bool = False) -> Request:
-        vocabulary = Vocabulary.of(words, self.model.vocabularies)
+        vocabulary = self._read_words(words)
         chosen = self.check(vocabulary, settings)
         check_per_pixel(chosen.task, asked=per_pixel)
         return Request(self._encode(vocabulary, chosen.synonyms, chosen.background), chosen, per_pixel)

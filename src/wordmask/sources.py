@@ -109,7 +109,7 @@ def without_files(words: list[str]) -> list[str]:
             ending = Path(word).suffix.lower()
             hint = HINTS.get(ending, "Check the spelling and the current folder.")
             state = "is a file" if _is(word, Path.is_file) else "looks like a file, and there is none of that name"
-            raise ValueError(f"{word!r} {state}. {hint} If it is a word, give the words in one string: --words.")
+            raise ValueError(f"{word!r} {state}. {hint} If it is a word, write --words {word + ';'!r}.")
     return words
 
 

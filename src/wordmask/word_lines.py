@@ -254,13 +254,13 @@ def _in_order(lines: list[Line], pattern: re.Pattern[str]) -> bool:
 
 
 def _numbers_taken_off(lines: list[Line], pattern: re.Pattern[str], name: str, unit: str = "line") -> list[Line]:
-    names = []
+    names, advice = [], ADVICE if unit == "line" else "give the names alone"
     for expected, line in enumerate(lines):
         found = pattern.fullmatch(line.text)
         if not found or int(found["number"]) != expected:
             raise ValueError(
                 f"{name} has numbers, and in {unit} {line.number} there is {line.text!r} where {expected} was "
-                f"expected: labels count from 0 in order. Number them so; or {ADVICE}."
+                f"expected: labels count from 0 in order. Number them so; or {advice}."
             )
         kind = f" [{found['kind']}]" if pattern is PRINTED else ""
         names.append(Line(line.number, found["name"] + kind))

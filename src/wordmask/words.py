@@ -101,10 +101,20 @@ class WordList:
         return ""
 
 
-def warn_of_doubt(words: WordList, given: object) -> None:
-    """Warn the caller's caller if words that were read of `given` may have been meant otherwise."""
-    if words.doubt and words is not given:
-        warnings.warn(words.doubt, WordsWarning, stacklevel=3)
+def warn_of_doubt(words: WordList, given: object, asker: object = None) -> None:
+    """Warn where we were called from if words that were read of `given` may have been meant otherwise.
+
+    Args:
+        asker: Who remembers that it was told, and isn't told again of the same words.
+    """
+    told: set[str] = set() if asker is None else vars(asker).setdefault("doubts_told", set())
+    if not words.doubt or words is given or words.doubt in told:
+        return
+    told.add(words.doubt)
+    frame, level = sys._getframe(), 1
+    while frame.f_back and Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(words.doubt, WordsWarning, stacklevel=level)
 
 
 def print_doubt(words: WordList) -> None:
@@ -160,10 +170,10 @@ def read_words(words: WordList | str | Path | Iterable[str], stuff: Collection[s
             raise ValueError(
                 f"No words were given ({words!r}). Name at least one thing to look for, such as: road, car, sky."
             )
-        if looks_like_file(words):
+        if ";" not in words and looks_like_file(words):
             raise ValueError(
                 f"The words came as {words!r}, which looks like a file. Give the words; or their file, as a Path or "
-                "ending in .txt or .json; or, if it is a word, a list with it."
+                f"ending in .txt or .json. If it is a word, write {words.strip() + ';'!r}."
             )
         words = [words]
     return WordList(_parse(_in_order(words), stuff))
