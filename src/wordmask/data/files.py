@@ -41,14 +41,19 @@ class Findings:
         except ValueError as error:
             self.add(kind, error)
 
-    def report(self) -> None:
-        """Raise `ValueError` if anything was found; it names the first files of each kind."""
+    def lines(self) -> list[str]:
+        """Each kind, how often it was found, and the first of it."""
+        lines = []
+        for kind, found in self.kinds.items():
+            more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+            lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
+        return lines
+
+    def report(self, *hints: str) -> None:
+        """Raise `ValueError` if anything was found; it names the first files of each kind, and ends in hints."""
         if self.kinds:
-            lines = [f"{str(self.where)!r} cannot be used:"]
-            for kind, found in self.kinds.items():
-                more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-                lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
-            raise ValueError("\n".join(lines))
+            lines = [f"{str(self.where)!r} cannot be used:", *self.lines()]
+            raise ValueError("\n".join([*lines, *hints]))
 
 
 def folder_of(root: str | Path) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -46,6 +46,20 @@ class LabelledPicture:
         return np.concatenate([[UNLABELLED], self.labels])[self.segments]
 
 
+class Fault(NamedTuple):
+    """Something that is wrong with one picture, or its label: of which kind, and what."""
+
+    kind: str
+    what: str
+
+
+class Examined(NamedTuple):
+    """A picture that was looked at; None if it can't be used. Of one that can be, something may have been left out."""
+
+    labelled: LabelledPicture | None
+    faults: list[Fault]
+
+
 @runtime_checkable
 class DataSet(Protocol):
     """Labelled pictures in a fixed order, all of one vocabulary."""
@@ -69,3 +83,12 @@ class DataSet(Protocol):
         Raises:
             ValueError: Names the first files that are wrong, and what was expected.
         """
+
+
+def one_segment_a_class(classes: Int[np.ndarray, "H W"]) -> Segments:
+    """Turn a map of classes, -1 where there is none, into segments."""
+    counts = np.bincount(classes.ravel() + 1)
+    labels = np.flatnonzero(counts[1:])
+    numbers = np.zeros(len(counts), np.int32)
+    numbers[labels + 1] = np.arange(1, len(labels) + 1)
+    return numbers[classes + 1], labels, np.zeros(len(labels), bool)
