@@ -50,7 +50,7 @@ class EovSegSettings(TrainingSettings):
 def build(settings: EovSegSettings, data: CocoPanoptic | None = None, held_out: CocoPanoptic | None = None) -> Recipe:
     data, held_out = data or CocoPanoptic(settings.data), held_out or CocoPanoptic(settings.data, "val2017")
     check_data(data, held_out, thorough=settings.thorough)
-    measured = Subset.first(held_out, settings.pictures)
+    measured = Subset.spread(held_out, settings.pictures)
     return labelled_recipe(
         settings,
         from_clip(settings.model, settings.clip, settings.spatial),

@@ -173,5 +173,5 @@ def test_part_of_a_data_set_is_one(garden):
     assert [labelled.source for labelled in pictures_of(part)] == [whole[4].source, whole[1].source]
     assert part.files(1) == whole.files(1)
     part.check(thorough=True)
-    assert len(Subset.first(whole, 4)) == 4
-    assert len(Subset.first(whole, 40)) == 6
+    assert len(Subset.spread(whole, 4)) == 4
+    assert len(Subset.spread(whole, 40)) == 6

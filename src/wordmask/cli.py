@@ -139,6 +139,13 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What differs from the recipe.")
     ] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--partial", help="finetune: leave out, and name, what can't be used; as partial=true.")
+    ] = False,
+    changed_data: Annotated[
+        bool,
+        typer.Option("--changed-data", help="Go on although the data have changed; as accept_changed_data=true."),
+    ] = False,
 ) -> None:
     """Train a model by a recipe. Stopped or interrupted, the same command goes on where it was.
 
@@ -152,7 +159,8 @@ def train(
     """
     from wordmask.training.command import start
 
-    if not start(recipe, settings or []).finished:
+    assignments = [*(settings or []), *["partial=true"] * incomplete, *["accept_changed_data=true"] * changed_data]
+    if not start(recipe, assignments).finished:
         raise typer.Exit(143)  # as of a process that was told to stop
 
 

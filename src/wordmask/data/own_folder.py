@@ -36,6 +36,7 @@ class OwnFolder(ABC):
     def __init__(self, root: Path, vocabulary: Vocabulary, reading: FolderReading):
         self.root, self.reading = root, reading
         self.notes: list[str] = []
+        self.by_itself: list[int] | None = None
         self.vocabulary, self._ground = _with_background(vocabulary) if reading.background else (vocabulary, None)
 
     @abstractmethod

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from torch import nn
 
 from wordmask.training.recipe import TrainingSettings
 from wordmask.writing import atomic, check_writable
 
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "last.pt"
+DATA = "the data's fingerprint"
 Plain = str | int | float | bool | None  # of settings, as a checkpoint holds them
 
 
@@ -114,8 +116,18 @@ class TrainingState:
         """Raise `ValueError` where settings that decide the result have changed."""
         now = self._fixed()
         changed = [name for name in before | now if now.get(name) != before.get(name)]
+        listed = "; ".join(f"{name} is {now.get(name)}, was {before.get(name)}" for name in changed)
+        if changed == [DATA]:
+            if self.settings.accept_changed_data:
+                if self.writes:
+                    Console(stderr=True).print("note: the data have changed; the training goes on with these.")
+                return
+            raise ValueError(
+                f"The folder {str(self.folder)!r} holds a training with other data: {listed}. If they were changed on "
+                "purpose, such as a picture that was repaired or taken out, add accept_changed_data=true: it goes on "
+                "with these. Otherwise choose another folder=…."
+            )
         if changed:
-            listed = "; ".join(f"{name} is {now.get(name)}, was {before.get(name)}" for name in changed)
             raise ValueError(
                 f"The folder {str(self.folder)!r} holds a training with other settings: {listed}. "
                 "Choose another folder=…, or remove it."
@@ -129,5 +141,5 @@ class TrainingState:
                 value = getattr(self.settings, field.name)
                 fixed[field.name] = str(value) if isinstance(value, Path) else value
         if self.fingerprint:
-            fixed["the data's fingerprint"] = self.fingerprint
+            fixed[DATA] = self.fingerprint
         return fixed

@@ -78,6 +78,7 @@ class TrainingSettings:
         workers: Processes that prepare pictures, per process that trains.
         validate_every: Steps between validations, pictures included.
         save_every: Steps between checkpoints.
+        accept_changed_data: Go on although the data are others than before.
         any_time: Settings that may change when a training goes on.
     """
 
@@ -92,8 +93,9 @@ class TrainingSettings:
     workers: int = 1
     validate_every: int = 5000
     save_every: int = 1000
+    accept_changed_data: bool = False
     any_time: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "at_once", "device", "workers", "validate_every", "save_every"}
+        {"folder", "at_once", "device", "workers", "validate_every", "save_every", "accept_changed_data"}
     )
 
 

@@ -1,0 +1,73 @@
+"""What is in a data set, as a person reads it before anything is trained or measured on it."""
+
+from collections.abc import Sequence
+
+from rich.console import Console
+from rich.table import Table
+
+from wordmask.data.files import first_few
+from wordmask.data.survey import ClassCounts
+from wordmask.vocabulary import Vocabulary
+
+WIDEST = 120  # columns where the terminal doesn't say
+DECIMALS = 2  # of shares, in percent
+
+
+class CountedHalf:
+    """A part of a data set: what it is for, how many pictures it has, and what is in them."""
+
+    def __init__(self, title: str, pictures: int, counts: ClassCounts):
+        self.title, self.pictures, self.counts = title, pictures, counts
+
+    @property
+    def all_pixels(self) -> int:
+        return int(self.counts.pixels.sum()) + self.counts.unlabelled
+
+    def cells(self, label: int, thing: bool | None) -> list[str]:
+        """What is said of a class; `thing` is None where things are not told apart."""
+        pixels, pictures = int(self.counts.pixels[label]), int(self.counts.pictures[label])
+        cells = [*_amount(pixels, self.all_pixels), f"{pictures:,}"]
+        if thing is not None:
+            cells.append(f"{int(self.counts.segments[label]):,}" if thing else "–")
+        return cells
+
+
+def class_table(vocabulary: Vocabulary, halves: Sequence[CountedHalf], *, things_apart: bool) -> Table:
+    """A row for each class: its pixels, and their share, the pictures it is in, and how many things it is."""
+    table = Table("class")
+    for half in halves:
+        named = [f"{half.title}: pixels", "share", "pictures", *(["things"] if things_apart else [])]
+        for name in named:
+            table.add_column(name, justify="right")
+    for label, entry in enumerate(vocabulary):
+        row = [f"{label} {entry.name}"]
+        for half in halves:
+            row += half.cells(label, entry.thing if things_apart else None)
+        table.add_row(*row)
+    last = ["(unlabelled)"]
+    for half in halves:
+        last += [*_amount(half.counts.unlabelled, half.all_pixels), *([""] * (2 if things_apart else 1))]
+    table.add_row(*last)
+    return table
+
+
+def absences(vocabulary: Vocabulary, halves: Sequence[CountedHalf]) -> list[str]:
+    """A line for each half in which a class never occurs."""
+    lines = []
+    for half in halves:
+        absent = [entry.name for label, entry in enumerate(vocabulary) if not half.counts.pixels[label]]
+        if absent:
+            lines.append(
+                f"never in what is {half.title}: {first_few(absent)} ({len(absent)} of {len(vocabulary)} classes)"
+            )
+    return lines
+
+
+def wide_console() -> Console:
+    """Where what is found is told: standard error."""
+    console = Console(stderr=True, highlight=False)
+    return console if console.is_terminal else Console(stderr=True, highlight=False, width=WIDEST)
+
+
+def _amount(pixels: int, total: int) -> list[str]:
+    return [f"{pixels:,}", f"{100 * pixels / max(1, total):.{DECIMALS}f} %"]
