@@ -15,6 +15,7 @@ from wordmask.memory import keep_freed_memory
 from wordmask.model_choice import ModelChoice
 from wordmask.options import (
     Device,
+    FolderKeys,
     ModelOptions,
     Most,
     Overlap,
@@ -244,7 +245,7 @@ def bench(
 @app.command(no_args_is_help=True)
 def evaluate(
     model: Annotated[str, typer.Argument(help="A preset, a checkpoint file, or a hub id.")],
-    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="What to measure on; see `wordmask splits`.")],
+    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="See `wordmask splits`; or your own folder.")],
     data: Annotated[
         Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")
     ] = None,
@@ -253,6 +254,7 @@ def evaluate(
         bool,
         typer.Option("--partial/--no-partial", help="Measure what is there of a split that is not whole."),
     ] = False,
+    reading: FolderKeys = None,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
     vocabulary: Annotated[
         str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")
@@ -280,8 +282,9 @@ def evaluate(
 
     wordmask evaluate err-seg-tiny shapeland-150
 
-    On several GPUs or processes: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
+    On several GPUs: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
     """
+    from wordmask.data.reading import FolderReading
     from wordmask.evaluation.command import run
     from wordmask.evaluation.evaluate import Choices
     from wordmask.evaluation.evaluate import evaluate as measure
@@ -294,6 +297,7 @@ def evaluate(
         data=data,
         pictures=pictures,
         partial=incomplete,
+        reading=FolderReading.of(reading or []),
         choices=choices,
         device=device,
         precision=precision,

@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from rich.console import Console
 from rich.table import Table
 
 from wordmask.data.files import first_few
-from wordmask.data.survey import ClassCounts
+from wordmask.data.own_folder import OwnFolder
+from wordmask.data.survey import ClassCounts, Survey
 from wordmask.vocabulary import Vocabulary
 
 WIDEST = 120  # columns where the terminal doesn't say
@@ -63,11 +65,46 @@ def absences(vocabulary: Vocabulary, halves: Sequence[CountedHalf]) -> list[str]
     return lines
 
 
+def tell_own_folder(data: OwnFolder, found: Survey) -> None:
+    """Print what is in a folder that is measured on."""
+    console, vocabulary = wide_console(), data.vocabulary
+    tell_what_was_found(data, found, console)
+    counted = [CountedHalf("measured", len(found.usable), found.counts())]
+    console.print(class_table(vocabulary, counted, things_apart=data.tells_things_apart))
+    for line in absences(vocabulary, counted):
+        console.print(f"note: {line}.", soft_wrap=True, markup=False)
+
+
 def wide_console() -> Console:
     """Where what is found is told: standard error."""
     console = Console(stderr=True, highlight=False)
     return console if console.is_terminal else Console(stderr=True, highlight=False, width=WIDEST)
 
 
+def _costs_nothing(data: OwnFolder, found: Survey) -> list[str]:
+    """Whether things alone are labelled, on ground that is not."""
+    counts, things = found.counts(), np.array([entry.thing for entry in data.vocabulary])
+    total = counts.pixels.sum() + counts.unlabelled
+    if not data.tells_things_apart or counts.pixels[~things].any() or not counts.unlabelled:
+        return []
+    return [
+        f"only things are labelled, and {100 * counts.unlabelled / total:.0f} % of the pixels have no label: what a "
+        "model invents there costs it nothing in PQ and mIoU; with unlabelled=background it does"
+    ]
+
+
 def _amount(pixels: int, total: int) -> list[str]:
     return [f"{pixels:,}", f"{100 * pixels / max(1, total):.{DECIMALS}f} %"]
+
+
+def tell_what_was_found(data: OwnFolder, found: Survey, console: Console) -> None:
+    """Say what was assumed, what is left out, and what may be meant otherwise."""
+    for note in data.notes:
+        console.print(f"note: {note}.", soft_wrap=True)
+    if found.findings.kinds:
+        gone = found.total - len(found.found)
+        console.print(f"note: left out of {str(data.root)!r}, with {gone} whole pictures of {found.total}:")
+        for line in found.findings.lines():
+            console.print(line, soft_wrap=True, markup=False)
+    for suspicion in [*data.suspicions(found.counts()), *_costs_nothing(data, found)]:
+        console.print(f"warning: {suspicion}.", soft_wrap=True, style="bold", markup=False)

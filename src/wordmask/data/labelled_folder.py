@@ -197,7 +197,10 @@ def _pairs(root: Path, labels: Path, reading: FolderReading) -> tuple[list[Label
     """
     folders = [folder for folder in picture_folders(root, reading) if folder != root]
     if not folders:
-        first_folder(root, PICTURE_FOLDERS[:1], "pictures")
+        raise ValueError(
+            f"{str(root)!r} has no folder of pictures; expected {PICTURE_FOLDERS[0]} in it, or say where they are: "
+            "images=FOLDER."
+        )
     folder = next((folder for folder in folders if pictures_below(folder)), folders[0])
     pictures = [path for path in pictures_below(folder) if not _is_for_testing(path.relative_to(folder))]
     if not pictures:

@@ -16,6 +16,8 @@ from wordmask.data.panoptic_folder import PanopticFolder
 from wordmask.data.reading import AS_IT_SAYS, FolderReading
 from wordmask.data.yolo_folder import YoloFolder, find_list, find_yaml, has_lines
 
+YOLO_OUTPUT = "yolo"  # where `wordmask batch` writes this format
+
 
 @dataclass(frozen=True)
 class Layout:
@@ -49,9 +51,17 @@ def _is_panoptic(root: Path) -> bool:
 
 
 def _is_yolo(root: Path) -> bool:
-    if find_yaml(root) is not None:
+    if find_yaml(root) is not None or _is_yolo_of_batch(root):
         return True
     return has_lines(root) and find_list(root) is not None
+
+
+def _is_yolo_of_batch(root: Path) -> bool:
+    return is_batch_output(root) and find_yaml(root / YOLO_OUTPUT) is not None
+
+
+def _open_yolo(root: Path, reading: FolderReading) -> OwnFolder:
+    return YoloFolder(root / YOLO_OUTPUT if _is_yolo_of_batch(root) else root, reading)
 
 
 LAYOUTS: Mapping[str, Layout] = {
@@ -68,7 +78,7 @@ LAYOUTS: Mapping[str, Layout] = {
         _is_panoptic,
         PanopticFolder,
     ),
-    "yolo": Layout("data.yaml, images/* and labels/*.txt, as Ultralytics has them", _is_yolo, YoloFolder),
+    "yolo": Layout("data.yaml, images/* and labels/*.txt, as Ultralytics has them", _is_yolo, _open_yolo),
     "labelme": Layout(
         "a json for each picture, as labelme writes it", lambda root: bool(labelme_files(root)), LabelmeFolder
     ),
@@ -111,7 +121,7 @@ def _nearest(folder: Path, root: str | Path, reading: FolderReading) -> OwnFolde
     if json_files(folder):
         return CocoFolder(folder, reading)
     if has_lines(folder):
-        return YoloFolder(folder, reading)
+        return _open_yolo(folder, reading)
     layouts = "; or ".join(layout.description for layout in LAYOUTS.values())
     raise ValueError(f"The folder {str(root)!r} holds no data set. Expected either {layouts}.")
 

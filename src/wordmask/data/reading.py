@@ -1,7 +1,8 @@
 """How one's own folder is to be read, where it does not say so itself."""
 
 import re
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 from wordmask.writing import expanded
@@ -54,6 +55,33 @@ class FolderReading:
         if self.images is not None and not expanded(self.images).is_dir():
             raise ValueError(f"images came as {str(self.images)!r}, which is no folder; expected that of the pictures.")
 
+    @classmethod
+    def of(cls, assignments: Sequence[str], *, partial: bool = False) -> "FolderReading":
+        """Read key=value pairs.
+
+        Raises:
+            ValueError: There is no such key, or a value doesn't fit.
+        """
+        names, values = [field.name for field in fields(cls)], {}
+        for assignment in assignments:
+            name, _, value = assignment.partition("=")
+            if name not in names or not value:
+                raise ValueError(
+                    f"How to read a folder came as {assignment!r}; expected key=value, of {', '.join(names)}."
+                )
+            values[name] = value
+        paths = {name: expanded(values[name]) for name in ("annotations", "images") if name in values}
+        return cls(
+            format=values.get("format"),
+            annotations=paths.get("annotations"),
+            images=paths.get("images"),
+            unlabelled=values.get("unlabelled"),
+            values=values.get("values"),
+            reduce_zero_label=_truth(values.get("reduce_zero_label")),
+            boxes=values.get("boxes", REFUSED),
+            partial=partial or _truth(values.get("partial")),
+        )
+
     @property
     def background(self) -> bool:
         """Whether what has no label is a class of its own."""
@@ -68,6 +96,12 @@ class FolderReading:
     def in_order(self) -> list[int] | None:
         """The value of each class, if they were given."""
         return [int(value) for value in self.values.split(",")] if self.values is not None else None
+
+
+def _truth(value: str | None) -> bool:
+    if value is not None and value.lower() not in ("true", "false"):
+        raise ValueError(f"{value!r} came; expected true or false.")
+    return value is not None and value.lower() == "true"
 
 
 AS_IT_SAYS = FolderReading()  # nothing differs

@@ -8,7 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wordmask.bars import bar
-from wordmask.data.class_table import CountedHalf, absences, class_table
+from wordmask.data.class_table import CountedHalf, absences, class_table, tell_what_was_found
 from wordmask.data.files import first_few
 from wordmask.data.labelled import DataSet
 from wordmask.data.layouts import open_folder
@@ -81,19 +81,6 @@ def look_into(folder: Path, reading: FolderReading, processes: Processes, consol
     if processes.first:
         tell_what_was_found(data, found, console)
     return Surveyed(data, found)
-
-
-def tell_what_was_found(data: OwnFolder, found: Survey, console: Console) -> None:
-    """Say what was assumed, what is left out, and what may be meant otherwise."""
-    for note in data.notes:
-        console.print(f"note: {note}.", soft_wrap=True)
-    if found.findings.kinds:
-        gone = found.total - len(found.found)
-        console.print(f"note: left out of {str(data.root)!r}, with {gone} whole pictures of {found.total}:")
-        for line in found.findings.lines():
-            console.print(line, soft_wrap=True, markup=False)
-    for suspicion in data.suspicions(found.counts()):
-        console.print(f"warning: {suspicion}.", soft_wrap=True, style="bold", markup=False)
 
 
 def divide(whole: Surveyed, console: Console) -> Halves:
