@@ -256,9 +256,7 @@ def evaluate(
     ] = False,
     reading: FolderKeys = None,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
-    vocabulary: Annotated[
-        str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")
-    ] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="Other names for the classes: a list or a file.")] = None,
     synonyms: Annotated[Synonyms | None, typer.Option(help="Not the paper's use of synonyms.")] = None,
     size: Annotated[
         int | None, typer.Option(min=32, help="Not the paper's input: side of the square, or shorter edge.")
