@@ -79,8 +79,8 @@ def _is_hidden(place: Path) -> bool:
 def _spellings(name: str) -> Iterator[str]:
     """What else a name may be called."""
     name = name.strip()
-    path = name.rpartition(LOCAL)[2].replace("\\", "/")
-    for spelled in dict.fromkeys((path, unquote(path))):
+    path = name.rpartition(LOCAL)[2]
+    for spelled in dict.fromkeys((path.replace("\\", "/"), unquote(path).replace("\\", "/"))):
         yield spelled.lstrip("/").removeprefix("./")
         folder, _, file = spelled.rpartition("/")
         if UPLOADED.match(file):
