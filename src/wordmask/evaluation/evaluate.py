@@ -3,7 +3,7 @@ stopped."""
 
 import hashlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -160,15 +160,13 @@ def evaluate(
     """
     names, folders = _told_apart(splits, reading)
     opened = _open_all(names, data_root(data), partial=partial or pictures is not None)
-    reading = replace(reading, partial=partial or reading.partial)
-    own = [open_own(name, reading, watch, tell) for name in folders]
+    own = [open_own(name, replace(reading, partial=partial or reading.partial), watch, tell) for name in folders]
     processes = Processes.join()
     segmenter = (
         model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
     )
     seen = Settings(size=choices.size).seen_by(segmenter.model)
-    jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
-    jobs += [_plan_own(segmenter, one, spread(one.places, pictures), choices) for one in own]
+    jobs = _plan_all(segmenter, opened, own, pictures, choices)
     conditions = conditions_of(segmenter, processes.count)
     folder = expanded(work) if work is not None else cache_folder() / "evaluations"
     same = _same(conditions) | {"input": asdict(seen)}
@@ -238,6 +236,19 @@ def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, t
     if errors:
         raise ValueError("\n".join(errors))
     return opened
+
+
+def _plan_all(
+    segmenter: Segmenter,
+    opened: Mapping[str, tuple[DataSet, list[int]]],
+    own: Sequence[OwnSplit],
+    pictures: int | None,
+    choices: Choices,
+) -> list[EvaluationJob]:
+    return [
+        *(_plan(segmenter, name, data, places[:pictures], choices) for name, (data, places) in opened.items()),
+        *(_plan_own(segmenter, one, spread(one.places, pictures), choices) for one in own),
+    ]
 
 
 def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> EvaluationJob:
