@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from rich.box import SIMPLE
 from rich.console import Console
 from rich.table import Table
 
@@ -11,7 +12,7 @@ from wordmask.data.own_folder import OwnFolder
 from wordmask.data.survey import ClassCounts, Survey
 from wordmask.vocabulary import Vocabulary
 
-WIDEST = 120  # columns where the terminal doesn't say
+WIDEST = 140  # columns where the terminal doesn't say
 DECIMALS = 2  # of shares, in percent
 
 
@@ -36,7 +37,8 @@ class CountedHalf:
 
 def class_table(vocabulary: Vocabulary, halves: Sequence[CountedHalf], *, things_apart: bool) -> Table:
     """A row for each class: its pixels, and their share, the pictures it is in, and how many things it is."""
-    table = Table("class")
+    table = Table(box=SIMPLE)
+    table.add_column("class", no_wrap=True, overflow="fold")
     for half in halves:
         named = [f"{half.title}: pixels", "share", "pictures", *(["things"] if things_apart else [])]
         for name in named:

@@ -148,8 +148,7 @@ def evaluate(
         choices: What differs from the protocol.
         work: Where counts are kept until all is done; `evaluations` in the cache folder by default.
         watch: Shows progress.
-        reading: How folders of one's own are to be read.
-        tell: Is called with what is in each of them.
+        reading, tell: How folders of one's own are to be read; is called with what is in each of them.
 
     Returns:
         The report, in the first process; None in the others.
@@ -168,9 +167,8 @@ def evaluate(
     seen = Settings(size=choices.size).seen_by(segmenter.model)
     jobs = _plan_all(segmenter, opened, own, pictures, choices)
     conditions = conditions_of(segmenter, processes.count)
-    folder = expanded(work) if work is not None else cache_folder() / "evaluations"
     same = _same(conditions) | {"input": asdict(seen)}
-    stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
+    stores = [ScoreStore(_work_folder(work), job.identity() | same, processes.rank) for job in jobs]
     outcomes = []
     for job, store in zip(jobs, stores, strict=True):
         scores = measure(segmenter, job, store, processes=processes, watch=watch)
@@ -305,6 +303,10 @@ def _asked(segmenter: Segmenter, job: EvaluationJob, choices: Choices) -> Evalua
     for task in tasks:
         segmenter.check(vocabulary, settings.for_task(task))
     return replace(job, protocol=protocol, tasks=tasks, settings=settings)
+
+
+def _work_folder(work: str | Path | None) -> Path:
+    return expanded(work) if work is not None else cache_folder() / "evaluations"
 
 
 def _made(settings: Settings) -> JsonObject:
