@@ -31,7 +31,7 @@ class EovSegSettings(TrainingSettings):
         clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
         spatial: The same for the CLIP whose first block sees where things are.
         pictures: Of val2017, for a validation.
-        thorough: Decode every label before the training, to know now of a value that is no class.
+        thorough: Decode every picture and label before the training, to know now of a broken one.
     """
 
     folder: Path = Path("runs/eov_seg_coco_panoptic")

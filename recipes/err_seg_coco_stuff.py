@@ -28,7 +28,7 @@ class ErrSegSettings(TrainingSettings):
         model: A preset.
         clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
         pictures: Of val2017, for a validation.
-        thorough: Decode every label before the training, to know now of a value that is no class.
+        thorough: Decode every picture and label before the training, to know now of a broken one.
     """
 
     folder: Path = Path("runs/err_seg_coco_stuff")

@@ -369,6 +369,15 @@ def test_coco_panoptic_as_published(panoptic):
         data[1]
 
 
+def test_a_broken_photograph_of_coco_is_found_by_a_thorough_check(panoptic, tmp_path):
+    mapped = stuff(tmp_path / "stuff", "train2017", "annotations/train2017", RAW)
+    for data in (CocoPanoptic(panoptic), CocoStuff(mapped)):
+        picture = data.files(0)[0]
+        draw(picture, 60, 80)
+        picture.write_bytes(picture.read_bytes()[:-300])
+        complains(lambda data=data: data.check(thorough=True), "Pictures that cannot be read", picture.name)
+
+
 def test_other_places_of_coco_panoptic(panoptic):
     (panoptic / "annotations" / "panoptic_train2017").rename(panoptic / "panoptic_train2017")
     (panoptic / "images").mkdir()

@@ -96,7 +96,7 @@ class CocoPanoptic:
         return self.picture_folder / name, self.segment_folder / segments
 
     def check(self, *, thorough: bool = False) -> None:
-        """See `DataSet.check`; only `thorough` decodes every PNG and looks at its ids."""
+        """See `DataSet.check`; only `thorough` decodes every picture and PNG, and looks at its ids."""
         findings = Findings(self.json)
         for place, (name, segments_name) in enumerate(self._files):
             picture, label = self.picture_folder / name, self.segment_folder / segments_name
@@ -107,6 +107,8 @@ class CocoPanoptic:
                 )
             if absent:
                 continue
+            if thorough:
+                findings.attempt("Pictures that cannot be read", read_picture, picture)
             if not thorough or findings.attempt("PNGs that cannot be used", self._read_segments, place) is not None:
                 compare_sizes(findings, picture, label)
         findings.report()

@@ -78,7 +78,7 @@ class DataSet(Protocol):
         """Look for what would stop a training: missing files, wrong sizes, unknown labels.
 
         Args:
-            thorough: Decode every label, where otherwise names and sizes alone are looked at.
+            thorough: Decode every picture and label, where otherwise names and sizes alone are looked at.
 
         Raises:
             ValueError: Names the first files that are wrong, and what was expected.
