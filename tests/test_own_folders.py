@@ -153,6 +153,14 @@ def test_pictures_are_found_whatever_a_tool_calls_them(tmp_path, name, file):
     assert np.array_equal(data[0].segments, PAINTED)
 
 
+@pytest.mark.parametrize("name", ["data:image/jpeg;base64," + "A" * 5000, "a\0.jpg", "", " ", "images", "..", "%"])
+def test_names_that_no_file_has_are_missing_pictures(tmp_path, name):
+    coco(tmp_path, names=("a.jpg", name), draw=False)
+    picture(tmp_path / "images" / "a.jpg")
+    refused(tmp_path, "Pictures that the json names")
+    assert survey(opened(tmp_path, partial=True)).usable == [0]
+
+
 def test_a_name_that_fits_two_pictures_is_named(tmp_path):
     coco(tmp_path, names=("a.jpg",), draw=False)
     for folder in ("one", "two"):
@@ -477,6 +485,25 @@ def test_ultralytics_parts(tmp_path):
 def test_lines_that_cannot_be_used_are_named(tmp_path, line, parts):
     refused(yolo(tmp_path, f"{line}\n", f"0 {SHARES}\n"), *parts)
     assert [len(one.labels) for one in opened(tmp_path, partial=True)] == [0, 1]
+
+
+@pytest.mark.parametrize(
+    ("yaml", "parts"),
+    [
+        ("train: images\nnames: [car, no]\n", ("no text to yaml", "quotes")),
+        ("train: images\nnames: [car, road]\nnc: 3\n", ("nc: 3, and has 2 names",)),
+        ("train: images\nnames: {0: car, 2: road}\n", ("expected 0 to 1, each once",)),
+        ("train: images\n", ("has no names",)),
+        ("train: images\nnames: [car]\nkpt_shape: [17, 3]\n", ("key points",)),
+        ("a: [", ("cannot be read",)),
+        ("train: elsewhere\nnames: [car]\n", ("'elsewhere'", "images=FOLDER")),
+    ],
+)
+def test_a_yaml_that_cannot_be_used_is_named(tmp_path, yaml, parts):
+    folder = "pictures" if "elsewhere" in yaml else "images"
+    yolo(tmp_path, f"0 {SHARES}\n", yaml=yaml)
+    (tmp_path / "images").rename(tmp_path / folder)
+    refused(tmp_path, "data.yaml", *parts)
 
 
 def test_boxes_of_ultralytics_may_be_filled(tmp_path):

@@ -125,7 +125,10 @@ def vocabulary_of(categories: list[dict], path: Path) -> Vocabulary:
         )
     classes = []
     for word, entry in zip(words, categories, strict=True):
-        thing = word.thing if entry.get("isthing") is None else truth(entry["isthing"])
+        try:
+            thing = word.thing if entry.get("isthing") is None else truth(entry["isthing"])
+        except ValueError as error:
+            raise ValueError(f"The isthing of {entry['name']!r} in {str(path)!r}: {error}") from None
         number = entry["id"] if isinstance(entry["id"], int) else None
         classes.append(replace(word, thing=thing, dataset_id=number))
     return Vocabulary(tuple(classes), title=path.name)

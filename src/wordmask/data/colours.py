@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int, UInt8
 
-from wordmask.data.files import SHOWN
+from wordmask.data.files import SHOWN, lines_of
 from wordmask.regions import look_up
 from wordmask.vocabulary import Vocabulary
 from wordmask.words import same_phrase
@@ -94,11 +94,11 @@ def read_table(path: Path, vocabulary: Vocabulary | None) -> tuple[ColourTable, 
 
 def _rows(path: Path) -> list[tuple[int, str]]:
     rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
+    for number, line in enumerate(lines_of(path), 1):
         hexadecimal, colour = HEXADECIMAL.search(line), COLOUR.search(line)
         match = hexadecimal or colour
         # comments, and the headings that other tools write
-        if not line.strip() or (match is None and (number == 1 or line.lstrip().startswith("#"))):
+        if match is None and (number == 1 or line.startswith("#")):
             continue
         values = [] if colour is None or hexadecimal else [int(value) for value in colour.groups()]
         if match is None or any(value > 255 for value in values):

@@ -106,6 +106,19 @@ def read_json(path: Path, expected: str) -> dict:
     return content
 
 
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list, without those that are blank, and without spaces around them.
+
+    Raises:
+        ValueError: It can't be read, or is no text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The file {str(path)!r} cannot be read: {error}. Expected text, in UTF-8.") from None
+    return [line.strip() for line in text.split("\n") if line.strip()]
+
+
 def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:
     size = findings.attempt("Pictures that cannot be read", size_of, picture)
     other = findings.attempt("Labels that cannot be read", size_of, label, upright=False)

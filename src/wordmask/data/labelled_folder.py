@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from wordmask.data.colours import find_table, read_table
-from wordmask.data.files import first_few, first_folder, folder_of
+from wordmask.data.files import first_few, first_folder, folder_of, lines_of
 from wordmask.data.label_maps import (
     NO_CLASS,
     UNKNOWN,
@@ -179,8 +179,7 @@ def _names_of(root: Path) -> Vocabulary | None:
     if is_batch_output(root) and (root / CLASSES).is_file():
         return Vocabulary.from_file(root / CLASSES)
     if (root / CLASS_NAMES).is_file():
-        lines = (root / CLASS_NAMES).read_text(encoding="utf-8").split("\n")
-        names = [line.strip().strip("_") for line in lines if line.strip() not in ("", "__ignore__")]
+        names = [line.strip("_") for line in lines_of(root / CLASS_NAMES) if line != "__ignore__"]
         return Vocabulary.of(names)
     return None
 
@@ -231,7 +230,7 @@ def _for_measuring(root: Path, pairs: Sequence[LabelledPath], labels: Path) -> l
     """Places of the pictures that VOC's lists, or the folders that they lie in, keep for measuring."""
     lists = [root / LISTS / f"{name}.txt" for name in ("train", "val")]
     if all(path.is_file() for path in lists):
-        listed = set(lists[1].read_text(encoding="utf-8").split())
+        listed = set(lines_of(lists[1]))
         return [place for place, pair in enumerate(pairs) if pair.label.stem in listed]
     parts = parts_of(labels)
     if parts is None:

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from wordmask.data.files import files_in, folder_of, read_json
+from wordmask.data.files import files_in, folder_of, lines_of, read_json
 from wordmask.data.labelled import Fault
 from wordmask.data.outlined import UNUSABLE, Annotation, ListedPicture, OutlinedFolder
 from wordmask.data.outlines import Box, Stamp
@@ -74,9 +74,7 @@ def _vocabulary_of(root: Path, contents: list[dict]) -> tuple[Vocabulary, bool]:
     """The classes, and whether a file lists them."""
     for name in LISTS:
         if (root / name).is_file():
-            lines = (root / name).read_text(encoding="utf-8").split("\n")
-            names = [_plain(line) for line in lines if line.strip() not in ("", IGNORED)]
-            return Vocabulary.of(names), True
+            return Vocabulary.of([_plain(line) for line in lines_of(root / name) if line != IGNORED]), True
     found = {_plain(shape["label"]) for content in contents for shape in _shapes(content)}
     if not found - {IGNORED}:
         raise ValueError(f"Nothing is labelled in the files of {str(root)!r}. Expected {LABELME_SHAPE}.")

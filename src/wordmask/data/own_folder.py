@@ -91,8 +91,11 @@ def read_upright(path: Path, missing: str) -> tuple[LabelledPicture | None, Fram
     Args:
         missing: The kind of fault that it is if there is no such file.
     """
-    if not path.is_file():
-        return None, None, [Fault(missing, path.name)]
+    try:
+        if not path.is_file():
+            return None, None, [Fault(missing, path.name)]
+    except OSError as error:  # a name that no file can have
+        return None, None, [Fault(missing, f"{path.name[:80]}: {error.strerror}")]
     try:
         rgb = read_picture(path)
         frames = Frames.of(path, rgb.shape[:2])

@@ -127,7 +127,12 @@ def _parts(
             raise ValueError(f"The file {str(path)!r}: {entry['file_name']!r} has two segments {plain['id']}.")
         ids.append(plain["id"])
         labels.append(label_of[plain["category_id"]])
-        crowd.append(truth(plain.get("iscrowd")))
+        try:
+            crowd.append(truth(plain.get("iscrowd")))
+        except ValueError as error:
+            raise ValueError(
+                f"The file {str(path)!r}: the iscrowd of a segment of {entry['file_name']!r}: {error}"
+            ) from None
     return tuple(ids), tuple(labels), tuple(crowd)
 
 

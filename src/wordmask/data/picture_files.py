@@ -46,7 +46,7 @@ class PictureFinder:
         """Find a picture as it is spelled, but for another machine's slashes, escapes and prefixes."""
         for spelled in (name, *_spellings(name)):
             for folder in self.folders:
-                if spelled and (folder / spelled).is_file():
+                if spelled and _is_file(folder / spelled):
                     return folder / spelled
         return None
 
@@ -70,6 +70,13 @@ def pictures_below(folder: Path) -> list[Path]:
     """All pictures in a folder and those inside it, by path, without hidden ones."""
     found = (path for path in folder.rglob("*") if path.suffix.lower() in PICTURE_FILES)
     return sorted(path for path in found if not _is_hidden(path.relative_to(folder)) and path.is_file())
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):  # no name of a file: a picture's own bytes as text, say
+        return False
 
 
 def _is_hidden(place: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from wordmask.data.files import first_few, folder_of
+from wordmask.data.files import first_few, folder_of, lines_of
 from wordmask.data.labelled import Fault
 from wordmask.data.outlined import UNUSABLE, Annotation, ListedPicture, OutlinedFolder
 from wordmask.data.outlines import Box, Shares
@@ -105,7 +105,7 @@ def _vocabulary_of(root: Path, file: Path | None, content: dict) -> Vocabulary:
         listed = find_list(root)
         if listed is None:
             raise ValueError(f"{str(root)!r} has no data.yaml; expected one with names, train and val.")
-        names, where = listed.read_text(encoding="utf-8-sig").strip().split("\n"), str(listed)
+        names, where = lines_of(listed), str(listed)
     if isinstance(names, dict):
         numbers = [int(number) if str(number).isdecimal() else -1 for number in names]
         if sorted(numbers) != list(range(len(names))):
@@ -115,6 +115,11 @@ def _vocabulary_of(root: Path, file: Path | None, content: dict) -> Vocabulary:
         names = [name for _, name in sorted(zip(numbers, names.values(), strict=True))]
     if not isinstance(names, list) or not names:
         raise ValueError(f"{where!r} has no names; expected a list of them: names: [car, road].")
+    odd = [name for name in names if isinstance(name, bool) or not isinstance(name, str | int | float)]
+    if odd:
+        raise ValueError(f"{where!r} has the name {odd[0]!r}, which is no text to yaml. Write it in quotes.")
+    if content.get("nc", len(names)) != len(names):
+        raise ValueError(f"{where!r} says nc: {content['nc']}, and has {len(names)} names. Correct one of them.")
     vocabulary = Vocabulary.of([str(name).strip() for name in names])
     if len(vocabulary) != len(names):
         raise ValueError(f"{where!r} has a name with a ';', which separates classes. Write a comma between synonyms.")
@@ -166,7 +171,7 @@ def _places(base: Path, root: Path, said: object) -> Iterator[Path]:
 def _part(places: list[Path], root: Path) -> YoloPart:
     pictures: list[Path] = []
     for place in places:
-        pictures += _listed_in(place, root) if place.is_file() else pictures_below(place)
+        pictures += _listed_in(place) if place.is_file() else pictures_below(place)
     pictures = list(dict.fromkeys(pictures))
     if not pictures:
         raise ValueError(f"There is no picture in {first_few([str(place) for place in places])}; expected *.jpg there.")
@@ -189,10 +194,9 @@ def _labels_of(folder: Path, root: Path) -> Path:
     return root / LABELS
 
 
-def _listed_in(place: Path, root: Path) -> list[Path]:
+def _listed_in(place: Path) -> list[Path]:
     """The pictures that a list names, a line each, relative to it."""
-    lines = place.read_text(encoding="utf-8").split("\n")
-    return [place.parent / line.strip() for line in lines if line.strip()]
+    return [place.parent / line for line in lines_of(place)]
 
 
 def _listed(name: str, path: Path, label: Path, classes: int) -> ListedPicture:
