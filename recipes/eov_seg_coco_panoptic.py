@@ -31,7 +31,7 @@ class EovSegSettings(TrainingSettings):
         clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
         spatial: The same for the CLIP whose first block sees where things are.
         pictures: Of val2017, for a validation.
-        thorough: Decode every label before the training, to know now of a value that is no class.
+        thorough: Decode every picture and label before the training, to know now of a broken one.
     """
 
     folder: Path = Path("runs/eov_seg_coco_panoptic")
@@ -50,7 +50,7 @@ class EovSegSettings(TrainingSettings):
 def build(settings: EovSegSettings, data: CocoPanoptic | None = None, held_out: CocoPanoptic | None = None) -> Recipe:
     data, held_out = data or CocoPanoptic(settings.data), held_out or CocoPanoptic(settings.data, "val2017")
     check_data(data, held_out, thorough=settings.thorough)
-    measured = Subset.first(held_out, settings.pictures)
+    measured = Subset.spread(held_out, settings.pictures)
     return labelled_recipe(
         settings,
         from_clip(settings.model, settings.clip, settings.spatial),

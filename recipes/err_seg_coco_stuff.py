@@ -28,7 +28,7 @@ class ErrSegSettings(TrainingSettings):
         model: A preset.
         clip: CLIP's own weights: `auto` fetches them, `random`, or a file.
         pictures: Of val2017, for a validation.
-        thorough: Decode every label before the training, to know now of a value that is no class.
+        thorough: Decode every picture and label before the training, to know now of a broken one.
     """
 
     folder: Path = Path("runs/err_seg_coco_stuff")
@@ -47,7 +47,7 @@ class ErrSegSettings(TrainingSettings):
 def build(settings: ErrSegSettings, data: CocoStuff | None = None, held_out: CocoStuff | None = None) -> Recipe:
     data, held_out = data or CocoStuff(settings.data), held_out or CocoStuff(settings.data, "val2017")
     check_data(data, held_out, thorough=settings.thorough)
-    measured = Subset.first(held_out, settings.pictures)
+    measured = Subset.spread(held_out, settings.pictures)
     return labelled_recipe(
         settings,
         from_clip(settings.model, settings.clip),

@@ -2,7 +2,7 @@
 
 command   wordmask train recipes/finetune.py data=FOLDER start=err-seg-base
 data      FOLDER/images/*, FOLDER/labels/*.png (class numbers; 255: none), FOLDER/names.txt (a class a line);
-          or FOLDER/images/* and a COCO json
+          or what CVAT, Label Studio, Roboflow, Ultralytics, labelme or `wordmask batch` wrote: docs/training.md
 hardware  one GPU of 12 GB or more for the full-size models (precision=float16; not measured); a laptop for the
           tiny ones
 """

@@ -173,8 +173,8 @@ def test_part_of_a_data_set_is_one(garden):
     assert [labelled.source for labelled in pictures_of(part)] == [whole[4].source, whole[1].source]
     assert part.files(1) == whole.files(1)
     part.check(thorough=True)
-    assert len(Subset.first(whole, 4)) == 4
-    assert len(Subset.first(whole, 40)) == 6
+    assert len(Subset.spread(whole, 4)) == 4
+    assert len(Subset.spread(whole, 40)) == 6
 
 
 @pytest.mark.parametrize("targets", [torch.zeros(2), [torch.zeros(2)], (torch.zeros(2), torch.ones(1))])

@@ -15,6 +15,7 @@ from wordmask.memory import keep_freed_memory
 from wordmask.model_choice import ModelChoice
 from wordmask.options import (
     Device,
+    FolderKeys,
     ModelOptions,
     Most,
     Overlap,
@@ -140,6 +141,13 @@ def train(
     settings: Annotated[
         list[str] | None, typer.Argument(metavar="KEY=VALUE...", help="What differs from the recipe.")
     ] = None,
+    incomplete: Annotated[
+        bool, typer.Option("--partial", help="finetune: leave out, and name, what can't be used; as partial=true.")
+    ] = False,
+    changed_data: Annotated[
+        bool,
+        typer.Option("--changed-data", help="Go on although the data have changed; as accept_changed_data=true."),
+    ] = False,
 ) -> None:
     """Train a model by a recipe. Stopped or interrupted, the same command goes on where it was.
 
@@ -153,7 +161,8 @@ def train(
     """
     from wordmask.training.command import start
 
-    if not start(recipe, settings or []).finished:
+    assignments = [*(settings or []), *["partial=true"] * incomplete, *["accept_changed_data=true"] * changed_data]
+    if not start(recipe, assignments).finished:
         raise typer.Exit(143)  # as of a process that was told to stop
 
 
@@ -237,7 +246,7 @@ def bench(
 @app.command(no_args_is_help=True)
 def evaluate(
     model: Annotated[str, typer.Argument(help="A preset, a checkpoint file, or a hub id.")],
-    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="What to measure on; see `wordmask splits`.")],
+    names: Annotated[list[str], typer.Argument(metavar="SPLIT...", help="See `wordmask splits`; or your own folder.")],
     data: Annotated[
         Path | None, typer.Option(help="The folder of data sets; else WORDMASK_DATA, DETECTRON2_DATASETS, ./datasets.")
     ] = None,
@@ -246,10 +255,9 @@ def evaluate(
         bool,
         typer.Option("--partial/--no-partial", help="Measure what is there of a split that is not whole."),
     ] = False,
+    reading: FolderKeys = None,
     keep: Annotated[int | None, typer.Option(min=1, help="ERR-Seg: not the paper's K.")] = None,
-    vocabulary: Annotated[
-        str | None, typer.Option(help="Other names for the classes: a built-in list or a file.")
-    ] = None,
+    vocabulary: Annotated[str | None, typer.Option(help="Other names for the classes: a list or a file.")] = None,
     synonyms: Annotated[Synonyms | None, typer.Option(help="Not the paper's use of synonyms.")] = None,
     size: Annotated[
         int | None, typer.Option(min=32, help="Not the paper's input: side of the square, or shorter edge.")
@@ -273,8 +281,9 @@ def evaluate(
 
     wordmask evaluate err-seg-tiny shapeland-150
 
-    On several GPUs or processes: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
+    On several GPUs: torchrun --nproc-per-node 4 -m wordmask evaluate MODEL SPLIT...
     """
+    from wordmask.data.reading import FolderReading
     from wordmask.evaluation.command import run
     from wordmask.evaluation.evaluate import Choices
     from wordmask.evaluation.evaluate import evaluate as measure
@@ -287,6 +296,7 @@ def evaluate(
         data=data,
         pictures=pictures,
         partial=incomplete,
+        reading=FolderReading.of(reading or []),
         choices=choices,
         device=device,
         precision=precision,

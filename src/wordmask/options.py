@@ -25,6 +25,10 @@ Overlap = Annotated[
 Most = Annotated[
     int | None, typer.Option(min=1, help=f"Instance: how many pairs of mask and class are looked at; {DEFAULT_MOST}.")
 ]
+FolderKeys = Annotated[
+    list[str] | None,
+    typer.Option("--reading", help="How your own folder is read: KEY=VALUE, such as unlabelled=background."),
+]
 
 
 @dataclass(frozen=True)

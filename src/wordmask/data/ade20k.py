@@ -8,8 +8,8 @@ from jaxtyping import Int, UInt8
 
 from wordmask.data.files import first_folder, folder_of, opened
 from wordmask.data.label_maps import NO_CLASS, label_rule, read_classes
-from wordmask.data.labelled import UNLABELLED, LabelledPicture, Segments
-from wordmask.data.published import Published, one_segment_a_class, shifted, stems_below
+from wordmask.data.labelled import UNLABELLED, LabelledPicture, Segments, one_segment_a_class
+from wordmask.data.published import Published, shifted, stems_below
 from wordmask.regions import look_up
 from wordmask.vocabulary import Vocabulary
 

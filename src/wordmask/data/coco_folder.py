@@ -1,190 +1,210 @@
 """One's own pictures, labelled by a json in COCO's detection format."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from operator import itemgetter
+import json
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
-import numpy as np
-from jaxtyping import Int
-
-from wordmask.data.coco_json import COCO_SHAPE, check_known, entries_of
-from wordmask.data.files import Findings, Size, first_few, folder_of, json_files, read_json, size_of, width_by_height
-from wordmask.data.labelled import LabelledPicture, Segments
-from wordmask.data.outlines import read_runs
-from wordmask.image import read_picture
+from wordmask.data.coco_json import (
+    COCO_SHAPE,
+    Id,
+    check_known,
+    entries_of,
+    fits,
+    in_order_of_id,
+    misfit,
+    truth,
+    vocabulary_of,
+    with_plain_ids,
+)
+from wordmask.data.coco_places import chosen_jsons, folders_of
+from wordmask.data.files import folder_of, read_json
+from wordmask.data.labelled import Fault
+from wordmask.data.outlined import UNUSABLE, Annotation, ListedPicture, OutlinedFolder
+from wordmask.data.outlines import Box
+from wordmask.data.own_places import picture_folders, with_synonyms
+from wordmask.data.picture_files import PictureFinder
+from wordmask.data.reading import AS_IT_SAYS, FolderReading
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import expanded
 
-
-@dataclass(frozen=True)
-class ListedPicture:
-    """A picture as the json lists it. Height and width, in pixels, need not be said."""
-
-    id: int
-    file_name: str
-    height: int | None
-    width: int | None
+OF_AN_ANNOTATION = {"image_id": Id, "category_id": Id}
+LEFT_OUT = "Annotations that cannot be used"
 
 
-@dataclass(frozen=True)
-class Annotation:
-    """A thing, or a piece of stuff, as the json describes it.
+class CocoPart(NamedTuple):
+    """What one json says."""
 
-    Args:
-        id: For errors only.
-        label: An index into the vocabulary.
-        outline: The json's `segmentation`; see `read_runs`.
-    """
-
-    id: object
-    label: int
-    crowd: bool
-    outline: object
+    vocabulary: Vocabulary
+    pictures: list[ListedPicture]
+    notes: list[str]
+    faults: list[Fault]
 
 
-class CocoFolder:
+class CocoFolder(OutlinedFolder):
     """One's own pictures with a json in COCO's detection format, as most labelling tools write it.
 
-    root/images/*, and root/annotations.json or else the one root/*.json. Outlines are polygons or run lengths,
-    compressed or not; smaller ones are painted over larger ones, of equal ones the later. Classes are the categories in
-    the order of their id, synonyms by commas; `isthing` says the kind, otherwise the word does. Stuff of one class is
-    one segment. Pictures the json does not name are not read; one that it names without annotations shows that there is
-    nothing.
+    root/images/*, and root/annotations.json or else the one json in root or root/annotations. Outlines are polygons or
+    run lengths, compressed or not. Classes are the categories in the order of their id, synonyms by commas; `isthing`
+    says the kind, otherwise the word does. Pictures the json does not name are not read; one that it names without
+    annotations shows that there is nothing. Two files, or two folders with a file each, called train and val, say what
+    is for measuring.
 
     Args:
-        annotations: The json file, relative to root, where there are several.
+        annotations: The json file, relative to root, where there are several; as in `reading`.
 
     Raises:
         ValueError: A file is missing; the json is empty or of another format, or its entries do not fit together.
     """
 
-    def __init__(self, root: str | Path, *, annotations: str | Path | None = None):
-        self.root = folder_of(root)
-        self.json = self.root / expanded(annotations) if annotations else _only_json(self.root)
-        content = read_json(self.json, COCO_SHAPE)
-        by_id = itemgetter("id")
-        categories = sorted(entries_of(self.json, content, "categories", {"id": int, "name": str}), key=by_id)
-        self.vocabulary = _vocabulary_of(categories, self.json)
-        images = sorted(entries_of(self.json, content, "images", {"id": int, "file_name": str}), key=by_id)
-        self.pictures = [
-            ListedPicture(entry["id"], entry["file_name"], entry.get("height"), entry.get("width")) for entry in images
-        ]
-        self._annotations: dict[int, list[Annotation]] = {picture.id: [] for picture in self.pictures}
-        self._keep_annotations(content, {entry["id"]: label for label, entry in enumerate(categories)})
-
-    def _keep_annotations(self, content: dict, label_of: Mapping[int, int]) -> None:
-        entries = entries_of(self.json, content, "annotations", {"image_id": int, "category_id": int})
-        check_known("images", (entry["image_id"] for entry in entries), self._annotations, self.json)
-        check_known("categories", (entry["category_id"] for entry in entries), label_of, self.json)
-        for entry in entries:
-            label, crowd = label_of[entry["category_id"]], bool(entry.get("iscrowd", 0))
-            annotation = Annotation(entry.get("id"), label, crowd, entry.get("segmentation"))
-            self._annotations[entry["image_id"]].append(annotation)
-
-    def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, place: int) -> LabelledPicture:
-        picture = self.pictures[place]
-        path = self._path(picture)
-        rgb = read_picture(path)
-        height, width = self._expected(picture, rgb.shape[:2])
-        segments, labels, crowd = self._paint(picture, (height, width))
-        return LabelledPicture(rgb, segments, labels, crowd, str(path))
-
-    def files(self, place: int) -> tuple[Path, ...]:
-        """Where a picture should be, and the json."""
-        return self._path(self.pictures[place]), self.json
-
-    def check(self, *, thorough: bool = False) -> None:
-        """See `DataSet.check`; `thorough` or not, every outline is drawn, and of a picture the size is read."""
-        findings, covered = Findings(self.json), 0
-        for picture in self.pictures:
-            size = self._measure(picture, findings)
-            if size is None:
-                continue
-            for annotation in self._annotations[picture.id]:
-                runs = findings.attempt("Outlines that cannot be used", self._runs, annotation, picture, size)
-                covered += 0 if runs is None else int(runs[1::2].sum())
-        if not covered and not findings.kinds:
-            findings.add(
-                "Outlines cover no pixel at all; expected coordinates in pixels, not in parts of the picture",
-                "every annotation",
-            )
-        findings.report()
-
-    def _path(self, picture: ListedPicture) -> Path:
-        """Tools write file names relative to the pictures' folder or to the json's."""
-        beside = self.root / picture.file_name
-        inside = self.root / "images" / picture.file_name
-        return beside if beside.is_file() and not inside.is_file() else inside
-
-    def _measure(self, picture: ListedPicture, findings: Findings) -> Size | None:
-        """Read a picture's size, and note what is wrong with it."""
-        path = self._path(picture)
-        if not path.is_file():
-            kind = f"Pictures that the json names and {str(self.root / 'images')!r} does not have"
-            findings.add(kind, picture.file_name)
-            return None
-        size = findings.attempt("Pictures that cannot be read", size_of, path)
-        return size and findings.attempt("Pictures of another size", self._expected, picture, size)
-
-    def _expected(self, picture: ListedPicture, size: tuple[int, ...]) -> Size:
-        """Return the size of a picture, if the json doesn't say another."""
-        height, width = size
-        said_height = height if picture.height is None else picture.height
-        said_width = width if picture.width is None else picture.width
-        if (said_height, said_width) != (height, width):
-            raise ValueError(
-                f"The picture {picture.file_name!r} is {width_by_height(size)} pixels, but {str(self.json)!r} says "
-                f"{width_by_height((said_height, said_width))}. Export it again."
-            )
-        return height, width
-
-    def _runs(self, annotation: Annotation, picture: ListedPicture, size: Size) -> Int[np.ndarray, " R"]:
-        try:
-            return read_runs(annotation.outline, size)
-        except ValueError as error:
-            raise ValueError(
-                f"Annotation {annotation.id} of {picture.file_name!r} in {str(self.json)!r}: {error}"
-            ) from None
-
-    def _paint(self, picture: ListedPicture, size: Size) -> Segments:
-        numbers: dict[tuple[int, bool, int | None], int] = {}
-        outlines = []
-        for place, annotation in enumerate(self._annotations[picture.id]):
-            which = place if self.vocabulary.classes[annotation.label].thing else None
-            number = numbers.setdefault((annotation.label, annotation.crowd, which), len(numbers) + 1)
-            outlines.append((number, self._runs(annotation, picture, size)))
-        segments = np.zeros(size[0] * size[1], np.int32)  # column by column, as COCO's run lengths go
-        for number, runs in sorted(outlines, key=lambda outline: -int(outline[1][1::2].sum())):
-            segments[np.repeat(np.arange(len(runs)) % 2 == 1, runs)] = number
-        labels, crowd = np.array([key[0] for key in numbers], np.int64), np.array([key[1] for key in numbers], bool)
-        return np.ascontiguousarray(segments.reshape(size[::-1]).T), labels, crowd
-
-
-def _only_json(root: Path) -> Path:
-    found = json_files(root)
-    chosen = [path for path in found if path.name == "annotations.json"] or found
-    if len(chosen) != 1:
-        names = first_few([path.name for path in found]) if found else "none"
-        raise ValueError(f"{str(root)!r} has these json files: {names}. Expected one, or one called annotations.json.")
-    return chosen[0]
-
-
-def _vocabulary_of(categories: list[dict], path: Path) -> Vocabulary:
-    try:
-        words = Vocabulary.of([entry["name"] for entry in categories])
-    except ValueError as error:
-        raise ValueError(f"The categories of {str(path)!r}: {error}") from None
-    if len(words) != len(categories):
-        raise ValueError(
-            f"A category of {str(path)!r} has a ';' in its name, which separates classes. "
-            "Write a comma between synonyms."
+    def __init__(
+        self,
+        root: str | Path,
+        reading: FolderReading = AS_IT_SAYS,
+        *,
+        annotations: str | Path | None = None,
+    ):
+        root = folder_of(root)
+        if annotations is not None:
+            reading = replace(reading, annotations=expanded(annotations))
+        files = chosen_jsons(root, reading)
+        parts = [_read(path, folders_of(root, path, reading), reading) for path in files]
+        names = [part.vocabulary.names for part in parts]
+        if any(others != names[0] for others in names):
+            listed = " and ".join(repr(str(path)) for path in files)
+            raise ValueError(f"{listed} have different categories; expected the same, in the same order.")
+        pictures = [picture for part in parts for picture in part.pictures]
+        missing = f"Pictures that the json names and {str(picture_folders(root, reading)[0])!r} does not have"
+        vocabulary = with_synonyms(parts[0].vocabulary, root)
+        super().__init__(root, vocabulary=vocabulary, pictures=pictures, reading=reading, missing=missing)
+        self.notes += [note for part in parts for note in part.notes]
+        self._faults = [fault for part in parts for fault in part.faults]
+        self.nowhere = (
+            f"the outlines in {str(files[0])!r} cover no pixel at all; expected coordinates in pixels, not in parts of "
+            "the picture"
         )
-    classes = [
-        replace(word, thing=bool(entry.get("isthing", word.thing)), dataset_id=entry["id"])
-        for word, entry in zip(words, categories, strict=True)
-    ]
-    return Vocabulary(tuple(classes), title=path.name)
+        first = len(parts[0].pictures)
+        self.by_itself = list(range(first, len(pictures))) if len(parts) > 1 else None
+
+    def structure(self) -> list[Fault]:
+        """Annotations that belong to no picture, or to no class; only where they may be left out."""
+        return self._faults
+
+
+def _read(path: Path, folders: list[Path], reading: FolderReading) -> CocoPart:
+    content = with_plain_ids(read_json(path, COCO_SHAPE))
+    images = sorted(entries_of(path, content, "images", {"id": Id, "file_name": str}), key=in_order_of_id)
+    categories = sorted(entries_of(path, content, "categories", {"id": Id, "name": str}), key=in_order_of_id)
+    entries, faults = _annotations(path, content, images, categories, partial=reading.partial)
+    notes = []
+    placeholder = _placeholder(categories, entries)
+    if placeholder is not None:
+        categories.remove(placeholder)
+        notes.append(
+            f"the category {placeholder['name']!r}, id {placeholder['id']}, is left out: it groups the others, and "
+            "nothing is labelled with it"
+        )
+    vocabulary = vocabulary_of(categories, path)
+    label_of = {entry["id"]: label for label, entry in enumerate(categories)}
+    by_image: dict[object, list[Annotation | Fault]] = {entry["id"]: [] for entry in images}
+    unlike = _without_copies(entries)
+    if len(unlike) < len(entries):
+        notes.append(f"{len(entries) - len(unlike)} annotations stand twice in {path.name}; each counts once")
+    for entry in unlike:
+        by_image[entry["image_id"]].append(_annotation(entry, label_of, path))
+    finder = PictureFinder(folders)
+    pictures = [_listed(entry, by_image[entry["id"]], finder, path) for entry in images]
+    return CocoPart(vocabulary, _without_guesses_twice(pictures, finder), notes, faults)
+
+
+def _annotations(
+    path: Path, content: dict, images: list[dict], categories: list[dict], *, partial: bool
+) -> tuple[list[dict], list[Fault]]:
+    """The annotations that fit the rest; and, where they may be left out, those that don't."""
+    known = {"image_id": {entry["id"] for entry in images}, "category_id": {entry["id"] for entry in categories}}
+    if not partial:
+        entries = entries_of(path, content, "annotations", OF_AN_ANNOTATION)
+        check_known("images", (entry["image_id"] for entry in entries), known["image_id"], path)
+        check_known("categories", (entry["category_id"] for entry in entries), known["category_id"], path)
+        return entries, []
+    kept, faults = [], []
+    for number, entry in enumerate(content.get("annotations") or []):
+        if not fits(entry, OF_AN_ANNOTATION):
+            faults.append(Fault(LEFT_OUT, misfit("annotations", number, entry, OF_AN_ANNOTATION)))
+        elif strange := [name for name, ids in known.items() if entry[name] not in ids]:
+            faults.append(
+                Fault(LEFT_OUT, f"Annotation {entry.get('id')} has the {strange[0]} {entry[strange[0]]}, not listed.")
+            )
+        else:
+            kept.append(entry)
+    return kept, faults
+
+
+def _placeholder(categories: Sequence[dict], annotations: Iterable[dict]) -> dict | None:
+    """The category that Roboflow puts before the others: the name of their group, with which nothing is labelled."""
+    first, groups = categories[0], {entry.get("supercategory") for entry in categories[1:]}
+    is_group = str(first.get("supercategory")).lower() == "none" and first["name"] in groups
+    is_used = any(entry["category_id"] == first["id"] for entry in annotations)
+    return first if first["id"] == 0 and is_group and not is_used else None
+
+
+def _without_copies(entries: Sequence[dict]) -> list[dict]:
+    """Annotations without those that are the same as an earlier one, whatever their id."""
+    unlike: dict[str, dict] = {}
+    for entry in entries:
+        unlike.setdefault(json.dumps(entry | {"id": None}, sort_keys=True, default=str), entry)
+    return list(unlike.values())
+
+
+def _annotation(entry: dict, label_of: Mapping[object, int], path: Path) -> Annotation | Fault:
+    try:
+        crowd = truth(entry.get("iscrowd"))
+    except ValueError as error:
+        return Fault(UNUSABLE, f"Annotation {entry.get('id')} in {str(path)!r}: its iscrowd is wrong: {error}")
+    outline, box = entry.get("segmentation"), entry.get("bbox")
+    if not outline and isinstance(box, list) and len(box) == 4 and all(isinstance(one, int | float) for one in box):
+        left, top, width, height = box
+        outline = Box((left, top, left + width, top + height))
+    return Annotation(entry.get("id"), label_of[entry["category_id"]], outline, crowd)
+
+
+def _listed(
+    entry: dict, annotations: Collection[Annotation | Fault], finder: PictureFinder, path: Path
+) -> ListedPicture:
+    name, faults = entry["file_name"], [one for one in annotations if isinstance(one, Fault)]
+    try:
+        found = finder.find(name)
+    except ValueError as error:
+        found = None
+        faults.append(Fault("Pictures that may be several", str(error)))
+    return ListedPicture(
+        name,
+        found or finder.folders[0] / name,
+        path,
+        [one for one in annotations if isinstance(one, Annotation)],
+        height=_side(entry, "height", path),
+        width=_side(entry, "width", path),
+        faults=faults,
+    )
+
+
+def _side(entry: dict, name: str, path: Path) -> int | None:
+    """A height or width; 0 and nothing say nothing."""
+    value = entry.get(name)
+    try:
+        return int(value) or None if value is not None else None
+    except (TypeError, ValueError):
+        raise ValueError(
+            f"The file {str(path)!r}: the {name} of {entry['file_name']!r} is {value!r}; expected pixels."
+        ) from None
+
+
+def _without_guesses_twice(pictures: Sequence[ListedPicture], finder: PictureFinder) -> list[ListedPicture]:
+    """Where a name leads to a file that is another one's very own, its own is missing."""
+    own = {picture.path for picture in pictures if finder.find_exactly(picture.name) == picture.path}
+    kept = []
+    for picture in pictures:
+        guessed = picture.path in own and finder.find_exactly(picture.name) is None
+        kept.append(replace(picture, path=finder.folders[0] / picture.name) if guessed else picture)
+    return kept

@@ -96,7 +96,7 @@ class CocoPanoptic:
         return self.picture_folder / name, self.segment_folder / segments
 
     def check(self, *, thorough: bool = False) -> None:
-        """See `DataSet.check`; only `thorough` decodes every PNG and looks at its ids."""
+        """See `DataSet.check`; only `thorough` decodes every picture and PNG, and looks at its ids."""
         findings = Findings(self.json)
         for place, (name, segments_name) in enumerate(self._files):
             picture, label = self.picture_folder / name, self.segment_folder / segments_name
@@ -107,6 +107,8 @@ class CocoPanoptic:
                 )
             if absent:
                 continue
+            if thorough:
+                findings.attempt("Pictures that cannot be read", read_picture, picture)
             if not thorough or findings.attempt("PNGs that cannot be used", self._read_segments, place) is not None:
                 compare_sizes(findings, picture, label)
         findings.report()
@@ -117,24 +119,41 @@ class CocoPanoptic:
 
     def _read_segments(self, place: int) -> Int[np.ndarray, "H W"]:
         path = self.segment_folder / self._files[place][1]
-        with opened(path, "label") as image:
-            kind, colours = (image.format, image.mode), np.array(image)
-        if kind != ("PNG", "RGB"):
-            raise ValueError(
-                f"The label {str(path)!r} is a {' of mode '.join(map(str, kind))}; "
-                "expected a PNG with red, green and blue."
-            )
-        values = colours.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
-        ids = np.concatenate([np.zeros(1, np.int32), self._ids[self._rows(place)]])
-        order = np.argsort(ids).astype(np.int32)
-        found = np.searchsorted(ids, values, sorter=order).clip(max=len(ids) - 1)
-        strangers = np.unique(values[ids[order][found] != values])
-        if len(strangers):
-            raise ValueError(
-                f"The label {str(path)!r} has segments {first_few(strangers.tolist())}, "
-                f"which {str(self.json)!r} does not list."
-            )
-        return order[found]
+        return number_segments(read_segment_ids(path), self._ids[self._rows(place)], path, self.json)
+
+
+def read_segment_ids(path: Path) -> Int[np.ndarray, "H W"]:
+    """The ids that a PNG codes in colours: red + 256 · green + 65536 · blue.
+
+    Raises:
+        ValueError: It is damaged, or no PNG with red, green and blue.
+    """
+    with opened(path, "label") as image:
+        kind, colours = (image.format, image.mode), np.array(image)
+    if kind != ("PNG", "RGB"):
+        raise ValueError(
+            f"The label {str(path)!r} is a {' of mode '.join(map(str, kind))}; expected a PNG with red, green and blue."
+        )
+    return colours.astype(np.int32) @ np.array([1, 256, 65536], np.int32)
+
+
+def number_segments(
+    values: Int[np.ndarray, "H W"], listed: Int[np.ndarray, " N"], path: Path, json: Path
+) -> Int[np.ndarray, "H W"]:
+    """Number the segments of a PNG from 1 in the order in which its json lists their ids.
+
+    Raises:
+        ValueError: There are others.
+    """
+    ids = np.concatenate([np.zeros(1, np.int32), listed])
+    order = np.argsort(ids).astype(np.int32)
+    found = np.searchsorted(ids, values, sorter=order).clip(max=len(ids) - 1)
+    strangers = np.unique(values[ids[order][found] != values])
+    if len(strangers):
+        raise ValueError(
+            f"The label {str(path)!r} has segments {first_few(strangers.tolist())}, which {str(json)!r} does not list."
+        )
+    return order[found]
 
 
 def _check_categories(categories: list[dict], known: Collection[int], path: Path) -> None:

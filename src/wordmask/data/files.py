@@ -39,14 +39,19 @@ class Findings:
         except ValueError as error:
             self.add(kind, error)
 
-    def report(self) -> None:
-        """Raise `ValueError` if anything was found; it names the first files of each kind."""
+    def lines(self) -> list[str]:
+        """Each kind, how often it was found, and the first of it."""
+        lines = []
+        for kind, found in self.kinds.items():
+            more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
+            lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
+        return lines
+
+    def report(self, *hints: str) -> None:
+        """Raise `ValueError` if anything was found; it names the first files of each kind, and ends in hints."""
         if self.kinds:
-            lines = [f"{str(self.where)!r} cannot be used:"]
-            for kind, found in self.kinds.items():
-                more = [f"… and {len(found) - SHOWN} more"] if len(found) > SHOWN else []
-                lines += [f"{kind} ({len(found)}):", *(f"  {line}" for line in found[:SHOWN] + more)]
-            raise ValueError("\n".join(lines))
+            lines = [f"{str(self.where)!r} cannot be used:", *self.lines()]
+            raise ValueError("\n".join([*lines, *hints]))
 
 
 def folder_of(root: str | Path) -> Path:
@@ -97,6 +102,19 @@ def read_json(path: Path, expected: str) -> dict:
         came = f"a {type(content).__name__}" if content else "nothing"
         raise ValueError(f"The file {str(path)!r} holds {came}; expected {expected}. Fetch or export it again.")
     return content
+
+
+def lines_of(path: Path) -> list[str]:
+    """The lines of a list, without those that are blank, and without spaces around them.
+
+    Raises:
+        ValueError: It can't be read, or is no text in UTF-8.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"The file {str(path)!r} cannot be read: {error}. Expected text, in UTF-8.") from None
+    return [line.strip() for line in text.split("\n") if line.strip()]
 
 
 def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:

@@ -1,17 +1,29 @@
 """Pictures labelled by PNGs whose values are classes: COCO-Stuff, and one's own folder."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from importlib import resources
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Int, UInt
+from jaxtyping import Int, UInt, UInt8
 
-from wordmask.data.files import Findings, compare_sizes, files_in, first_few, first_folder, folder_of, opened
-from wordmask.data.labelled import LabelledPicture
-from wordmask.image import read_picture
+from wordmask.data.colours import ColourTable
+from wordmask.data.files import (
+    Findings,
+    compare_sizes,
+    files_in,
+    first_few,
+    first_folder,
+    folder_of,
+    opened,
+    width_by_height,
+)
+from wordmask.data.labelled import Examined, Fault, one_segment_a_class
+from wordmask.data.own_folder import OwnFolder, read_upright
+from wordmask.data.reading import FolderReading
 from wordmask.regions import look_up
 from wordmask.sources import PICTURE_FILES
 from wordmask.vocabulary import Vocabulary
@@ -23,6 +35,11 @@ RAW_COCO_STUFF = 182  # ids of COCO-Stuff's PNGs are below this; 171 of them are
 NO_CLASS, UNKNOWN = -1, -2  # what a value in a label map may mean, besides a class
 # Pillow's names of pictures with one channel; "I" is its older one for 16 bits
 LABEL_MODES = ("1", "L", "P", "I;16", "I")
+WITHOUT_LABEL = "Pictures without a label; expected {!r}/<the same name>.png for each"
+UNUSABLE = "Labels that cannot be used"
+OTHER_SIZE = (
+    "Pictures of another size than their label; both must have the same, photographs upright as their EXIF says"
+)
 GREY_STEPS = {"L;2": 85, "L;4": 17}  # Pillow stretches grey of 2 and 4 bits to 0–255
 
 
@@ -39,62 +56,67 @@ class Coding:
     expected: str
 
 
-class LabelMaps:
-    """Pictures in one folder; in another, under the same names, PNGs whose values are classes. A class of a picture is
-    one segment.
+class LabelledPath(NamedTuple):
+    """A picture, and the PNG that labels it, or where that is expected."""
+
+    picture: Path
+    label: Path
+
+
+class LabelMaps(OwnFolder):
+    """Pictures, each with a PNG whose values are classes. A class of a picture is one segment.
 
     Args:
+        pairs: The pictures, and their labels, which need not be there.
         codings: What values mean in PNGs of 8 bits, of 16.
+        colours: What colours mean in PNGs of several channels, or with a palette.
     """
 
+    tells_things_apart = False
+
     def __init__(
-        self, root: Path, *, vocabulary: Vocabulary, pictures: Path, labels: Path, codings: Mapping[int, Coding]
+        self,
+        root: Path,
+        *,
+        vocabulary: Vocabulary,
+        pairs: Sequence[LabelledPath],
+        codings: Mapping[int, Coding],
+        reading: FolderReading,
+        colours: ColourTable | None = None,
     ):
-        self.root, self.vocabulary, self.codings = root, vocabulary, codings
-        self.pictures = files_in(pictures, PICTURE_FILES)
-        self.labels = {path.stem: path for path in files_in(labels, (".png",))}
-        self.label_folder = labels
-        if not self.pictures:
-            raise ValueError(
-                f"There is no picture in {str(pictures)!r}; expected *.jpg or *.png there (folders inside are not "
-                "read)."
-            )
+        super().__init__(root, vocabulary, reading)
+        self.pairs, self.codings, self.colours = list(pairs), codings, colours
 
     def __len__(self) -> int:
-        return len(self.pictures)
-
-    def __getitem__(self, place: int) -> LabelledPicture:
-        picture = self.pictures[place]
-        if picture.stem not in self.labels:
-            raise ValueError(
-                f"The picture {str(picture)!r} has no label; expected "
-                f"{str(self.label_folder / picture.stem) + '.png'!r}."
-            )
-        segments, labels = read_classes(self.labels[picture.stem], self.codings)
-        return LabelledPicture(read_picture(picture), segments, labels, np.zeros(len(labels), bool), str(picture))
+        return len(self.pairs)
 
     def files(self, place: int) -> tuple[Path, Path]:
         """Where a picture and its label should be."""
-        picture = self.pictures[place]
-        return picture, self.label_folder / f"{picture.stem}.png"
+        return self.pairs[place]
 
-    def check(self, *, thorough: bool = False) -> None:
-        """See `DataSet.check`; only `thorough` decodes every label and looks at its values."""
-        self._find(thorough=thorough).report()
+    def _examine(self, place: int) -> Examined:
+        picture, label = self.pairs[place]
+        if not label.is_file():
+            return Examined(None, [Fault(WITHOUT_LABEL.format(str(label.parent)), picture.name)])
+        blank, frames, faults = read_upright(picture, "Pictures that are missing")
+        try:
+            segments, labels = self._read_label(label)
+        except ValueError as error:
+            return Examined(None, [*faults, Fault(UNUSABLE, str(error))])
+        if blank is None or frames is None:
+            return Examined(None, faults)
+        if frames.labelled_in(segments.shape) is None:
+            what = f"{picture.name} ({frames}), {label.name} ({width_by_height(segments.shape)})"
+            return Examined(None, [Fault(OTHER_SIZE, what)])
+        crowd = np.zeros(len(labels), bool)
+        return Examined(replace(blank, segments=frames.stand_up(segments), labels=labels, crowd=crowd), [])
 
-    def _find(self, *, thorough: bool) -> Findings:
-        findings = Findings(self.root)
-        for picture in self.pictures:
-            label = self.labels.get(picture.stem)
-            if label is None:
-                findings.add(
-                    f"Pictures without a label; expected {str(self.label_folder)!r}/<the same name>.png for each",
-                    picture.name,
-                )
-                continue
-            if not thorough or findings.attempt("Labels that cannot be used", read_classes, label, self.codings):
-                compare_sizes(findings, picture, label)
-        return findings
+    def _read_label(self, path: Path) -> tuple[Int[np.ndarray, "H W"], Int[np.ndarray, " N"]]:
+        colours = self.colours and read_colours(path, self.colours.label_of)
+        if self.colours is None or colours is None:
+            return read_classes(path, self.codings)
+        segments, labels, _ = one_segment_a_class(self.colours.classes_of(colours, path))
+        return segments, labels
 
 
 class CocoStuff(LabelMaps):
@@ -117,42 +139,22 @@ class CocoStuff(LabelMaps):
         labels = first_folder(root, (*mapped, *(f"{name}/{split}" for name in PUBLISHED)), "labels")
         vocabulary = Vocabulary.builtin("err-seg/coco-stuff-171")
         is_mapped = labels.relative_to(root).as_posix() in mapped
-        coding = _in_order(len(vocabulary), 8, "COCO-Stuff-171") if is_mapped else _raw_coco_stuff()
-        super().__init__(root, vocabulary=vocabulary, pictures=pictures, labels=labels, codings={8: coding})
-
-
-class LabelledFolder(LabelMaps):
-    """One's own pictures, each with a PNG that says the class of every pixel.
-
-    root/images/*; root/labels/*.png under the same names, with one channel of 8 or 16 bits or a palette, whose values
-    count the lines of root/names.txt from 0; 255 (of 16 bits: 65535) is unlabelled. names.txt has one class a line:
-    "snow drift, snow [stuff]"; lines of comments (`# …`) don't count, and blank ones are refused.
-
-    Raises:
-        ValueError: A folder or names.txt is missing, or there is no picture.
-    """
-
-    def __init__(self, root: str | Path):
-        root = folder_of(root)
-        pictures, labels = (first_folder(root, (name,), name) for name in ("images", "labels"))
-        vocabulary = Vocabulary.from_file(root / "names.txt", counted=True)
-        codings = {bits: _in_order(len(vocabulary), bits, "names.txt") for bits in (8, 16)}
-        super().__init__(root, vocabulary=vocabulary, pictures=pictures, labels=labels, codings=codings)
+        coding = in_order(len(vocabulary), 8, "COCO-Stuff-171") if is_mapped else _raw_coco_stuff()
+        pairs = [LabelledPath(path, labels / f"{path.stem}.png") for path in files_in(pictures, PICTURE_FILES)]
+        if not pairs:
+            raise ValueError(_no_picture(pictures))
+        super().__init__(root, vocabulary=vocabulary, pairs=pairs, codings={8: coding}, reading=FolderReading())
 
     def check(self, *, thorough: bool = False) -> None:
-        """See `DataSet.check`; every label is decoded, whether `thorough` or not."""
-        findings, seen = self._find(thorough=True), {}
-        for picture in self.pictures:
-            if seen.setdefault(picture.stem, picture) is not picture:
-                findings.add(
-                    "Pictures that would share a label; rename one of each",
-                    f"{seen[picture.stem].name}, {picture.name}",
-                )
-        for stem in sorted(self.labels.keys() - seen):
-            findings.add(
-                f"Labels without a picture in {str(self.root / 'images')!r}; add it, or take them away",
-                self.labels[stem].name,
-            )
+        """See `DataSet.check`; only `thorough` decodes every picture and label."""
+        if thorough:
+            return super().check(thorough=True)
+        findings = Findings(self.root)
+        for picture, label in self.pairs:
+            if label.is_file():
+                compare_sizes(findings, picture, label)
+            else:
+                findings.add(WITHOUT_LABEL.format(str(label.parent)), picture.name)
         findings.report()
 
 
@@ -189,13 +191,40 @@ def read_values(path: Path) -> UInt[np.ndarray, "H W"]:
         format, mode, packing = image.format, image.mode, str(image.tile[0][3]) if image.tile else ""
         values = np.array(image)
     if format != "PNG" or mode not in LABEL_MODES:
+        table = (
+            " If its colours are classes, list them in colours.txt beside names.txt: 128 64 128 road."
+            if mode in ("RGB", "RGBA")
+            else ""
+        )
         raise ValueError(
             f"The label {str(path)!r} is a {format} of mode {mode}; expected a PNG with one channel: grey, or a "
-            "palette."
+            f"palette.{table}"
         )
     if mode.startswith("I"):
         return values.astype(np.uint16)
     return values.astype(np.uint8) // np.uint8(GREY_STEPS.get(packing, 1))
+
+
+def read_colours(path: Path, known: Collection[int]) -> UInt8[np.ndarray, "H W 3"] | None:
+    """Read a label as colours, if it has some: several channels, or a palette; or grey, all of whose values are known
+    as colours.
+
+    Raises:
+        ValueError: It can't be read, or is transparent somewhere.
+    """
+    with opened(path, "label") as image:
+        if image.format != "PNG":
+            return None
+        if image.mode in ("RGBA", "LA") and image.getchannel("A").getextrema() != (255, 255):
+            raise ValueError(f"The label {str(path)!r} is transparent somewhere; expected red, green and blue alone.")
+        if image.mode in ("RGB", "RGBA", "P"):
+            return np.array(image.convert("RGB"))
+        grey = image.convert("L").convert("RGB") if image.mode in ("L", "1", "LA") else None
+    if grey is None:
+        return None
+    values = np.array(grey)
+    is_colour = [value * 0x10101 in known for value in np.unique(values[..., 0]).tolist()]
+    return values if all(is_colour) else None
 
 
 def label_rule(name: str) -> dict[int, int]:
@@ -209,14 +238,24 @@ def read_published(name: str) -> str:
     return (resources.files("wordmask") / "data" / "labels" / name).read_text(encoding="utf-8")
 
 
-def _in_order(classes: int, bits: int, where: str) -> Coding:
-    """Values are classes; the largest one of these bits is no class."""
+def in_order(classes: int, bits: int, where: str, *, first: int = 0) -> Coding:
+    """Values are classes in their order, the first of which has the value `first`; the largest one of these bits, and
+    those below the first, are no class."""
     unlabelled = UNLABELLED_8 if bits == 8 else UNLABELLED_16
-    usable = min(classes, unlabelled)
+    usable = min(classes, unlabelled - first)
     label_of = np.full(2**bits, UNKNOWN, np.int64)
-    label_of[:usable] = np.arange(usable)
+    label_of[:first] = NO_CLASS
+    label_of[first : first + usable] = np.arange(usable)
     label_of[unlabelled] = NO_CLASS
-    return Coding(label_of, f"0 to {usable - 1}, the {classes} classes of {where}, or {unlabelled} where there is none")
+    nothing = f"{first - 1} or {unlabelled}" if first else str(unlabelled)
+    return Coding(
+        label_of,
+        f"{first} to {first + usable - 1}, the {classes} classes of {where}, or {nothing} where there is none",
+    )
+
+
+def _no_picture(folder: Path) -> str:
+    return f"There is no picture in {str(folder)!r}; expected *.jpg or *.png there (folders inside are not read)."
 
 
 def _raw_coco_stuff() -> Coding:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import Bool, Int, UInt8
@@ -48,6 +48,20 @@ class LabelledPicture:
         return np.concatenate([[UNLABELLED], self.labels])[self.segments]
 
 
+class Fault(NamedTuple):
+    """Something that is wrong with one picture, or its label: of which kind, and what."""
+
+    kind: str
+    what: str
+
+
+class Examined(NamedTuple):
+    """A picture that was looked at; None if it can't be used. Of one that can be, something may have been left out."""
+
+    labelled: LabelledPicture | None
+    faults: list[Fault]
+
+
 @runtime_checkable
 class DataSet(Protocol):
     """Labelled pictures in a fixed order, all of one vocabulary."""
@@ -66,7 +80,7 @@ class DataSet(Protocol):
         """Look for what would stop a training: missing files, wrong sizes, unknown labels.
 
         Args:
-            thorough: Decode every label, where otherwise names and sizes alone are looked at.
+            thorough: Decode every picture and label, where otherwise names and sizes alone are looked at.
 
         Raises:
             ValueError: Names the first files that are wrong, and what was expected.
@@ -92,3 +106,12 @@ def data_fingerprint(data: DataSet, places: Iterable[int] | None = None) -> str:
                 known[path] = fingerprints.of_file(path) if number else fingerprints.of_picture(path)
             rows.append((place, path.name, known[path]))
     return fingerprints.of_values(words, chosen, rows)
+
+
+def one_segment_a_class(classes: Int[np.ndarray, "H W"]) -> Segments:
+    """Turn a map of classes, -1 where there is none, into segments."""
+    counts = np.bincount(classes.ravel() + 1)
+    labels = np.flatnonzero(counts[1:])
+    numbers = np.zeros(len(counts), np.int32)
+    numbers[labels + 1] = np.arange(1, len(labels) + 1)
+    return numbers[classes + 1], labels, np.zeros(len(labels), bool)

@@ -6,9 +6,9 @@ import numpy as np
 
 from wordmask.data.files import first_folder, folder_of, read_json
 from wordmask.data.label_maps import NO_CLASS, UNLABELLED_8, label_rule, read_classes, read_published
-from wordmask.data.labelled import Segments
+from wordmask.data.labelled import Segments, one_segment_a_class
 from wordmask.data.outlines import read_runs
-from wordmask.data.published import Published, one_segment_a_class, shifted
+from wordmask.data.published import Published, shifted
 from wordmask.regions import look_up
 from wordmask.vocabulary import Vocabulary
 from wordmask.words import WordClass

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int
 
 from wordmask.data.files import Findings, compare_sizes
 from wordmask.data.label_maps import NO_CLASS, UNKNOWN, Coding
@@ -72,15 +71,6 @@ def shifted(classes: int, *, zero: int = NO_CLASS, void: Iterable[int] = ()) -> 
     label_of[0], label_of[1 : classes + 1] = zero, np.arange(classes)
     label_of[list(void)] = NO_CLASS
     return Coding(label_of, f"0 to {classes}{''.join(f', or {value}' for value in void)}")
-
-
-def one_segment_a_class(classes: Int[np.ndarray, "H W"]) -> Segments:
-    """Turn a map of classes, -1 where there is none, into segments."""
-    counts = np.bincount(classes.ravel() + 1)
-    labels = np.flatnonzero(counts[1:])
-    numbers = np.zeros(len(counts), np.int32)
-    numbers[labels + 1] = np.arange(1, len(labels) + 1)
-    return numbers[classes + 1], labels, np.zeros(len(labels), bool)
 
 
 def stems_below(root: Path, endings: dict[str, str], *, skip: str = "") -> dict[str, dict[str, Path]]:

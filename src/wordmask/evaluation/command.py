@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.console import Console
 
 from wordmask.bars import bar
+from wordmask.data.class_table import tell_own_folder
 from wordmask.evaluation.rendering import in_terminal, markdown
 from wordmask.evaluation.report import EvaluationReport
 from wordmask.processes import Processes
@@ -22,14 +23,15 @@ def run(
     """Measure, show the report, and write it where it was asked for.
 
     Args:
-        measure: `evaluate`, with all that is asked; it takes `watch`, which shows how far it is.
+        measure: `evaluate`, with all that is asked; it takes `watch`, which shows how far it is, and
+            `tell`, which tells what is in a folder of one's own.
     """
     files = [expanded(path) for path in (json_file, markdown_file) if path is not None]
     for path in files:
         if path.is_dir():
             raise ValueError(f"{str(path)!r} is a folder; expected a file to write the report to.")
         check_writable(path.parent)
-    report = measure(watch=progress)
+    report = measure(watch=progress, tell=tell_own_folder)
     if report is None:
         return None
     if json_file is not None:

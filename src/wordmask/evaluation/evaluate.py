@@ -2,7 +2,7 @@
 stopped."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import asdict, dataclass, replace
@@ -12,8 +12,10 @@ from rich.console import Console
 
 from wordmask import fingerprints
 from wordmask.data.labelled import DataSet, LabelledPicture, data_fingerprint
-from wordmask.data.splits import SPLITS, data_root, find_split, open_split
+from wordmask.data.reading import AS_IT_SAYS, FolderReading
+from wordmask.data.splits import SPLITS, Split, data_root, find_split, open_split
 from wordmask.evaluation.outcome import conditions_of, outcome_of
+from wordmask.evaluation.own_folder import OwnSplit, Tell, is_own_folder, open_own, silent, spread
 from wordmask.evaluation.protocols import Protocol, protocol_of, shrink
 from wordmask.evaluation.report import Conditions, EvaluationReport
 from wordmask.evaluation.scoring import Scores
@@ -66,7 +68,8 @@ class Choices:
 
 @dataclass(frozen=True)
 class EvaluationJob:
-    """One split, ready to be measured: its pictures, the words, and what is asked of the model."""
+    """One split, ready to be measured: its pictures, the words, and what is asked of the model; `contents` is a
+    fingerprint of those, where one is known."""
 
     name: str
     data: DataSet
@@ -75,10 +78,17 @@ class EvaluationJob:
     vocabulary: Vocabulary
     tasks: tuple[Task, ...]
     settings: Settings
+    contents: str = ""
+    own: Split | None = None
+
+    @property
+    def split(self) -> Split:
+        """What is measured on: a folder of one's own, or a row of the table."""
+        return self.own or SPLITS[self.name]
 
     def blank(self) -> Scores:
         """Scores that have counted nothing."""
-        return Scores(self.tasks, self.vocabulary, SPLITS[self.name].folded)
+        return Scores(self.tasks, self.vocabulary, self.split.folded)
 
     def read(self, place: int) -> LabelledPicture:
         """A picture as the protocol wants it."""
@@ -87,11 +97,14 @@ class EvaluationJob:
 
     def identity(self) -> JsonObject:
         """Everything of it that the figures depend on, in plain values."""
-        words = [entry.names for entry in self.vocabulary]
+        if self.contents:
+            read = fingerprints.of_values(self.contents, self.places)
+        else:
+            read = data_fingerprint(self.data, self.places)
         return {
             "split": self.name,
-            "pictures and labels": data_fingerprint(self.data, self.places),
-            "words": words,
+            "pictures and labels": read,
+            "words": [entry.names for entry in self.vocabulary],
             "tasks": self.tasks,
             "settings": _made(self.settings),
         }
@@ -120,6 +133,8 @@ def evaluate(
     precision: Precision = "auto",
     work: str | Path | None = None,
     watch: Watch = unwatched,
+    reading: FolderReading = AS_IT_SAYS,
+    tell: Tell = silent,
 ) -> EvaluationReport | None:
     """Measure a model on splits by its paper's protocol.
 
@@ -128,13 +143,14 @@ def evaluate(
 
     Args:
         model: What `wordmask.load` takes, or a loaded one, on whose device it runs.
-        splits: Rows of `wordmask.data.splits.SPLITS`.
+        splits: Rows of `wordmask.data.splits.SPLITS`, and folders of one's own.
         data: The folder that data sets are in; see `data_root`.
-        pictures: Only so many, the first that are whole.
+        pictures: Only so many, the first that are whole; of a folder of one's own spread over all.
         partial: Take what is there of splits that are not whole.
         choices: What differs from the protocol.
         work: Where counts are kept until all is done; `evaluations` in the cache folder by default.
         watch: Shows progress.
+        reading, tell: How folders of one's own are to be read; is called with what is in each of them.
 
     Returns:
         The report, in the first process; None in the others.
@@ -143,16 +159,17 @@ def evaluate(
         ValueError: No such split or model; a split is not there or not whole, which is said before anything runs;
             settings that make no sense; a picture that can't be read.
     """
-    names, root = list(dict.fromkeys(find_split(name) for name in splits)), data_root(data)
-    opened = _open_all(names, root, partial=partial or pictures is not None)
+    names, folders = _told_apart(splits, reading)
+    opened = _open_all(names, data_root(data), partial=partial or pictures is not None)
+    own = [open_own(name, replace(reading, partial=partial or reading.partial), watch, tell) for name in folders]
     processes = Processes.join()
     segmenter = (
         model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
     )
     seen = Settings(size=choices.size).seen_by(segmenter.model)
-    jobs = [_plan(segmenter, name, sets, places[:pictures], choices) for name, (sets, places) in opened.items()]
+    jobs = _plan_all(segmenter, opened, own, pictures, choices)
     conditions = conditions_of(segmenter, processes.count)
-    folder = expanded(work) if work is not None else cache_folder() / "evaluations"
+    folder = _work_folder(work)
     code = fingerprints.of_code(fingerprints.files_that_define([segmenter, *segmenter.model.modules()]))
     same = _same(conditions) | {"input": asdict(seen), "code": code}
     stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
@@ -180,7 +197,7 @@ def measure(
     segmenter.encode_words(job.vocabulary, job.settings.synonyms)
     saved = time.monotonic()
     try:
-        with watch(SPLITS[job.name].title, len(done), len(job.places)) as count:
+        with watch(job.split.title, len(done), len(job.places)) as count:
             for place, labelled in _ahead(job.read, left[processes.rank :: processes.count]):
                 started = time.perf_counter()
                 found = segmenter.readings(labelled.rgb, job.vocabulary, job.tasks, job.settings)
@@ -210,13 +227,21 @@ def tell_of_others(folder: Path, jobs: list[EvaluationJob], stores: list[ScoreSt
     for job, store in zip(jobs, stores, strict=True):
         for other, changed in store.others():
             notes.append(
-                f"A stopped evaluation of {SPLITS[job.name].title} can't go on, as {' and '.join(changed)} changed: it "
+                f"A stopped evaluation of {job.split.title} can't go on, as {' and '.join(changed)} changed: it "
                 f"begins anew. Remove {str(other)!r} if you don't go back."
             )
     for other in unnamed(folder):
         notes.append(f"{str(other)!r} is of a version that noted less, and can't be used: remove it.")
     for note in notes:
         Console(stderr=True).print(f"note: {note}", soft_wrap=True)
+
+
+def _told_apart(splits: Sequence[str], reading: FolderReading) -> tuple[list[str], list[str]]:
+    """The rows of the table, and the folders, among what is to be measured on; each once."""
+    folders = list(dict.fromkeys(name for name in splits if is_own_folder(name)))
+    if replace(reading, partial=False) != AS_IT_SAYS and not folders:
+        raise ValueError("How to read a folder of one's own was given, but none to measure on. Leave it out.")
+    return list(dict.fromkeys(find_split(name) for name in splits if name not in folders)), folders
 
 
 def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, tuple[DataSet, list[int]]]:
@@ -232,18 +257,53 @@ def _open_all(names: Sequence[str], root: Path, *, partial: bool) -> dict[str, t
     return opened
 
 
+def _plan_all(
+    segmenter: Segmenter,
+    opened: Mapping[str, tuple[DataSet, list[int]]],
+    own: Sequence[OwnSplit],
+    pictures: int | None,
+    choices: Choices,
+) -> list[EvaluationJob]:
+    return [
+        *(_plan(segmenter, name, data, places[:pictures], choices) for name, (data, places) in opened.items()),
+        *(_plan_own(segmenter, one, spread(one.places, pictures), choices) for one in own),
+    ]
+
+
 def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], choices: Choices) -> EvaluationJob:
-    split, model = SPLITS[name], segmenter.model
-    protocol = protocol_of(model.family, name).changed(choices.of_protocol)
+    split = SPLITS[name]
+    protocol = protocol_of(segmenter.model.family, name).changed(choices.of_protocol)
     vocabulary = protocol.read_vocabulary()
     expected = len(data.vocabulary)
     if len(vocabulary) != expected and (split.folded is None or len(vocabulary) <= split.folded):
-        raise ValueError(
-            f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. "
-            "Name all."
-        )
+        raise ValueError(_other_number(split, expected, protocol, vocabulary))
+    job = EvaluationJob(name, data, places, protocol, vocabulary, (), Settings())
+    return _asked(segmenter, job, choices)
+
+
+def _plan_own(segmenter: Segmenter, own: OwnSplit, places: list[int], choices: Choices) -> EvaluationJob:
+    """A folder of one's own: no paper says how; its own names, and the model's own choices."""
+    protocol = Protocol(own.split.title, note="one's own folder, by its own names").changed(choices.of_protocol)
+    vocabulary = own.data.vocabulary if choices.vocabulary is None else protocol.read_vocabulary()
+    if len(vocabulary) != len(own.data.vocabulary):
+        raise ValueError(_other_number(own.split, len(own.data.vocabulary), protocol, vocabulary))
+    job = EvaluationJob(
+        own.split.title, own.data, places, protocol, vocabulary, (), Settings(), own.fingerprint, own.split
+    )
+    return _asked(segmenter, job, choices)
+
+
+def _other_number(split: Split, expected: int, protocol: Protocol, vocabulary: Vocabulary) -> str:
+    return (
+        f"{split.title} has {expected} classes; the vocabulary {protocol.vocabulary!r} has {len(vocabulary)}. Name all."
+    )
+
+
+def _asked(segmenter: Segmenter, job: EvaluationJob, choices: Choices) -> EvaluationJob:
+    """The same with what is asked of the model."""
+    split, vocabulary, model = job.split, job.vocabulary, segmenter.model
     tasks: tuple[Task, ...] = tuple(task for task in model.tasks if task in split.tasks)
-    protocol = replace(protocol, synonyms=protocol.synonyms or model.synonyms)
+    protocol = replace(job.protocol, synonyms=job.protocol.synonyms or model.synonyms)
     if choices.keep is not None and not model.keep_steps:
         raise ValueError(f"keep says nothing to {segmenter.name or model.family}. Leave it out.")
     for setting, task in (("overlap", "panoptic"), ("most", "instance")):
@@ -263,7 +323,11 @@ def _plan(segmenter: Segmenter, name: str, data: DataSet, places: list[int], cho
     )
     for task in tasks:
         segmenter.check(vocabulary, settings.for_task(task))
-    return EvaluationJob(name, data, places, protocol, vocabulary, tasks, settings)
+    return replace(job, protocol=protocol, tasks=tasks, settings=settings)
+
+
+def _work_folder(work: str | Path | None) -> Path:
+    return expanded(work) if work is not None else cache_folder() / "evaluations"
 
 
 def _made(settings: Settings) -> JsonObject:

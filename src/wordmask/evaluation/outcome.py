@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from jaxtyping import Bool, Float
 
-from wordmask.data.splits import SPLITS
 from wordmask.evaluation.metrics import SemanticScore, mean_of
 from wordmask.evaluation.protocols import Figures, published
 from wordmask.evaluation.report import (
@@ -42,7 +41,7 @@ def outcome_of(
     segmenter: Segmenter, job: "EvaluationJob", scores: Scores, changed: Mapping[str, object]
 ) -> SplitReport:
     """Everything that is to be said of one split."""
-    split, by_class = SPLITS[job.name], class_scores(scores)
+    split, by_class = job.split, class_scores(scores)
     figures = figures_of(scores, by_class, split.unseen() if split.unseen else None)
     source, theirs = published(segmenter.name, job.name)
     comparable = {name: value for name, value in theirs.items() if name in figures}

@@ -65,8 +65,7 @@ class Scores:
         if self.panoptic is not None:
             self.panoptic.update(*segments_of(found["panoptic"]), **target)
         if self.instance is not None:
-            instances = [Instance(region.label, region.score, region.to_rle()) for region in found["instance"].regions]
-            self.instance.update(place, instances, **only_things(target, self.is_thing))
+            self.instance.update(place, instances_of(found["instance"]), **only_things(target, self.is_thing))
         self.pictures.append(place)
         self.seconds.append(seconds)
 
@@ -142,6 +141,11 @@ def only(target: TargetSegments, kept: Classes) -> TargetSegments:
         target_labels=target["target_labels"][kept],
         target_crowd=target["target_crowd"][kept],
     )
+
+
+def instances_of(found: Segmentation) -> list[Instance]:
+    """The regions of an instance result as scores take them."""
+    return [Instance(region.label, region.score, region.to_rle()) for region in found.regions]
 
 
 def segments_of(found: Segmentation) -> tuple[Integer[np.ndarray, "H W"], Int[np.ndarray, " N"]]:

@@ -15,6 +15,7 @@ from wordmask.writing import atomic, check_writable
 
 LAST, BEST, RESUME = "last.safetensors", "best.safetensors", "last.pt"
 CODE = "the code's fingerprint"
+DATA = "the data's fingerprint"
 Plain = str | int | float | bool | None  # of settings, as a checkpoint holds them
 
 
@@ -121,11 +122,7 @@ class TrainingState:
     def _compare(self, before: dict[str, Plain]) -> None:
         """Raise `ValueError` where settings that decide the result have changed."""
         now = self._fixed()
-        changed = [name for name in before | now if now.get(name) != before.get(name)]
-        if CODE in changed and self.settings.accept_changed_code:
-            if self.writes:
-                Console(stderr=True).print("note: the code has changed; the training goes on with this.")
-            changed.remove(CODE)
+        changed = self._unaccepted([name for name in before | now if now.get(name) != before.get(name)])
         if changed == [CODE]:
             was = "with other code, or other versions of the libraries underneath"
             if CODE not in before:
@@ -135,12 +132,28 @@ class TrainingState:
                 "another folder=…, or remove it to begin anew. If the change has nothing to do with it, add "
                 "accept_changed_code=true: it goes on with this code."
             )
+        listed = "; ".join(f"{name} is {now.get(name)}, was {before.get(name)}" for name in changed)
+        if changed == [DATA]:
+            raise ValueError(
+                f"The folder {str(self.folder)!r} holds a training with other data: {listed}. If they were changed on "
+                "purpose, such as a picture that was repaired or taken out, add accept_changed_data=true: it goes on "
+                "with these. Otherwise choose another folder=…."
+            )
         if changed:
-            listed = "; ".join(f"{name} is {now.get(name)}, was {before.get(name)}" for name in changed)
             raise ValueError(
                 f"The folder {str(self.folder)!r} holds a training with other settings: {listed}. "
                 "Choose another folder=…, or remove it."
             )
+
+    def _unaccepted(self, changed: list[str]) -> list[str]:
+        """What has changed, without what may change on purpose; say so of that."""
+        accepted = {CODE: self.settings.accept_changed_code, DATA: self.settings.accept_changed_data}
+        notes = {CODE: "the code has changed; the training goes on with this."}
+        notes[DATA] = "the data have changed; the training goes on with these."
+        for name in changed:
+            if accepted.get(name) and self.writes:
+                Console(stderr=True).print(f"note: {notes[name]}")
+        return [name for name in changed if not accepted.get(name)]
 
     def _fixed(self) -> dict[str, Plain]:
         """What must be the same when a training goes on, in plain values."""
@@ -150,7 +163,7 @@ class TrainingState:
                 value = getattr(self.settings, field.name)
                 fixed[field.name] = str(value) if isinstance(value, Path) else value
         if self.fingerprint:
-            fixed["the data's fingerprint"] = self.fingerprint
+            fixed[DATA] = self.fingerprint
         if self.code:
             fixed[CODE] = self.code
         return fixed

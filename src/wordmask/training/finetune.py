@@ -8,25 +8,27 @@ from typing import ClassVar, NamedTuple
 from rich.console import Console
 
 from wordmask.data.augment import ColourJitter, CropAugmentation, ScaleAugmentation
-from wordmask.data.datasets import open_folder
-from wordmask.data.labelled import DataSet, data_fingerprint
+from wordmask.data.class_table import wide_console
+from wordmask.data.labelled import DataSet
+from wordmask.data.reading import REFUSED, FolderReading
 from wordmask.data.shapeland import Shapeland
+from wordmask.hardware import choose_device
 from wordmask.models import Model
 from wordmask.models.load import load_model
 from wordmask.processes import Processes
 from wordmask.surroundings import as_if_alone, float32_by_default
 from wordmask.terminal import on_one_line, say
 from wordmask.training.blends import SHARES, Measured, Weights, blend, print_report, write_report
-from wordmask.training.from_labels import Augmentation, Views, check_data, labelled_recipe, save_model
+from wordmask.training.from_labels import Augmentation, Views, labelled_recipe, save_model
 from wordmask.training.loop import TrainingOutcome, train
 from wordmask.training.objectives import objective_of
+from wordmask.training.own_data import divide, divide_by_folder, look_into, tell_classes
 from wordmask.training.recipe import Recipe, TrainingSettings
 from wordmask.training.schedules import warmup_cosine
 from wordmask.training.validation import Subset, validate
 from wordmask.vocabulary import Vocabulary
 from wordmask.words import same_phrase
 
-HOLD_OUT_EVERY = 5  # without validation=…, one picture in so many is kept from the training
 FINETUNED = "finetuned.safetensors"
 EOV_SEG_SCALE = 1.6  # side of the training crop over the shortest edge at inference: the paper's 1024 / 640
 
@@ -36,14 +38,15 @@ class FineTuneSettings(TrainingSettings):
     """What differs from `TrainingSettings`.
 
     Args:
-        data: One's own pictures and labels; see `wordmask.data.datasets`.
-        validation: More of them, of the same classes, to measure on; None: every fifth picture of `data` is kept for
-            that.
+        data: One's own pictures and labels; see `wordmask.data.layouts`.
+        validation: More of them, of the same classes, to measure on; None: what `data` itself keeps for that, or every
+            fifth of its pictures.
         heldout: Pictures with other classes, to see what is forgotten; None: generated scenes of Shapeland.
         start: A model, a checkpoint, or a hub id.
         blend: Share of the fine-tuned weights in what is saved; the rest is of the start. Less forgets less.
-        pictures: How many pictures each measurement looks at, at most.
+        pictures: How many pictures each measurement looks at, at most; they are spread over all.
         hue: How far colours may turn in ERR-Seg's augmentation, of 180; lower it where colours matter.
+        format: How `data` and `validation` are to be read; this and what follows: see `FolderReading`.
     """
 
     data: Path
@@ -53,6 +56,14 @@ class FineTuneSettings(TrainingSettings):
     blend: float = 1.0
     pictures: int = 50
     hue: int = 18
+    format: str | None = None
+    annotations: Path | None = None
+    images: Path | None = None
+    unlabelled: str | None = None
+    values: str | None = None
+    reduce_zero_label: bool = False
+    boxes: str = REFUSED
+    partial: bool = False
     folder: Path = Path("runs/finetune")
     steps: int = 1000
     batch: int = 4
@@ -60,15 +71,44 @@ class FineTuneSettings(TrainingSettings):
     rate: float = 1e-4
     validate_every: int = 250
     save_every: int = 250
-    any_time: ClassVar[frozenset[str]] = TrainingSettings.any_time | {"blend", "heldout", "pictures"}
+    any_time: ClassVar[frozenset[str]] = TrainingSettings.any_time | {
+        "blend",
+        "heldout",
+        "pictures",
+        # where and how they are read may change as long as the same comes of it: the data have a fingerprint
+        "data",
+        "validation",
+        "images",
+        "partial",
+    }
+
+    def reading(self) -> FolderReading:
+        """How one's own folders are to be read."""
+        return FolderReading(
+            format=self.format,
+            annotations=self.annotations,
+            images=self.images,
+            unlabelled=self.unlabelled,
+            values=self.values,
+            reduce_zero_label=self.reduce_zero_label,
+            boxes=self.boxes,
+            partial=self.partial,
+        )
 
 
 class FineTuneData(NamedTuple):
-    """What to learn from, what to measure on, and what had no part."""
+    """What to learn from, what to measure on, and what had no part.
+
+    Args:
+        things_apart: Whether each thing of one's own has a segment of its own.
+        fingerprint: Changes with what is learnt from and measured on.
+    """
 
     learn: DataSet
     own: DataSet
     held_out: DataSet
+    things_apart: bool
+    fingerprint: str
 
 
 @as_if_alone()
@@ -97,7 +137,9 @@ def finetune(settings: FineTuneSettings) -> TrainingOutcome:
     measured = {}
     for share in sorted({*SHARES, settings.blend}):
         blend(model, start, tuned, share)
-        measured[share] = Measured(validate(model, data.own), validate(model, data.held_out))
+        measured[share] = Measured(
+            validate(model, data.own, instances=data.things_apart), validate(model, data.held_out)
+        )
     blend(model, start, tuned, settings.blend)
     save_model(settings.folder / FINETUNED, model, f"fine-tuned from {settings.start}, blend {settings.blend}")
     tell(settings, measured)
@@ -112,14 +154,14 @@ def build(settings: FineTuneSettings, model: Model, data: FineTuneData) -> Recip
         Views(data.learn, augmentation_for(model, settings.hue), seed=settings.seed),
         objective=objective_of(model.family),
         schedule=warmup_cosine(settings.steps, warmup=min(100, settings.steps // 10), start=0.001),
-        validate=partial(_validate, own=data.own),
+        validate=partial(_validate, data=data),
         origin=f"fine-tuned from {settings.start}",
     )
-    return dataclasses.replace(recipe, fingerprint=f"{data_fingerprint(data.learn)} {data_fingerprint(data.own)}")
+    return dataclasses.replace(recipe, fingerprint=data.fingerprint)
 
 
-def _validate(model: Model, folder: Path, own: DataSet) -> dict[str, float]:
-    return validate(model, own, folder)
+def _validate(model: Model, folder: Path, data: FineTuneData) -> dict[str, float]:
+    return validate(model, data.own, folder, instances=data.things_apart)
 
 
 def augmentation_for(model: Model, hue: int) -> Augmentation:
@@ -142,39 +184,30 @@ def open_data(settings: FineTuneSettings) -> FineTuneData:
     Raises:
         ValueError: The data are bad, or too few.
     """
-    data = open_folder(settings.data)
-    check_data(data)
+    processes = Processes.join(choose_device(Processes.started().device(settings.device)))
+    console, reading = wide_console(), settings.reading()
+    console.quiet = not processes.first
+    whole = look_into(settings.data, reading, processes, console)
     if settings.validation is None:
-        learn, own = _divided(data, settings.data)
+        halves = divide(whole, console)
     else:
-        learn, own = data, _of_same_classes(settings.validation, data, settings.data)
+        elsewhere = dataclasses.replace(reading, images=None, annotations=None)
+        halves = divide_by_folder(whole, look_into(settings.validation, elsewhere, processes, console), console)
+    tell_classes(halves, console)
     if settings.heldout is None:
-        held_out = Shapeland("shapeland-150", "test", settings.pictures)
+        held_out: DataSet = Shapeland("shapeland-150", "test", settings.pictures)
     else:
-        held_out = open_folder(settings.heldout)
-    check_data(held_out)
-    return FineTuneData(learn, Subset.first(own, settings.pictures), Subset.first(held_out, settings.pictures))
-
-
-def _divided(data: DataSet, folder: Path) -> tuple[DataSet, DataSet]:
-    """Keep some pictures for measuring."""
-    if len(data) < 2:
-        raise ValueError(
-            f"{str(folder)!r} holds {len(data)} picture; expected at least 2: one to learn from, one to measure on."
-        )
-    kept = range(0, len(data), HOLD_OUT_EVERY)
-    return Subset(data, [place for place in range(len(data)) if place not in kept]), Subset(data, kept)
-
-
-def _of_same_classes(folder: Path, other: DataSet, other_folder: Path) -> DataSet:
-    """Open more pictures of the classes that another data set has."""
-    data = open_folder(folder)
-    check_data(data)
-    if data.vocabulary.names != other.vocabulary.names:
-        raise ValueError(
-            f"{str(folder)!r} has other classes than {str(other_folder)!r}; expected the same, in the same order."
-        )
-    return data
+        others = look_into(settings.heldout, FolderReading(partial=settings.partial), processes, console)
+        held_out = Subset(others.data, others.survey.usable)
+    own = Subset.spread(halves.own, settings.pictures)
+    console.print(f"Each measurement looks at {len(own)} of the {len(halves.own)} pictures to measure on.")
+    return FineTuneData(
+        halves.learn,
+        own,
+        Subset.spread(held_out, settings.pictures),
+        whole.data.tells_things_apart,
+        halves.fingerprint(),
+    )
 
 
 def with_classes(model: Model, vocabulary: Vocabulary) -> Model:

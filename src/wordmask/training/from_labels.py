@@ -116,7 +116,7 @@ def check_data(*sets: DataSet, thorough: bool = False) -> None:
     """Check data sets before anything is trained; the first of several processes does it for all.
 
     Args:
-        thorough: Decode every label, even of a set that otherwise looks at names and sizes alone.
+        thorough: Decode every picture and label, even of a set that otherwise looks at names and sizes alone.
 
     Raises:
         ValueError: See `DataSet.check`.

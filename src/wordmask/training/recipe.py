@@ -80,6 +80,7 @@ class TrainingSettings:
         validate_every: Steps between validations, pictures included.
         save_every: Steps between checkpoints.
         accept_changed_code: Go on although the code, or a library's version, is another than before.
+        accept_changed_data: Go on although the data are others than before.
         any_time: Settings that may change when a training goes on.
     """
 
@@ -95,8 +96,10 @@ class TrainingSettings:
     validate_every: int = 5000
     save_every: int = 1000
     accept_changed_code: bool = False
+    accept_changed_data: bool = False
     any_time: ClassVar[frozenset[str]] = frozenset(
-        {"folder", "at_once", "device", "workers", "validate_every", "save_every", "accept_changed_code"}
+        {"folder", "at_once", "device", "workers", "validate_every", "save_every"}
+        | {"accept_changed_code", "accept_changed_data"}
     )
 
 

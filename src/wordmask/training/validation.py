@@ -7,8 +7,9 @@ import numpy as np
 
 from wordmask.data.labelled import DataSet, LabelledPicture
 from wordmask.drawing import lay_out
+from wordmask.evaluation.average_precision import InstanceScore
 from wordmask.evaluation.metrics import PanopticScore, SemanticScore, mean_of
-from wordmask.evaluation.scoring import present, segments_of
+from wordmask.evaluation.scoring import instances_of, only_things, present, segments_of
 from wordmask.models import Model
 from wordmask.regions import find_regions, find_segments, unlabelled_value
 from wordmask.results import as_labels
@@ -22,7 +23,12 @@ DRAWN = 6  # pictures per validation
 
 
 def validate(
-    model: Model, data: DataSet, folder: Path | None = None, *, unseen: np.ndarray | None = None
+    model: Model,
+    data: DataSet,
+    folder: Path | None = None,
+    *,
+    unseen: np.ndarray | None = None,
+    instances: bool = False,
 ) -> dict[str, float]:
     """Segment every picture of a data set by its vocabulary and score the result, in percent.
 
@@ -30,11 +36,13 @@ def validate(
         data: Labelled pictures that the model never learned from.
         folder: Where the first predictions are drawn, beside the truth; None: nowhere.
         unseen: (T,) bool: classes never labelled in training, which are scored apart.
+        instances: Whether each thing has a segment of its own, so that they can be counted one by one.
 
     Returns:
-        `mIoU`; before it `PQ`, of models that tell segments apart. With `unseen` also `… seen` and `… unseen`.
+        `mIoU`; before it `PQ`, of models that tell segments apart, and with `instances` after it their `AP`. With
+        `unseen` also `… seen` and `… unseen`.
     """
-    scores = ValidationScores(Segmenter(model), data.vocabulary)
+    scores = ValidationScores(Segmenter(model), data.vocabulary, instances=instances)
     for place, labelled in enumerate(pictures_of(data)):
         found = scores.add(labelled)
         if folder is not None and place < DRAWN:
@@ -45,25 +53,37 @@ def validate(
 class ValidationScores:
     """What a segmenter makes of labelled pictures: mIoU, and first PQ where it tells segments apart."""
 
-    def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary):
+    def __init__(self, segmenter: Segmenter, vocabulary: Vocabulary, *, instances: bool = False):
         self.segmenter, self.vocabulary = segmenter, vocabulary
         self.task: Task = segmenter.model.tasks[0]
+        self.is_thing = np.array([entry.thing for entry in vocabulary])
         self.semantic = SemanticScore(len(vocabulary))
-        self.panoptic = PanopticScore(np.array([entry.thing for entry in vocabulary]))
+        self.panoptic = PanopticScore(self.is_thing)
+        counts_instances = instances and "instance" in segmenter.model.tasks and bool(self.is_thing.any())
+        self.instance = InstanceScore(len(vocabulary)) if counts_instances else None
+        self.pictures = 0
 
     def add(self, labelled: LabelledPicture) -> dict[Task, Segmentation]:
         """Segment one more picture; return what was found, by task."""
         tasks: set[Task] = {"semantic", self.task}
-        found = self.segmenter.readings(labelled.rgb, self.vocabulary, tasks)
+        if self.instance is not None:
+            tasks.add("instance")
+        found, target = self.segmenter.readings(labelled.rgb, self.vocabulary, tasks), present(labelled)
         self.semantic.update(found["semantic"].labels, labelled.semantic)
         if self.task == "panoptic":
-            self.panoptic.update(*segments_of(found["panoptic"]), **present(labelled))
+            self.panoptic.update(*segments_of(found["panoptic"]), **target)
+        if self.instance is not None:
+            self.instance.update(self.pictures, instances_of(found["instance"]), **only_things(target, self.is_thing))
+        self.pictures += 1
         return found
 
     def compute(self, unseen: np.ndarray | None = None) -> dict[str, float]:
         """The scores of all pictures so far, in percent; see `validate`."""
         by_class = {"PQ": self.panoptic.compute().pq} if self.task == "panoptic" else {}
-        return summary(by_class | {"mIoU": self.semantic.compute().iou}, unseen)
+        by_class["mIoU"] = self.semantic.compute().iou
+        if self.instance is not None:
+            by_class["AP"] = self.instance.compute().ap
+        return summary(by_class, unseen)
 
 
 class Subset:
@@ -73,9 +93,10 @@ class Subset:
         self.data, self.places, self.vocabulary = data, places, data.vocabulary
 
     @classmethod
-    def first(cls, data: DataSet, most: int) -> "Subset":
-        """The first pictures, at most so many."""
-        return cls(data, range(min(most, len(data))))
+    def spread(cls, data: DataSet, most: int) -> "Subset":
+        """At most so many pictures, evenly spread over all."""
+        count = min(most, len(data))
+        return cls(data, [number * len(data) // count for number in range(count)])
 
     def __len__(self) -> int:
         return len(self.places)
