@@ -275,13 +275,18 @@ def drawn(height: int, width: int, number: int, wanted: ImageInput) -> Float[Ten
 def record(graph: AnyGraph, case: Inputs) -> ExportedProgram:
     """Record a graph with every size dynamic that may be: what turns out to be fixed (a square input) is left so.
 
-    Strict, as only then `len` of a tensor is not taken for a constant.
+    Strict, as only then `len` of a tensor is not taken for a constant. The recorder asks for grids of two pixels at
+    least, since it takes a size of 1 for a constant; nothing here does, so a side of one stride is allowed again.
     """
     sizes = {}
     for name, value in case.items():
         axes = enumerate(value.shape) if isinstance(value, Tensor) else ()
         sizes[name] = {axis: Dim.STATIC if size == 1 else Dim.AUTO for axis, size in axes} or Dim.DYNAMIC
-    return torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
+    program = torch.export.export(graph.eval(), tuple(case.values()), dynamic_shapes=sizes, strict=True)
+    for size, allowed in program.range_constraints.items():
+        if allowed.lower == 2 * PADDING:
+            program.range_constraints[size] = type(allowed)(PADDING, allowed.upper)
+    return program
 
 
 def write_graph(program: ExportedProgram, file: Path, graph: AnyGraph) -> None:
