@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from conftest import colourful
 from wordmask import load, weights
 from wordmask.models import MODELS
+from wordmask.models.convert import from_reference
 from wordmask.models.load import load_model
 from wordmask.segmenter import Segmenter
 from wordmask.surroundings import float32_by_default
@@ -63,6 +64,19 @@ SURROUNDINGS = {
     "deterministic": deterministic,
 }
 surrounded = pytest.mark.parametrize("name", SURROUNDINGS)
+TOGETHER = {
+    "half, double, inference": ["autocast bfloat16", "default float64", "inference mode"],
+    "meta, half, no gradients": ["default device meta", "default float16", "no gradients", "deterministic"],
+}
+together = pytest.mark.parametrize("names", TOGETHER.values(), ids=TOGETHER)
+
+
+@contextmanager
+def inside(names: list[str]):
+    with ExitStack() as stack:
+        for name in names:
+            stack.enter_context(SURROUNDINGS[name]())
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -99,6 +113,14 @@ def fresh(segmenter: Segmenter) -> Segmenter:
     return Segmenter(segmenter.model, name=segmenter.name, precision=segmenter.precision)
 
 
+@together
+def test_results_are_the_same_inside_several(names, segmenters, expected):
+    for segmenter, before in zip(segmenters, expected, strict=True):
+        with inside(names):
+            assert_same(everything(fresh(segmenter)), before)
+
+
+@pytest.mark.slow
 @surrounded
 def test_results_are_the_same(name, segmenters, expected):
     for segmenter, before in zip(segmenters, expected, strict=True):
@@ -106,6 +128,7 @@ def test_results_are_the_same(name, segmenters, expected):
             assert_same(everything(fresh(segmenter)), before)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(names=st.lists(st.sampled_from(sorted(SURROUNDINGS)), min_size=2, max_size=4, unique=True))
 def test_several_at_once(names, segmenters):
@@ -157,11 +180,16 @@ def test_a_model_is_loaded_the_same(name, tmp_path, tiny, tiny_eov):
     weights.save(
         tmp_path / "b.safetensors", tiny_eov.state_dict(), family="eov-seg", configuration=tiny_eov.config, origin=""
     )
-    for file in ("a.pth", "b.safetensors", "err-seg-tiny", "err-seg-untrained"):
-        source = tmp_path / file if "." in file else file
-        before = load_model(source).model
+    roads = {
+        "reference": lambda: from_reference("err-seg-untrained", weights.read(tmp_path / "a.pth").state),
+        "ours": lambda: load_model(tmp_path / "b.safetensors").model,
+        "bundled": lambda: load_model("err-seg-tiny").model,
+        "random": lambda: load_model("err-seg-untrained").model,
+    }
+    for load_it in roads.values():
+        before = load_it()
         with SURROUNDINGS[name]():
-            after = load_model(source).model
+            after = load_it()
         for key, tensor in [*before.state_dict().items(), ("clip.attn_mask", before.clip.attn_mask)]:
             other = after.clip.attn_mask if key == "clip.attn_mask" else after.state_dict()[key]
             assert torch.equal(tensor, other), key
@@ -170,6 +198,7 @@ def test_a_model_is_loaded_the_same(name, tmp_path, tiny, tiny_eov):
         assert all(parameter.requires_grad for parameter in after.parameters())
 
 
+@pytest.mark.slow
 @surrounded
 def test_load_and_segment_inside(name):
     before = load("eov-seg-tiny", device="cpu", precision="float32", cache=None)(colourful(48, 64), WORDS)
@@ -231,21 +260,6 @@ def test_nothing_that_runs_depends_on_the_default_type(segmenters):
                 fresh(segmenter)(colourful(90, 70), WORDS, task=task)
             fresh(segmenter)(colourful(90, 70), WORDS, task="semantic", tile=64)
         assert doubles.made == []
-
-
-TOGETHER = {
-    "half, double, inference": ["autocast bfloat16", "default float64", "inference mode"],
-    "meta, half, no gradients": ["default device meta", "default float16", "no gradients", "deterministic"],
-}
-together = pytest.mark.parametrize("names", TOGETHER.values(), ids=TOGETHER)
-
-
-@contextmanager
-def inside(names: list[str]):
-    with ExitStack() as stack:
-        for name in names:
-            stack.enter_context(SURROUNDINGS[name]())
-        yield
 
 
 @pytest.mark.slow

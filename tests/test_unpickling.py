@@ -95,6 +95,7 @@ def test_arrays_are_read_as_they_were(tmp_path, shape, kind, order, protocol, to
         file.write_bytes(pickle.dumps(content, protocol=protocol))
     read = weights.read(file).state["a"].numpy()
     np.testing.assert_array_equal(read, array)
+    assert read.shape == array.shape
     assert read.dtype == array.dtype.newbyteorder("=")
 
 

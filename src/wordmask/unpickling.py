@@ -116,7 +116,7 @@ class PlainArray:
         values = kind.read(content)
         if math.prod(shape) != values.size:
             raise ValueError(f"an array of {shape} with {values.size} values")
-        self.values = np.ascontiguousarray(values.reshape(shape, order=order))
+        self.values = np.array(values.reshape(shape, order=order), order="C")
 
     @classmethod
     def empty(cls, *_: object) -> "PlainArray":

@@ -2,14 +2,14 @@
 
 import re
 from collections import Counter
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from wordmask.models import MODELS, Model, ModelKind, kind_of
+from wordmask.models import MODELS, Model, kind_of
 from wordmask.surroundings import as_if_alone
 
 COMPILED = "_orig_mod."  # before the names of a part that torch.compile wraps
@@ -83,12 +83,12 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
         ValueError: None has half of them.
     """
     plain = {(name.removeprefix("module."), tuple(tensor.shape)) for name, tensor in state.items()}
+    known = [kind for kind in MODELS.values() if kind.reference is not None]
     expected: dict[str, set[tuple[str, tuple[int, ...]]]] = {}
-    for kind in MODELS.values():
-        for preset, shapes in _shapes(kind):
-            if shapes <= plain:  # nothing fits better, and the others take their time
-                return preset
-            expected[preset] = shapes
+    for preset in [preset for kind in known for preset in kind.presets]:
+        expected[preset] = _shapes(preset)
+        if expected[preset] <= plain:  # nothing fits better, and the others take their time
+            return preset
     names = {name for shapes in expected.values() for name, _ in shapes}
     found = {(name, tuple(tensor.shape)) for name, tensor in unwrapped(state, names).state.items()}
     shares = {preset: len(shapes & found) / len(shapes) for preset, shapes in expected.items()}
@@ -104,12 +104,12 @@ def guess_preset(state: Mapping[str, Tensor]) -> str:
 
 def reference_names(preset: str) -> set[str]:
     """What the reference calls the weights of a preset."""
-    return {name for other, shapes in _shapes(kind_of(preset)) if other == preset for name, _ in shapes}
+    return {name for name, _ in _shapes(preset)}
 
 
-def _shapes(kind: ModelKind) -> Iterator[tuple[str, set[tuple[str, tuple[int, ...]]]]]:
-    """The presets of a family, each with the reference's names of its weights and their shapes."""
-    if kind.reference is not None:
-        for preset, configuration in kind.presets.items():
-            weights = kind.skeleton(configuration).state_dict()
-            yield preset, {(kind.reference.name(name), tuple(tensor.shape)) for name, tensor in weights.items()}
+def _shapes(preset: str) -> set[tuple[str, tuple[int, ...]]]:
+    """The reference's names of a preset's weights, and their shapes."""
+    kind = kind_of(preset)
+    reference = kind.known(kind.reference, "reference implementation's naming")
+    weights = kind.skeleton(kind.presets[preset]).state_dict()
+    return {(reference.name(name), tuple(tensor.shape)) for name, tensor in weights.items()}
