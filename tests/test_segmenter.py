@@ -25,7 +25,8 @@ def segment(tiny):
 
 
 def test_the_public_surface():
-    assert set(wordmask.__all__) == {"load", "Segmenter", "Segmentation", "Settings", "Vocabulary"}
+    public = {"PictureNote", "Segmentation", "Segmenter", "Settings", "Vocabulary", "load", "read_picture"}
+    assert set(wordmask.__all__) == public
     assert all(hasattr(wordmask, name) for name in wordmask.__all__)
     assert set(dir(wordmask)) >= set(wordmask.__all__)
     with pytest.raises(AttributeError):
@@ -452,7 +453,7 @@ def test_a_picture_that_the_model_fails_at_disturbs_none_in_its_batch(tiny, monk
     bad = colourful(20, 30, 1)
 
     def hungry(self, group, request):
-        if any((ready.rgb == bad).all() for ready in group):
+        if any((ready.read.rgb == bad).all() for ready in group):
             raise torch.OutOfMemoryError("no memory for this")
         return ordinary(self, group, request)
 

@@ -44,7 +44,11 @@ NEEDED = {  # format → the packages that write and check it, and the extra tha
     "openvino": (("onnx", "onnxscript", "openvino", "tokenizers"), "openvino"),
     "torch": ((), ""),
 }
-COPIED = ("runtime.py", "pixels.py", "words.py", "array_readings.py")  # beside the graphs; they run without torch
+# beside the graphs; they run without torch
+COPIED = (
+    *("runtime.py", "words.py", "array_readings.py", "pixels.py"),
+    *("picture_files.py", "pngs.py", "tiffs.py", "decoded.py"),
+)
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the sampling as OpenVINO reads it
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same

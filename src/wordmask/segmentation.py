@@ -42,6 +42,7 @@ class Origin:
         settings: What they were asked with.
         model: Its name.
         source: The file the picture was read from, if any.
+        notes: What was assumed or left out when it was read.
     """
 
     picture: np.ndarray
@@ -49,6 +50,7 @@ class Origin:
     settings: ChosenSettings
     model: str
     source: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,11 @@ class Segmentation:
     def source(self) -> str | None:
         """The file the picture was read from, if any."""
         return self.origin.source
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed or left out when the picture was read, in words."""
+        return self.origin.notes
 
     @property
     def size(self) -> tuple[int, int]:
@@ -223,6 +230,7 @@ class Segmentation:
         return {
             "picture": self.source,
             "size": {"height": self.size[0], "width": self.size[1]},
+            "notes": list(self.notes),
             "model": self.model,
             "task": self.task,
             "settings": self.settings.to_dict(),
