@@ -4,6 +4,7 @@ Needs numpy and Pillow: `wordmask export` copies this file beside the graphs.
 """
 
 import io
+import struct
 from contextlib import suppress
 from typing import IO, TYPE_CHECKING, NamedTuple
 
@@ -13,13 +14,35 @@ from PIL import Image, PngImagePlugin, TiffImagePlugin
 if TYPE_CHECKING or __package__:
     from .decoded import Decoded, PictureError, check_pixels, named_errors, open_quietly, orientation_in, quietly
     from .pngs import SIGNATURE, decode_png, read_chunks
-    from .tiffs import COMPRESSIONS, MOST_PAGES, REDUCED_OR_MASK, Tags, decode_tiff, is_tiff, pillow_reads, tags_of
+    from .tiffs import (
+        COMPRESSIONS,
+        MOST_PAGES,
+        REDUCED_OR_MASK,
+        Tags,
+        check_tags,
+        decode_tiff,
+        is_tiff,
+        pillow_reads,
+        tags_of,
+    )
 else:
     from decoded import Decoded, PictureError, check_pixels, named_errors, open_quietly, orientation_in, quietly
     from pngs import SIGNATURE, decode_png, read_chunks
-    from tiffs import COMPRESSIONS, MOST_PAGES, REDUCED_OR_MASK, Tags, decode_tiff, is_tiff, pillow_reads, tags_of
+    from tiffs import (
+        COMPRESSIONS,
+        MOST_PAGES,
+        REDUCED_OR_MASK,
+        Tags,
+        check_tags,
+        decode_tiff,
+        is_tiff,
+        pillow_reads,
+        tags_of,
+    )
 
 XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it; browsers take no orientation from it
+MOST_TAGS = 4096  # of a directory
+QOI_END = bytes([0, 0, 0, 0, 0, 0, 0, 1])
 LAYERED = ("PSD", "ICO", "ICNS", "CUR", "XCF")  # their further pictures are parts or sizes of the first
 START_OF_SCAN, EXIF, PROFILE, ADOBE = 0xDA, 0xE1, 0xE2, 0xEE  # JPEG's markers
 PHOTO_SEGMENTS = {EXIF: (b"Exif\0\0", 8), PROFILE: (b"ICC_PROFILE\0", 16), ADOBE: (b"Adobe", 12)}  # start, least length
@@ -48,6 +71,7 @@ def decode_file(file: IO[bytes], name: str, formats: tuple[str, ...] | None = No
     if is_tiff(start):
         return _tiff(file, name)
     with named_errors(name), _photo(file, start, formats) as image:
+        _check_kind(image, file)
         return decode_image(image, name)
 
 
@@ -56,6 +80,7 @@ def decode_image(image: Image.Image, name: str) -> Decoded:
     if isinstance(image, TiffImagePlugin.TiffImageFile):
         with named_errors(name):
             tags = tags_of(image.tag_v2)
+            check_tags(tags, (), (), name)
         return _opened_tiff(image, tags, name)
     if isinstance(image, PngImagePlugin.PngImageFile) and image.tile and image.fp and image.tell() == 0:
         place = image.fp.tell()
@@ -89,13 +114,33 @@ def size_in_file(
             chunks = read_chunks(file, name, with_pixels=False)
             width, height, orientation = chunks.header.width, chunks.header.height, orientation_in(chunks.exif)
         elif is_tiff(start):
-            tags = tags_of(_directories(file)[0])
+            tags = _tags(file, name)[0]
             width, height, orientation = tags.width, tags.height, tags.orientation
         else:
             with _photo(file, start, formats) as image:
                 (width, height), orientation = image.size, orientation_in(image.info.get("exif"))
     check_pixels(width, height, name)
     return PictureSize(width, height) if upright and orientation > 4 else PictureSize(height, width)
+
+
+def _check_kind(image: Image.Image, file: IO[bytes]) -> None:
+    """Refuse what Pillow would read wrongly without a word."""
+    if image.format == "TGA":
+        file.seek(17)
+        if file.read(1)[0] & 0xC0:
+            raise ValueError("its rows are interleaved, which is not read")
+    elif image.format == "PCX":
+        file.seek(0)
+        header = file.read(68)
+        needed = -(-image.width * header[3] // 8)
+        if int.from_bytes(header[66:68], "little") not in (needed, needed + needed % 2):
+            raise ValueError("its rows have another length than its size needs")
+    elif image.format == "QOI":
+        file.seek(0)
+        content = file.read()
+        otherwise = open_quietly(io.BytesIO(content[: -len(QOI_END)] + bytes([254, 1, 2, 3, 254, 4, 5, 6])), ("QOI",))
+        if not content.endswith(QOI_END) or image.tobytes() != otherwise.tobytes():  # the end was taken for pixels
+            raise ValueError("it ends before its last pixel")
 
 
 def _photo(file: IO[bytes], start: bytes, formats: tuple[str, ...] | None) -> Image.Image:
@@ -125,8 +170,7 @@ def _without_broken_segments(jpeg: bytes) -> bytes:
 
 def _tiff(file: IO[bytes], name: str) -> Decoded:
     with named_errors(name):
-        directory, paged = _directories(file)
-        tags = tags_of(directory)
+        tags, paged = _tags(file, name)
     decoded = _by_the_book(file, tags, name)
     decoded.notes += ("It has several pages; the first was read.",) * paged
     return decoded
@@ -169,20 +213,22 @@ def _opened_tiff(image: TiffImagePlugin.TiffImageFile, tags: Tags, name: str) ->
     return decoded
 
 
-def _directories(file: IO[bytes]) -> tuple[TiffImagePlugin.ImageFileDirectory_v2, bool]:
+def _tags(file: IO[bytes], name: str) -> tuple[Tags, bool]:
     """Read the tags of the first page, and tell whether there is a second."""
     file.seek(0)
     header = file.read(8)
     header += file.read(8) if header[2:4] in (b"+\0", b"\0+") else b""  # BigTIFF
     with quietly():
         first = _directory(file, header, None)
+        tags = tags_of(first)
+        check_tags(tags, _listed(file, header, first), first, name)
         with suppress(Exception):  # damage beyond the first page
             page, seen = first, 1
             while page.next and seen < MOST_PAGES:
                 page, seen = _directory(file, header, page.next), seen + 1
                 if not int(page.get(254, 0)) & REDUCED_OR_MASK:
-                    return first, True
-    return first, False
+                    return tags, True
+    return tags, False
 
 
 def _directory(file: IO[bytes], header: bytes, place: int | None) -> TiffImagePlugin.ImageFileDirectory_v2:
@@ -190,6 +236,18 @@ def _directory(file: IO[bytes], header: bytes, place: int | None) -> TiffImagePl
     file.seek(place or directory.next)
     directory.load(file)
     return directory
+
+
+def _listed(file: IO[bytes], header: bytes, directory: TiffImagePlugin.ImageFileDirectory_v2) -> list[int]:
+    """The numbers of all tags in a directory: Pillow leaves out those that it can't read, and some that follow."""
+    order, big = ("<" if header.startswith(b"II") else ">"), len(header) == 16
+    start = directory.offset + (8 if big else 2)
+    file.seek(directory.offset)
+    (number,) = struct.unpack(f"{order}{'Q' if big else 'H'}", file.read(8 if big else 2))
+    entry = 20 if big else 12
+    file.seek(start)
+    entries = file.read(entry * min(number, MOST_TAGS))
+    return [tag for (tag,) in struct.iter_unpack(f"{order}H{entry - 2}x", entries[: len(entries) // entry * entry])]
 
 
 def _pixels_of(image: Image.Image, name: str) -> Decoded:

@@ -138,14 +138,15 @@ def read_file_header(content: bytes, formats: tuple[str, ...] | None = None) -> 
     return PictureFile(content, size.width, size.height, formats)
 
 
-def size_of_file(path: Path) -> PictureSize:
-    """Read the size of a picture from the header of its file, upright as `read_rgb` returns it.
+def size_of_file(path: Path, *, upright: bool = True) -> PictureSize:
+    """Read the size of a picture from the header of its file; `upright` as `read_rgb` returns it.
 
     Raises:
         ValueError: It is no picture, or its header is damaged.
+        OSError: There is no such file.
     """
     with path.open("rb") as file:
-        return size_in_file(file, f"file {str(path)!r}")
+        return size_in_file(file, f"file {str(path)!r}", upright=upright)
 
 
 def file_of(picture: object) -> str | None:

@@ -12,7 +12,7 @@ from wordmask.regions import LEAST_SHOWN, Region
 from wordmask.segmentation import Segmentation
 from wordmask.settings import Settings
 from wordmask.sources import Source, find_pictures
-from wordmask.terminal import announce, say
+from wordmask.terminal import announce, say, say_notes, take_over_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded, undisturbed
 
@@ -63,6 +63,8 @@ def segment_pictures(
 def _save_and_tell(sources: list[Source], results: Generator[Segmentation | Exception], output: Path) -> bool:
     done: list[Path] = []
     failures: dict[Path, Exception] = {}
+    notes: dict[str, list[str]] = {}
+    take_over_notes()
     few = len(sources) <= REPORTED
     try:
         with saving(results, sources, output, done) as saved, bar("Segmenting", 0, len(sources), shown=not few) as step:
@@ -72,9 +74,13 @@ def _save_and_tell(sources: list[Source], results: Generator[Segmentation | Exce
                     failures[source.path] = outcome
                 elif isinstance(outcome, Exception):
                     raise outcome
-                elif few:
-                    report(source, outcome)
+                else:
+                    for note in outcome.result.notes:
+                        notes.setdefault(note, []).append(str(source.path))
+                    if few:
+                        report(source, outcome)
     finally:
+        say_notes(notes)
         conclude(len(sources), len(done), failures, output)
     return not failures
 

@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -17,6 +18,20 @@ def say(line: str, *, err: bool = False) -> None:
         typer.echo(line, file=stream)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+
+
+def take_over_notes() -> None:
+    """Leave the warnings about pictures to `say_notes`, in this process."""
+    from wordmask.decoded import PictureNote
+
+    warnings.simplefilter("ignore", PictureNote)
+
+
+def say_notes(notes: Mapping[str, list[str]]) -> None:
+    """Say what was assumed or left out when pictures were read: text → the pictures it is said of."""
+    for text, pictures in notes.items():
+        more = f" and {counted(len(pictures) - 1, 'other')}" if len(pictures) > 1 else ""
+        say(f"note: {pictures[0]}{more}: {text}", err=True)
 
 
 def counted(number: int, thing: str) -> str:

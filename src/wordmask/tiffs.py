@@ -6,6 +6,7 @@ refuses much of what satellites send. `pillow_reads` is what was found equal to 
 """
 
 import zlib
+from collections.abc import Container, Iterable
 from typing import IO, TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -38,6 +39,8 @@ COMPRESSIONS = {
 }
 ASSOCIATED, STRAIGHT = 1, 2  # extra samples: opacity, multiplied into the colours or not
 REDUCED_OR_MASK = 0b101  # of NewSubfileType: overviews and masks are no pages
+LEAST_OFFSET = 8  # the header's length
+MATTERS = {256, 257, 258, 259, 262, 266, 273, 274, 277, 278, 279, 281, 284, 317, 320, 322, 323, 324, 325, 332, 338, 339}
 MOST_PAGES = 1000  # looked at, to tell whether there is a second
 TOLD_WHITE = {2**bits - 1 for bits in range(9, 16)}  # what MaxSampleValue must be to mean bits, and no statistics
 CONVERT = "Convert it, for example: gdal_translate -ot Byte -scale in.tif out.png."
@@ -50,6 +53,10 @@ class Tags(NamedTuple):
         bits: Of each sample.
         extra: What samples beyond the colours are; padded with 0 (not said).
         white: The largest value, where MaxSampleValue says a number of bits; else None.
+        rows: Of a strip or tile.
+        columns: Likewise.
+        offsets: Where strips or tiles begin in the file.
+        counts: How many bytes they have; 0, as the offset, where nothing was written.
     """
 
     width: int
@@ -68,6 +75,10 @@ class Tags(NamedTuple):
     profile: bytes | None
     palette: tuple[int, ...]
     raw: bool
+    rows: int
+    columns: int
+    offsets: tuple[int, ...]
+    counts: tuple[int, ...]
 
     @property
     def samples(self) -> int:
@@ -114,7 +125,8 @@ def tags_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Tags:
         values = value if isinstance(value, tuple) else (value,)
         return tuple(int(one) for one in values) or default
 
-    photometric = numbers(262, 0)[0]
+    photometric = numbers(262, -1)[0]
+    tiled = 324 in directory
     bits, samples = numbers(258, 1), numbers(277, 1)[0]
     bits = bits * samples if len(bits) == 1 and 0 < samples <= 65535 else bits[: max(1, samples)]
     formats = set(numbers(339, UNSIGNED))
@@ -140,7 +152,38 @@ def tags_of(directory: TiffImagePlugin.ImageFileDirectory_v2) -> Tags:
         profile=profile if isinstance(profile, bytes) else None,
         palette=numbers(320),
         raw=50706 in directory,
+        rows=numbers(323, 0)[0] if tiled else min(numbers(278, 2**32 - 1)[0], numbers(257, 0)[0]),
+        columns=numbers(322, 0)[0] if tiled else numbers(256, 0)[0],
+        offsets=numbers(324 if tiled else 273),
+        counts=numbers(325 if tiled else 279),
     )
+
+
+def check_tags(tags: Tags, listed: Iterable[int], known: Container[int], name: str) -> None:
+    """Check that tags say where all pixels are, and that none which matters was lost.
+
+    Args:
+        listed: The numbers of the tags that the directory lists.
+        known: Those that could be read.
+
+    Raises:
+        ValueError: They don't.
+    """
+    lost = [tag for tag in listed if tag in MATTERS and tag not in known]
+    if lost:
+        raise damaged(name, f"its tag {lost[0]} cannot be read")
+    if tags.photometric == -1:
+        raise damaged(name, "it does not say what its values mean (PhotometricInterpretation)")
+    check_pixels(tags.width, tags.height, name)
+    if tags.rows < 1 or tags.columns < 1:
+        raise damaged(name, "its strips or tiles have no size")
+    planes = tags.samples if tags.apart else 1
+    needed = planes * -(-tags.height // tags.rows) * -(-tags.width // tags.columns)
+    if len(tags.offsets) != needed or len(tags.counts) not in (needed, 0 if tags.compression == NONE else needed):
+        raise damaged(name, f"it lists {len(tags.offsets)} strips or tiles; its size needs {needed}")
+    for offset, count in zip(tags.offsets, tags.counts, strict=False):
+        if (offset < LEAST_OFFSET or count < 1) and (offset or count):
+            raise damaged(name, "a strip or tile has no place in the file")
 
 
 def pillow_reads(tags: Tags, *, nearly: bool = False) -> bool:
@@ -149,6 +192,8 @@ def pillow_reads(tags: Tags, *, nearly: bool = False) -> bool:
     if tags.apart or tags.raw or tags.format != UNSIGNED or len(depths) != 1 or tags.predictor > 2:
         return False
     (depth,) = depths
+    if not all(tags.offsets):
+        return False  # nothing was written there; Pillow takes the file's start for it
     if tags.predictor > 1 and packing in UNPREDICTED:
         return False  # libtiff does without the predictor then, and tifffile does not
     if (tags.fill_order != 1 and packing not in FAX) or (tags.extra == (-1,) and tags.photometric != RGB):
@@ -185,7 +230,7 @@ def decode_tiff(file: IO[bytes], tags: Tags, name: str, page: int = 0) -> Decode
     _check_kind(tags, name)
     check_pixels(tags.width, tags.height, name)
     values = _samples(file, tags, name, page)
-    white = tags.white or (2 ** tags.bits[0] - 1 if tags.format == UNSIGNED and tags.bits[0] != 16 else None)
+    white = tags.white or (2 ** tags.bits[0] - 1 if tags.format == UNSIGNED and tags.bits[0] < 16 else None)
     values, notes = _in_16_bits(values, tags, name)
     colours, opacity = values[..., : tags.colours], None
     if tags.photometric == WHITE_IS_ZERO:
@@ -242,7 +287,9 @@ def _samples(file: IO[bytes], tags: Tags, name: str, page: int) -> np.ndarray:
                 raise ValueError("its tags contradict each other")
             pixels = np.zeros((tags.height, tags.width, used), directory.dtype)
             pieces = list(zip(directory.dataoffsets, directory.databytecounts, strict=True))
-            most = _piece_bytes(directory, len(pieces))
+            if pieces != list(zip(tags.offsets, tags.counts or directory.databytecounts, strict=True)):
+                raise ValueError("its strips or tiles are not where it says")
+            most = _piece_bytes(tags, directory.dtype.itemsize)
             shown = len(pieces) // tags.samples * used if tags.apart else len(pieces)
             for number, (offset, count) in enumerate(pieces[:shown]):
                 if count == 0:
@@ -268,20 +315,9 @@ def _samples(file: IO[bytes], tags: Tags, name: str, page: int) -> np.ndarray:
     return pixels
 
 
-def _piece_bytes(directory: Any, pieces: int) -> int:
-    """How many bytes a strip or tile has, unpacked; all of them must be there."""
-    tiled = directory.is_tiled
-    rows, columns = (
-        (directory.tilelength, directory.tilewidth) if tiled else (directory.rowsperstrip, directory.imagewidth)
-    )
-    if rows < 1 or columns < 1:
-        raise ValueError("its tags contradict each other")
-    rows = min(rows, directory.imagelength) if not tiled else rows
-    apart = directory.planarconfig == 2
-    planes = directory.samplesperpixel if apart else 1
-    if pieces != planes * -(-directory.imagelength // rows) * -(-directory.imagewidth // columns):
-        raise ValueError(f"it lists {pieces} strips or tiles, which is not what its size needs")
-    size = rows * columns * (1 if apart else directory.samplesperpixel) * directory.dtype.itemsize
+def _piece_bytes(tags: Tags, itemsize: int) -> int:
+    """How many bytes a strip or tile has, unpacked."""
+    size = tags.rows * tags.columns * (1 if tags.apart else tags.samples) * itemsize
     if size > LARGEST_PIECE:
         raise ValueError(f"its strips or tiles have {size / 1e6:.0f} MB each")
     return size

@@ -13,7 +13,7 @@ from wordmask.batch.journal import BatchJournal
 from wordmask.batch.processes import places, work_in_processes
 from wordmask.model_choice import ModelChoice
 from wordmask.settings import Settings
-from wordmask.terminal import counted, say
+from wordmask.terminal import counted, say, say_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded
 
@@ -80,6 +80,7 @@ def label_collection(
 
 
 def _tell(report: BatchReport, output: Path) -> None:
+    say_notes(report.notes)
     earlier = f", {report.earlier} of them earlier" if report.earlier else ""
     say(f"{report.total - len(report.failures)} of {counted(report.total, 'picture')}{earlier} → {output}/")
     if report.failures:

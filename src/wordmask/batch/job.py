@@ -19,6 +19,7 @@ from wordmask.regions import unlabelled_value
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.settings import ChosenSettings, Settings
+from wordmask.terminal import take_over_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.weights import fingerprint
 
@@ -43,10 +44,11 @@ class BatchJob:
 
 
 class PictureOutcome(NamedTuple):
-    """A picture that is through, and why it failed if it did."""
+    """A picture that is through, why it failed if it did, and what was assumed or left out when it was read."""
 
     stem: str
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Failure(NamedTuple):
@@ -58,11 +60,13 @@ class Failure(NamedTuple):
 
 
 class BatchReport(NamedTuple):
-    """How a job ended: pictures in all, those finished earlier, and the failures."""
+    """How a job ended: pictures in all, those finished earlier, the failures, and what was assumed or left out: text →
+    the pictures it is said of."""
 
     total: int
     earlier: int
     failures: list[Failure]
+    notes: dict[str, list[str]]
 
 
 # pictures finished earlier, pictures in all → what to call whenever one more is through
@@ -99,19 +103,21 @@ def run_job(
         journal.check(asked_of(job, segmenter, chosen) | collection.to_dict())
         finished = journal.read()
         left = [item for item in items if item.stem not in finished]
-        earlier, errors = len(items) - len(left), {}
+        earlier, errors, notes = len(items) - len(left), {}, {}
         with watch(earlier, len(items)) as one_more, closing(run(left)) as outcomes:
             for outcome in outcomes:
                 one_more()
                 if outcome.error:
                     errors[outcome.stem] = outcome.error
+                for note in outcome.notes:
+                    notes.setdefault(note, []).append(outcome.stem)
         failures = [Failure(item.stem, item.source, errors[item.stem]) for item in items if item.stem in errors]
         records = journal.read().records(item.stem for item in items)
         for name in job.formats:
             FORMATS[name].collect(job.output, journal.unfinished, job.vocabulary, records)
         write_classes(job.output, journal.unfinished, job.vocabulary, unlabelled_value(len(job.vocabulary)))
         write_failures(job.output, journal.unfinished, failures)
-    return BatchReport(len(items), earlier, failures)
+    return BatchReport(len(items), earlier, failures, notes)
 
 
 def asked_of(job: BatchJob, segmenter: Segmenter, chosen: ChosenSettings) -> Record:
@@ -139,6 +145,7 @@ def work(job: BatchJob, items: Iterable[Item], segmenter: Segmenter) -> Generato
             taken.append(item)
             yield item.read
 
+    take_over_notes()
     stream = segmenter.stream(pictures(), job.vocabulary, job.settings)
     with BatchJournal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
         pairs = ((taken.popleft(), result) for result in results)
@@ -160,6 +167,7 @@ def _keep(job: BatchJob, item: Item, result: Segmentation | Exception, writer: W
         "source": printable(item.source),
         "height": height,
         "width": width,
+        "notes": list(result.notes),
     }
     writer.add(item.stem, files, record | details_of(result, job.formats))
-    return PictureOutcome(item.stem)
+    return PictureOutcome(item.stem, notes=result.notes)
