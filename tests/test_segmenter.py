@@ -453,7 +453,7 @@ def test_a_picture_that_the_model_fails_at_disturbs_none_in_its_batch(tiny, monk
     bad = colourful(20, 30, 1)
 
     def hungry(self, group, request):
-        if any((ready.read.rgb == bad).all() for ready in group):
+        if any((ready.rgb == bad).all() for ready in group):
             raise torch.OutOfMemoryError("no memory for this")
         return ordinary(self, group, request)
 

@@ -122,7 +122,7 @@ def lasting(picture: Picture) -> Picture:
     if isinstance(picture, Image.Image):
         return picture.copy() if type(picture) is Image.Image else picture  # others are read from their files, once
     if hasattr(picture, "__array__") or hasattr(picture, "__array_interface__"):
-        return np.array(picture)
+        return np.asarray(picture).copy()  # not `np.array`: what offers itself may leave its wish for a copy unheard
     if reading := getattr(picture, "read", None):
         with suppress(OSError, ValueError):  # closed, or open for writing
             content = reading()

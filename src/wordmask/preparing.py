@@ -38,6 +38,16 @@ class Whole(NamedTuple):
     pixels: Float[Tensor, "3 H W"]
     frame: Frame
 
+    @property
+    def rgb(self) -> np.ndarray:
+        """(H, W, 3) uint8, as it was read."""
+        return self.read.rgb
+
+    @property
+    def source(self) -> str | None:
+        """The file it is in, if any."""
+        return self.read.source
+
 
 class Tiled(NamedTuple):
     """A large picture, whose tiles are prepared one row after the other."""

@@ -8,8 +8,6 @@ tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, D width of 
 import argparse
 import html
 import json
-import sys
-import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple, TypeVar
@@ -185,7 +183,6 @@ def main(folder: Path) -> None:
     parser.add_argument("--words-file", type=Path, metavar="FILE", help="a file of them instead: one a line, or json")
     parser.add_argument("--task", help="semantic or panoptic, as far as the model does them")
     given = parser.parse_args()
-    warnings.showwarning = lambda text, *_: print(f"note: {text}", file=sys.stderr)  # what was assumed of a picture
     try:
         if given.words and given.words_file:
             raise ValueError("The words came in two ways: WORD... and --words-file. Give them in one.")

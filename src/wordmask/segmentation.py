@@ -213,10 +213,18 @@ class Segmentation:
         return contents
 
     def label_image(self) -> "Image":
-        """Return the label map as a grey picture of 8 or 16 bits."""
+        """Return the label map as a picture whose values are the labels: of 8 bits with a palette, so that it can be
+        looked at, in the colours of the overlay and black where it is unlabelled; of 16 bits grey."""
         from PIL import Image
 
-        return Image.fromarray(self.labels)
+        from wordmask.drawing import palette
+
+        image = Image.fromarray(self.labels)
+        if self.labels.dtype == np.uint8:
+            colours = palette().copy()
+            colours[self.unlabelled] = 0
+            image.putpalette(colours.tobytes())  # the mode becomes P; the values stay
+        return image
 
     def geotiff(self) -> "Callable[[Path], None] | None":
         """Return what writes the label map as a GeoTIFF that lies where the picture does, if that is known; needs

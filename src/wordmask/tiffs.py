@@ -239,7 +239,7 @@ def decode_tiff(file: IO[bytes], tags: Tags, name: str, page: int = 0) -> Decode
         colours, white = _painted(colours[..., 0], tags), None
     if kind := tags.opacity(tags.colours):
         opacity = values[..., tags.colours]
-        colours = _divided(colours, opacity, _largest(colours, white)) if kind == ASSOCIATED else colours
+        colours = _divided(colours, opacity) if kind == ASSOCIATED else colours
     if values.dtype.itemsize == 1 and white == 255:
         white = None
     return Decoded(colours, opacity, white, tags.orientation, tags.profile, notes + tags.notes)
@@ -362,9 +362,8 @@ def _painted(indices: np.ndarray, tags: Tags) -> np.ndarray:
     return palette.T.astype(np.uint16)[indices]
 
 
-def _divided(colours: np.ndarray, opacity: np.ndarray, white: Any) -> np.ndarray:
-    """Undo that opacity was multiplied into the colours."""
+def _divided(colours: np.ndarray, opacity: np.ndarray) -> np.ndarray:
+    """Undo that opacity was multiplied into the colours: floats in [0, 1]."""
     opacity = opacity[..., None].astype(np.float64)
-    straight = np.divide(colours * float(white), opacity, out=np.zeros(colours.shape), where=opacity > 0)
-    straight = np.minimum(straight, float(white))
-    return straight.astype(colours.dtype) if colours.dtype.kind == "f" else np.rint(straight).astype(colours.dtype)
+    straight = np.divide(colours, opacity, out=np.zeros(colours.shape), where=opacity > 0)
+    return np.clip(straight, 0, 1)
