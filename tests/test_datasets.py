@@ -210,12 +210,14 @@ def test_a_jpeg_is_no_label_whatever_it_is_called(labelled):
     complains(LabelledFolder(labelled).check, "labels/b.png", "a JPEG of mode L; expected a PNG")
 
 
-@pytest.mark.parametrize("folder", ["images", "labels"])
-def test_damaged_files_are_named(labelled, folder):
+@pytest.mark.parametrize(
+    ("folder", "what"), [("images", "not a picture that can be read"), ("labels", "damaged or no picture")]
+)
+def test_damaged_files_are_named(labelled, folder, what):
     path = next((labelled / folder).glob("b.*"))
     path.write_bytes(b"not a picture")
     data = LabelledFolder(labelled)
-    complains(data.check, f"{folder}/{path.name}", "no picture" if folder == "labels" else "not a picture")
+    complains(data.check, f"{folder}/{path.name}", what)
     complains(lambda: data[1], f"{folder}/{path.name}")
 
 

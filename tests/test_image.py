@@ -1,4 +1,5 @@
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -153,7 +154,7 @@ def test_a_file_that_may_not_be_read(tmp_path, monkeypatch):
         raise PermissionError(13, "Permission denied")
 
     Image.fromarray(RGB).save(tmp_path / "a.png")
-    monkeypatch.setattr(Image, "open", refuse)  # the tests may run as root, who may read everything
+    monkeypatch.setattr(Path, "open", refuse)  # the tests may run as root, who may read everything
     with pytest.raises(ValueError, match="may not be read"):
         read_picture(tmp_path / "a.png")
 

@@ -13,6 +13,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 from conftest import asked_for, colourful
+from wordmask.data.label_maps import read_values
 from wordmask.drawing import choose_colours, deepest_point, lacks, legible, number_names, outline, palette, tint
 from wordmask.postprocess import Instances, Segments
 from wordmask.regions import find_regions, label_type, unlabelled_value
@@ -82,8 +83,12 @@ def test_saved_files_can_be_read_back(tmp_path, classes, bits, unlabelled):
         "a.masks.png",
     ]
     with Image.open(label_file) as image:
-        assert image.mode == ("L" if bits == 8 else "I;16")
+        assert image.mode == ("P" if bits == 8 else "I;16")
         np.testing.assert_array_equal(np.array(image), labels)
+        if bits == 8:
+            assert np.array(image.convert("RGB"))[0, 0].tolist() == [0, 0, 0]  # unlabelled
+            assert np.array(image.convert("RGB"))[1:].reshape(-1, 3).max(-1).min() > 100  # all else is seen
+    np.testing.assert_array_equal(read_values(label_file), labels)
     with Image.open(overlay) as image:
         assert image.width >= 64
         assert image.height > 48

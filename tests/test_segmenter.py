@@ -25,7 +25,8 @@ def segment(tiny):
 
 
 def test_the_public_surface():
-    assert set(wordmask.__all__) == {"load", "Segmenter", "Segmentation", "Settings", "Vocabulary"}
+    public = {"PictureNote", "Segmentation", "Segmenter", "Settings", "Vocabulary", "load", "read_picture"}
+    assert set(wordmask.__all__) == public
     assert all(hasattr(wordmask, name) for name in wordmask.__all__)
     assert set(dir(wordmask)) >= set(wordmask.__all__)
     with pytest.raises(AttributeError):

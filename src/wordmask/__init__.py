@@ -3,12 +3,14 @@
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # type checkers see plain imports
+    from wordmask.image import read_picture
+    from wordmask.pixels import PictureNote
     from wordmask.segmentation import Segmentation
     from wordmask.segmenter import Segmenter, load
     from wordmask.settings import Settings
     from wordmask.vocabulary import Vocabulary
 
-__all__ = ["Segmentation", "Segmenter", "Settings", "Vocabulary", "load"]
+__all__ = ["PictureNote", "Segmentation", "Segmenter", "Settings", "Vocabulary", "load", "read_picture"]
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -17,6 +19,8 @@ _HOMES = {
     "Segmentation": "segmentation",
     "Settings": "settings",
     "Vocabulary": "vocabulary",
+    "read_picture": "image",
+    "PictureNote": "pixels",
 }
 
 

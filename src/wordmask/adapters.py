@@ -258,7 +258,7 @@ def to_dataset(results: "Sequence[Segmentation]") -> "datasets.Dataset":
             {
                 "file_name": Path(result.source or "").name,
                 "image": Image.fromarray(result.picture),
-                "labels": result.label_image(),
+                "labels": Image.fromarray(result.labels),  # grey, as data sets there have it
                 "regions": [_region_row(region) for region in result.regions],
             }
         )

@@ -45,7 +45,10 @@ NEEDED = {  # format → the packages that write and check it, and the extra tha
     "torch": ((), ""),
 }
 # beside the graphs; they run without torch
-COPIED = ("runtime.py", "pixels.py", "words.py", "word_lines.py", "file_names.py", "array_readings.py")
+COPIED = (
+    *("runtime.py", "words.py", "word_lines.py", "file_names.py", "array_readings.py"),
+    *("pixels.py", "picture_files.py", "pngs.py", "tiffs.py", "decoded.py"),
+)
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the sampling as OpenVINO reads it
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same

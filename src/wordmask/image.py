@@ -1,11 +1,13 @@
 """Pictures: anything that shows one → RGB → pixels for a model, and the Frame that undoes the sizes."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from PIL import Image
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -14,10 +16,13 @@ from wordmask.pixels import (
     ImageInput,
     PictureSizes,
     PlainPicture,
+    ReadPicture,
+    decoded_array,
+    finished,
     input_size,
-    read_rgb,
+    read_noted,
     resize_picture,
-    rgb_of_array,
+    warn_of,
 )
 
 Picture = PlainPicture | Tensor
@@ -77,19 +82,52 @@ def normalise(pixels: Float[Tensor, "3 H W"], wanted: ImageInput) -> Float[Tenso
     return (pixels - mean) / std
 
 
-def read_picture(picture: Picture) -> UInt8[np.ndarray, "H W 3"]:
-    """Read any picture as upright 8-bit RGB, as `pixels.read_rgb` does; here it may be a tensor, too.
+def read_picture(picture: Picture, *, white: int | None = None) -> UInt8[np.ndarray, "H W 3"]:
+    """Read any picture as upright 8-bit sRGB, in memory of its own, as `pixels.read_rgb` does; here it may be a tensor,
+    too. What was assumed or left out is a warning, `PictureNote`.
 
     Args:
-        picture: A path, the bytes of a file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4 (tensors also 1,
-            3 or 4 first), uint8, uint16, bool, or float in [0, 1]; channels in the order RGB.
+        picture: A path, the bytes of a file, a binary file, a PIL image, or an array or tensor: H×W, H×W×1, ×3 or ×4
+            (tensors also 1, 3 or 4 first), uint8, uint16, bool, or float in [0, 1]; channels in the order RGB.
+        white: The value of white in integers that use fewer bits than they have: 4095 for 12.
 
     Raises:
         ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
     """
+    read = read_any(picture, white=white)
+    warn_of(read.notes)
+    return read.rgb
+
+
+def read_any(picture: Picture, *, white: int | None = None, own: bool = True) -> ReadPicture:
+    """The same, with notes in place of warnings.
+
+    Args:
+        own: Whether the result may not be memory of the array or tensor that came.
+    """
     if isinstance(picture, Tensor):
-        return rgb_of_array(_channels_last(picture), "tensor")
-    return read_rgb(picture, expected="a path, bytes, a PIL image, an array or a tensor")
+        return finished(decoded_array(_channels_last(picture), "tensor"), "tensor", white=white, own=own)
+    return read_noted(
+        picture, white=white, own=own, expected="a path, bytes, an open file, a PIL image, an array or a tensor"
+    )
+
+
+def lasting(picture: Picture) -> Picture:
+    """Copy what the caller may overwrite with the next picture: an array, a tensor, a picture, what is in a file. What
+    can't be read stays, and says so when it is read."""
+    if isinstance(picture, Tensor):
+        return picture.detach().clone()
+    if isinstance(picture, bytearray | memoryview):
+        return bytes(picture)
+    if isinstance(picture, Image.Image):
+        return picture.copy() if type(picture) is Image.Image else picture  # others are read from their files, once
+    if hasattr(picture, "__array__") or hasattr(picture, "__array_interface__"):
+        return np.asarray(picture).copy()  # not `np.array`: what offers itself may leave its wish for a copy unheard
+    if reading := getattr(picture, "read", None):
+        with suppress(OSError, ValueError):  # closed, or open for writing
+            content = reading()
+            return content if isinstance(content, bytes) and content else picture
+    return picture
 
 
 def _channels_last(picture: Tensor) -> np.ndarray:

@@ -1,71 +1,164 @@
 """Pictures without torch: anything that shows one → upright 8-bit RGB, resized for a model, and the sizes on the way.
 
-Needs numpy and Pillow, and nothing else of wordmask: `wordmask export` copies this file beside the graphs. H W pixels.
+Needs numpy and Pillow, and nothing else of wordmask but the files beside it: `wordmask export` copies this file beside
+the graphs. H W pixels.
 """
 
 import io
 import math
 import os
-import threading
 import warnings
-from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
 
 import numpy as np
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image
+
+if TYPE_CHECKING or __package__:
+    from .decoded import Decoded, PictureNote, rgb_of
+    from .picture_files import PictureSize, decode_file, decode_image, size_in_file
+else:  # beside the graphs
+    from decoded import Decoded, PictureNote, rgb_of
+    from picture_files import PictureSize, decode_file, decode_image, size_in_file
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of maps that are restored at a time: 16 MB
-UINT16_TO_UINT8 = 257  # 65535 / 255
 # of RGB in 0–255 over ImageNet; what both papers subtract and divide by
 MEAN, STD = ((123.675, 116.280, 103.530), (58.395, 57.120, 57.375))
 PADDING = 32  # pixels, the coarsest stride
-OPENING = threading.Lock()
 
-PlainPicture = str | Path | bytes | Image.Image | np.ndarray
+
+class SupportsArray(Protocol):
+    """What offers itself as an array."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+class ReadPicture(NamedTuple):
+    """A picture as it was read.
+
+    Args:
+        rgb: (H, W, 3) uint8, upright sRGB.
+        notes: What was assumed or left out.
+    """
+
+    rgb: np.ndarray
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """A picture's file in memory, of which the header was read.
+
+    Args:
+        width: As the file has it, not upright.
+        formats: Those of Pillow's that may be read; None: all.
+    """
+
+    content: bytes
+    width: int
+    height: int
+    formats: tuple[str, ...] | None = None
+
+
+PlainPicture = str | Path | bytes | IO[bytes] | Image.Image | np.ndarray | SupportsArray | PictureFile
 
 
 # Reading --------------------------------------------------------------------------------------------------------------
 
 
-def read_rgb(picture: PlainPicture, *, expected: str = "a path, bytes, a PIL image or an array") -> np.ndarray:
-    """Read any picture as upright 8-bit RGB, (H, W, 3).
+def read_rgb(
+    picture: PlainPicture,
+    *,
+    white: int | None = None,
+    expected: str = "a path, bytes, an open file, a PIL image or an array",
+) -> np.ndarray:
+    """Read any picture as upright 8-bit sRGB, (H, W, 3), in memory of its own; warn of what was assumed.
 
-    Orientation from EXIF is applied; transparency is laid on white; 16-bit values are scaled from 0–65535.
+    Orientation from EXIF is applied; transparency is laid on white; colours of another profile are converted to sRGB;
+    16-bit values are scaled from 0–65535.
 
     Args:
-        picture: A path, the bytes of a file, a PIL image, or an array: H×W, H×W×1, ×3 or ×4, uint8, uint16, bool, or
-            float in [0, 1]; channels in the order RGB.
+        picture: A path, the bytes of a file, a binary file, a PIL image, or an array: H×W, H×W×1, ×3 or ×4, uint8,
+            uint16, bool, or float in [0, 1]; channels in the order RGB. What offers itself as an array is one.
+        white: The value of white in integers that use fewer bits than they have: 4095 for 12.
         expected: What the error says of anything else.
 
     Raises:
         ValueError: It does not exist, is not a picture, ends early, is empty, too large, or has values out of range.
     """
-    if isinstance(picture, np.ndarray):
-        return rgb_of_array(picture, "array")
-    if isinstance(picture, Image.Image):
-        return _decode(lambda: nullcontext(picture), "image")
-    if isinstance(picture, bytes | bytearray | memoryview):
-        return _read_file(io.BytesIO(picture), f"{len(picture)} bytes", len(picture))
-    if not isinstance(picture, str | Path):
-        raise ValueError(f"A picture came as {type(picture).__name__}; expected {expected}.")
-    if not str(picture).strip():
-        raise ValueError("The name of the picture is empty; expected a path.")
-    path = Path(os.path.expanduser(picture))
-    try:
-        if path.is_dir():
-            raise ValueError(f"{str(path)!r} is a folder; expected a picture file.")
-        if not path.exists():
-            raise ValueError(f"The picture {str(path)!r} does not exist. Check the spelling and the current folder.")
-        return _read_file(path, f"file {str(path)!r}", path.stat().st_size)
-    except OSError as error:  # a name that is too long, a folder that may not be entered
-        raise ValueError(f"The picture {str(path)!r} cannot be opened: {error.strerror}. Check its name.") from None
+    read = read_noted(picture, white=white, expected=expected)
+    warn_of(read.notes)
+    return read.rgb
 
 
-def rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
-    """Turn an array as `read_rgb` takes it into (H, W, 3) uint8; errors call it `name`."""
+def read_noted(
+    picture: PlainPicture,
+    *,
+    white: int | None = None,
+    own: bool = True,
+    expected: str = "a path, bytes, an open file, a PIL image or an array",
+) -> ReadPicture:
+    """The same, with notes in place of warnings.
+
+    Args:
+        own: Whether the result may not be memory of the array that came.
+    """
+    return finished(*_decoded(picture, expected), white=white, own=own)
+
+
+def finished(decoded: Decoded, name: str, *, white: int | None = None, own: bool = True) -> ReadPicture:
+    """Make RGB of what was decoded; see `read_noted`."""
+    if white is not None and not white >= 1:
+        raise ValueError(f"white came as {white!r}; expected the value of white, such as 4095 for 12 bits.")
+    rgb, notes = rgb_of(decoded if white is None else replace(decoded, white=white), name)
+    if own and decoded.lent and np.may_share_memory(rgb, decoded.colours):
+        rgb = rgb.copy()
+    return ReadPicture(rgb, notes)
+
+
+def warn_of(notes: Sequence[str]) -> None:
+    """Tell a program's author of what was assumed; Python shows each text once."""
+    for note in notes:
+        warnings.warn(PictureNote(note), stacklevel=3)
+
+
+def read_file_header(content: bytes, formats: tuple[str, ...] | None = None) -> PictureFile:
+    """Read the header of a picture's file.
+
+    Args:
+        formats: Those of Pillow's that may be read; None: all.
+
+    Raises:
+        ValueError: It is no picture, damaged, or too large.
+    """
+    size = size_in_file(io.BytesIO(content), f"{len(content)} bytes", formats, upright=False)
+    return PictureFile(content, size.width, size.height, formats)
+
+
+def size_of_file(path: Path, *, upright: bool = True) -> PictureSize:
+    """Read the size of a picture from the header of its file; `upright` as `read_rgb` returns it.
+
+    Raises:
+        ValueError: It is no picture, or its header is damaged.
+        OSError: There is no such file.
+    """
+    with path.open("rb") as file:
+        return size_in_file(file, f"file {str(path)!r}", upright=upright)
+
+
+def file_of(picture: object) -> str | None:
+    """The file that a picture is in, if it says so: a path, an open file, a PIL image that was opened from one."""
+    if isinstance(picture, str | Path):
+        return str(picture)
+    place = getattr(picture, "filename" if isinstance(picture, Image.Image) else "name", None)
+    return place if isinstance(place, str) and place and not isinstance(picture, np.ndarray) else None
+
+
+def decoded_array(array: np.ndarray, name: str) -> Decoded:
+    """Take an array as `read_rgb` does; errors call it `name`."""
     if array.ndim == 2:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in CHANNELS:
@@ -75,91 +168,66 @@ def rgb_of_array(array: np.ndarray, name: str) -> np.ndarray:
         )
     if 0 in array.shape:
         raise ValueError(f"The {name} is empty, of shape {array.shape}; expected at least 1×1 pixels.")
-    array = _to_uint8(array, name)
-    if array.shape[2] == 4:
-        return _on_white(array)
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    opacity = array[..., 3] if array.shape[2] == 4 else None
+    return Decoded(array[..., :3] if array.shape[2] > 1 else array, opacity, lent=True)
 
 
-def _read_file(file: Path | io.BytesIO, name: str, size: int) -> np.ndarray:
-    if size == 0:
-        raise ValueError(f"The {name} is empty (0 bytes); expected a picture.")
-    return _decode(lambda: Image.open(file), name)
+def _decoded(picture: Any, expected: str) -> tuple[Decoded, str]:
+    """Decode a picture, and name it."""
+    if isinstance(picture, Image.Image):
+        return decode_image(picture, "image"), "image"
+    if isinstance(picture, np.ndarray):
+        return decoded_array(picture, "array"), "array"
+    if isinstance(picture, PictureFile):
+        name = f"{len(picture.content)} bytes"
+        return decode_file(io.BytesIO(picture.content), name, picture.formats), name
+    if isinstance(picture, bytes | bytearray | memoryview):
+        return _decoded_file(io.BytesIO(picture), f"{len(picture)} bytes")
+    if isinstance(picture, str | Path):
+        return _decoded_path(picture)
+    if hasattr(picture, "__array__") or hasattr(picture, "__array_interface__"):
+        return decoded_array(np.asarray(picture), type(picture).__name__), type(picture).__name__
+    if hasattr(picture, "read"):
+        return _decoded_open_file(picture)
+    raise ValueError(f"A picture came as {type(picture).__name__}; expected {expected}.")
 
 
-def _decode(open_image: Callable[[], AbstractContextManager[Image.Image]], name: str) -> np.ndarray:
+def _decoded_path(picture: str | Path) -> tuple[Decoded, str]:
+    if not str(picture).strip():
+        raise ValueError("The name of the picture is empty; expected a path.")
+    path = Path(os.path.expanduser(picture))
     try:
-        with _opened(open_image) as image:
-            image.load()
-            upright = ImageOps.exif_transpose(image)
-    except Image.DecompressionBombError:
-        limit = 2 * (Image.MAX_IMAGE_PIXELS or 0) / 1e6
-        raise ValueError(
-            f"The {name} is too large: the limit is {limit:.0f} million pixels, against files made to fill the memory. "
-            "Shrink it, or raise PIL.Image.MAX_IMAGE_PIXELS if you trust it."
-        ) from None
-    except UnidentifiedImageError:
-        raise ValueError(
-            f"The {name} is not a picture that can be read: its content is of no known picture format."
-        ) from None
+        if path.is_dir():
+            raise ValueError(f"{str(path)!r} is a folder; expected a picture file.")
+        if not path.exists():
+            raise ValueError(f"The picture {str(path)!r} does not exist. Check the spelling and the current folder.")
+        with path.open("rb") as file:
+            return _decoded_file(file, f"file {str(path)!r}")
     except PermissionError:
-        raise ValueError(f"The {name} may not be read. Change its permissions, or ask its owner.") from None
-    except MemoryError:
-        raise
-    # decoders raise almost anything on damaged files: OSError, SyntaxError, RuntimeError, struct.error …
-    except Exception as error:
-        raise ValueError(f"The {name} is damaged or ends early: {error}. Fetch or export it again.") from None
-    return _rgb_of_image(upright, name)
+        raise ValueError(f"The file {str(path)!r} may not be read. Change its permissions, or ask its owner.") from None
+    except OSError as error:  # a name that is too long, a folder that may not be entered
+        raise ValueError(f"The picture {str(path)!r} cannot be opened: {error.strerror}. Check its name.") from None
 
 
-def _opened(open_image: Callable[[], AbstractContextManager[Image.Image]]) -> AbstractContextManager[Image.Image]:
-    """Read the header, in one thread at a time: all share the list of warnings that are left out."""
-    with OPENING, warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # large is fine; twice that is an error
-        return open_image()
+def _decoded_open_file(file: IO[bytes]) -> tuple[Decoded, str]:
+    """Read an open file from where it stands; what follows there is the picture."""
+    name = f"open file {file_of(file)!r}" if file_of(file) else f"open {type(file).__name__}"
+    try:
+        content = file.read()
+    except (OSError, ValueError) as error:  # closed, or open for writing
+        raise ValueError(f"The {name} cannot be read: {error}. Open it with mode 'rb'.") from None
+    if not isinstance(content, bytes):
+        raise ValueError(f"The {name} gives {type(content).__name__}; expected bytes. Open it with mode 'rb'.")
+    if not content:
+        raise ValueError(f"The {name} is at its end, or empty; expected a picture. Call seek(0) on it first.")
+    return _decoded_file(io.BytesIO(content), name)
 
 
-def _rgb_of_image(image: Image.Image, name: str) -> np.ndarray:
-    if image.width == 0 or image.height == 0:
-        raise ValueError(f"The {name} is {image.width}×{image.height} pixels; expected at least 1×1.")
-    if image.mode.startswith("I;16") or image.mode == "I":
-        return rgb_of_array(_as_uint16(np.array(image), name), name)
-    if image.mode == "F":
-        return rgb_of_array(np.array(image), name)
-    if image.mode == "La":  # Pillow turns it into nothing else
-        image = image.convert("LA")
-    if image.has_transparency_data:
-        return _on_white(np.array(image.convert("RGBA")))
-    return np.array(image.convert("RGB"))
-
-
-def _as_uint16(array: np.ndarray, name: str) -> np.ndarray:
-    if array.min() < 0 or array.max() > 65535:
-        raise ValueError(f"The {name} has values from {array.min()} to {array.max()}; expected 16 bits, 0 to 65535.")
-    return array.astype(np.uint16)
-
-
-def _to_uint8(array: np.ndarray, name: str) -> np.ndarray:
-    if array.dtype == np.uint8:
-        return array
-    if array.dtype.newbyteorder("=") == np.uint16:
-        return ((array.astype(np.uint32) + UINT16_TO_UINT8 // 2) // UINT16_TO_UINT8).astype(np.uint8)
-    if array.dtype == bool:
-        return array.astype(np.uint8) * 255
-    if not np.issubdtype(array.dtype, np.floating):
-        raise ValueError(f"The {name} holds {array.dtype}; expected uint8, uint16, or floats in [0, 1].")
-    low, high = float(array.min()), float(array.max())
-    if not (low >= 0 and high <= 1):  # also false for NaN
-        raise ValueError(
-            f"The {name} holds floats from {low:.9g} to {high:.9g}; expected [0, 1]. "
-            "Clip them, divide by 255, or pass uint8."
-        )
-    return (array * 255 + 0.5).astype(np.uint8)
-
-
-def _on_white(rgba: np.ndarray) -> np.ndarray:
-    opacity = rgba[..., 3:].astype(np.uint16)
-    return ((rgba[..., :3] * opacity + 255 * (255 - opacity) + 127) // 255).astype(np.uint8)
+def _decoded_file(file: IO[bytes], name: str) -> tuple[Decoded, str]:
+    if not file.read(1):
+        raise ValueError(f"The {name} is empty (0 bytes); expected a picture.")
+    file.seek(0)
+    return decode_file(file, name), name
 
 
 # Sizes ----------------------------------------------------------------------------------------------------------------

@@ -42,6 +42,7 @@ class Origin:
         settings: What they were asked with.
         model: Its name.
         source: The file the picture was read from, if any.
+        notes: What was assumed or left out when it was read.
     """
 
     picture: np.ndarray
@@ -49,6 +50,7 @@ class Origin:
     settings: ChosenSettings
     model: str
     source: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,6 +117,11 @@ class Segmentation:
     def source(self) -> str | None:
         """The file the picture was read from, if any."""
         return self.origin.source
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What was assumed or left out when the picture was read, in words."""
+        return self.origin.notes
 
     @property
     def size(self) -> tuple[int, int]:
@@ -206,10 +213,18 @@ class Segmentation:
         return contents
 
     def label_image(self) -> "Image":
-        """Return the label map as a grey picture of 8 or 16 bits."""
+        """Return the label map as a picture whose values are the labels: of 8 bits with a palette, so that it can be
+        looked at, in the colours of the overlay and black where it is unlabelled; of 16 bits grey."""
         from PIL import Image
 
-        return Image.fromarray(self.labels)
+        from wordmask.drawing import palette
+
+        image = Image.fromarray(self.labels)
+        if self.labels.dtype == np.uint8:
+            colours = palette().copy()
+            colours[self.unlabelled] = 0
+            image.putpalette(colours.tobytes())  # the mode becomes P; the values stay
+        return image
 
     def geotiff(self) -> "Callable[[Path], None] | None":
         """Return what writes the label map as a GeoTIFF that lies where the picture does, if that is known; needs
@@ -223,6 +238,7 @@ class Segmentation:
         return {
             "picture": self.source,
             "size": {"height": self.size[0], "width": self.size[1]},
+            "notes": list(self.notes),
             "model": self.model,
             "task": self.task,
             "settings": self.settings.to_dict(),

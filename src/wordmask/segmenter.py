@@ -18,7 +18,7 @@ from wordmask.models import Model
 from wordmask.models.load import load_model
 from wordmask.pipeline import Steps, overlapping, result_or_raise, thread_count
 from wordmask.postprocess import PixelReading
-from wordmask.preparing import Asked, Tiled, Whole, prepared, prepared_or_tiled, stacked
+from wordmask.preparing import Asked, Read, Taken, Tiled, Whole, prepared, prepared_or_tiled, stacked, take
 from wordmask.raw import RawOutput, read, read_tile
 from wordmask.results import result_of
 from wordmask.segmentation import Origin, Segmentation
@@ -233,8 +233,9 @@ class Segmenter:
         at most; one waits for at most `2 · batch` later ones.
 
         Args:
-            pictures: Taken from it a few at a time, in the caller's thread. In place of a picture there may be a
-                function that returns it: it is called in one of the threads.
+            pictures: Taken from it a few at a time, in the caller's thread, and copied there, so that a buffer may be
+                used again for the next. In place of a picture there may be a function that returns it: it is called in
+                one of the threads.
             words: As `__call__` takes them.
             settings: Likewise.
             per_pixel: Likewise.
@@ -282,10 +283,13 @@ class Segmenter:
             ValueError: `per_pixel` of instances, which overlap.
         """
         check_per_pixel(look.chosen.task, asked=per_pixel)
-        encoded, picture = look.encoded, look.picture
+        encoded = look.encoded
         reading = read(look.raw, look.number, look.frame, look.chosen, things=encoded.things, per_pixel=per_pixel)
-        origin = Origin(picture.rgb, encoded.vocabulary, look.chosen, self.name, picture.source)
+        origin = self._origin(look.picture.read, encoded.vocabulary, look.chosen)
         return result_of(reading, origin, per_pixel=per_pixel)
+
+    def _origin(self, read: Read, vocabulary: Vocabulary, chosen: ChosenSettings) -> Origin:
+        return Origin(read.rgb, vocabulary, chosen, self.name, read.source, read.notes)
 
     def readings(
         self,
@@ -360,11 +364,12 @@ class Segmenter:
         return Request(self._encode(vocabulary, chosen.synonyms, chosen.background), chosen, per_pixel)
 
     def _overlapping(self, pictures: Iterable[Asked], request: Request) -> Generator[Segmentation | Exception]:
+        taken = map(take, pictures)  # in the caller's thread, before the next one is asked for
         if request.chosen.tile:  # pictures that are worth tiles fill the memory
-            return overlapping(pictures, self._steps(request), group=1, threads=1)
-        return overlapping(pictures, self._steps(request), group=self.batch, threads=thread_count())
+            return overlapping(taken, self._steps(request), group=1, threads=1)
+        return overlapping(taken, self._steps(request), group=self.batch, threads=thread_count())
 
-    def _steps(self, request: Request) -> Steps[Asked, Whole | Tiled, Look | TiledLook, Segmentation]:
+    def _steps(self, request: Request) -> Steps[Asked | Taken, Whole | Tiled, Look | TiledLook, Segmentation]:
         """Padding to a common size would change what a model sees, so that only pictures of equal input size go
         together."""
         chosen = request.chosen
@@ -377,7 +382,7 @@ class Segmenter:
         def finish(look: Look | TiledLook) -> Segmentation:
             if isinstance(look, Look):
                 return self.read(look, per_pixel=request.per_pixel)
-            origin = Origin(look.picture.rgb, request.encoded.vocabulary, chosen, self.name, look.picture.source)
+            origin = self._origin(look.picture.read, request.encoded.vocabulary, chosen)
             return result_of(look.reading, origin, per_pixel=request.per_pixel)
 
         return Steps(
@@ -401,7 +406,7 @@ class Segmenter:
     def _run_tiles(self, large: Tiled, request: Request) -> TiledLook:
         """Run a large picture row by row of its tiles; the next ones are prepared in threads."""
         steps: Steps[Box, Whole, Look, TileMaps] = Steps(
-            prepare=lambda box: prepared(large.rgb[box], request.chosen.image_input),
+            prepare=lambda box: prepared(Taken(large.read.rgb[box], None), request.chosen.image_input),
             kind=lambda ready: ready.pixels.shape,
             run=lambda group: self._run(group, request),
             finish=lambda look: read_tile(look.raw, look.number, look.frame),

@@ -13,7 +13,7 @@ from wordmask.regions import LEAST_SHOWN, Region
 from wordmask.segmentation import Segmentation
 from wordmask.settings import Settings
 from wordmask.sources import Inputs, Source, find_inputs
-from wordmask.terminal import announce, on_one_line, say
+from wordmask.terminal import announce, on_one_line, say, say_notes, take_over_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded, undisturbed
 
@@ -72,6 +72,8 @@ def _save_and_tell(inputs: Inputs, results: Generator[Segmentation | Exception],
     sources = inputs.sources
     done: list[Path] = []
     failures: dict[Path, Exception] = {}
+    notes: dict[str, list[str]] = {}
+    take_over_notes()
     few = len(sources) <= REPORTED
     try:
         with saving(results, sources, output, done) as saved, bar("Segmenting", 0, len(sources), shown=not few) as step:
@@ -81,9 +83,13 @@ def _save_and_tell(inputs: Inputs, results: Generator[Segmentation | Exception],
                     failures[source.path] = outcome
                 elif isinstance(outcome, Exception):
                     raise outcome
-                elif few:
-                    report(source, outcome)
+                else:
+                    for note in outcome.result.notes:
+                        notes.setdefault(note, []).append(str(source.path))
+                    if few:
+                        report(source, outcome)
     finally:
+        say_notes(notes)
         conclude(len(sources), len(done), failures, output)
         for line in inputs.skips.lines():
             say(f"left out: {on_one_line(line)}", err=True)

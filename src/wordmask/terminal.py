@@ -3,7 +3,8 @@
 import os
 import re
 import sys
-from collections.abc import Iterator
+import warnings
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 import typer
@@ -41,6 +42,20 @@ def on_one_line(text: object) -> str:
 def listed(names: list[str]) -> str:
     """The first of some names; … stands for more."""
     return ", ".join(names[:FIRST]) + (", …" if len(names) > FIRST else "")
+
+
+def take_over_notes() -> None:
+    """Leave the warnings about pictures to `say_notes`, in this process."""
+    from wordmask.decoded import PictureNote
+
+    warnings.simplefilter("ignore", PictureNote)
+
+
+def say_notes(notes: Mapping[str, list[str]]) -> None:
+    """Say what was assumed or left out when pictures were read: text → the pictures it is said of."""
+    for text, pictures in notes.items():
+        more = f" and {counted(len(pictures) - 1, 'other')}" if len(pictures) > 1 else ""
+        say(f"note: {on_one_line(pictures[0])}{more}: {on_one_line(text)}", err=True)
 
 
 def counted(number: int, thing: str) -> str:

@@ -13,7 +13,7 @@ from wordmask.batch.job import BatchJob, BatchReport, PictureOutcome, finished_n
 from wordmask.batch.processes import places, work_in_processes
 from wordmask.model_choice import ModelChoice
 from wordmask.settings import Settings
-from wordmask.terminal import counted, on_one_line, say, say_doubt
+from wordmask.terminal import counted, on_one_line, say, say_doubt, say_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.writing import check_writable, expanded
 
@@ -105,6 +105,7 @@ def _look_through(collection: Collection, output: Path) -> Holdings:
 
 
 def _tell(report: BatchReport, output: Path) -> None:
+    say_notes(report.notes)
     earlier = f", {report.earlier} of them earlier" if report.earlier else ""
     say(f"{report.total - len(report.failures)} of {counted(report.total, 'picture')}{earlier} → {output}/")
     if report.failures:

@@ -21,7 +21,7 @@ from wordmask.regions import unlabelled_value
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.settings import ChosenSettings, Settings
-from wordmask.terminal import counted, listed
+from wordmask.terminal import counted, listed, take_over_notes
 from wordmask.vocabulary import Vocabulary
 from wordmask.weights import fingerprint
 
@@ -49,19 +49,22 @@ class BatchJob:
 
 
 class PictureOutcome(NamedTuple):
-    """A picture that is through, and why it failed if it did."""
+    """A picture that is through, why it failed if it did, and what was assumed or left out when it was read."""
 
     stem: str
     error: str | None = None
+    notes: tuple[str, ...] = ()
 
 
 class BatchReport(NamedTuple):
-    """How a job ended: pictures in all, those finished earlier, the failures, and what was left out of the input."""
+    """How a job ended: pictures in all, those finished earlier, the failures, what was left out of the input, and what
+    was assumed or left out of pictures: text → the pictures it is said of."""
 
     total: int
     earlier: int
     failures: list[Failure]
     skips: Skips
+    notes: dict[str, list[str]]
 
 
 # pictures finished earlier, pictures in all → what to call whenever one more is through
@@ -101,12 +104,14 @@ def run_job(
         journal.check(asked_of(job, segmenter, chosen) | collection.to_dict())
         finished = what_counts(journal, job, items, note)
         left = [item for item in items if item.stem not in finished]
-        earlier, errors = len(items) - len(left), {}
+        earlier, errors, notes = len(items) - len(left), {}, {}
         with watch(earlier, len(items)) as one_more, closing(run(left)) as outcomes:
             for outcome in outcomes:
                 one_more()
                 if outcome.error:
                     errors[outcome.stem] = outcome.error
+                for text in outcome.notes:
+                    notes.setdefault(text, []).append(outcome.stem)
         finished = finished_now(job, items)
         for item in items:
             if item.stem not in finished:  # whatever its worker or somebody else did to it
@@ -119,7 +124,7 @@ def run_job(
         write_failures(job.output, journal.unfinished, failures)
         results = len(items) - len(failures)
         write_report(job.output, journal.unfinished, results=results, failures=failures, skips=holdings.skips)
-    return BatchReport(len(items), earlier, failures, holdings.skips)
+    return BatchReport(len(items), earlier, failures, holdings.skips, notes)
 
 
 def finished_now(job: BatchJob, items: list[Item]) -> Finished:
@@ -190,6 +195,7 @@ def work(job: BatchJob, items: Iterable[Item], segmenter: Segmenter) -> Generato
             taken.append(item)
             yield item.read
 
+    take_over_notes()
     stream = segmenter.stream(pictures(), job.vocabulary, job.settings)
     with BatchJournal(job.output).writer() as writer, thread_pool(thread_count()) as pool, closing(stream) as results:
         pairs = ((taken.popleft(), result) for result in results)
@@ -220,6 +226,7 @@ def _keep(job: BatchJob, item: Item, result: Segmentation | Exception, writer: W
         "source": printable(item.source),
         "height": height,
         "width": width,
+        "notes": list(result.notes),
     }
     writer.add(Noted(item.stem, files, item.stamp, item.file_name), record | details_of(result, job.formats))
-    return PictureOutcome(item.stem)
+    return PictureOutcome(item.stem, notes=result.notes)

@@ -28,7 +28,11 @@ class RayWorker:
 
     def __call__(self, batch: dict) -> dict[str, list]:
         outcomes = list(work(self.job, [self.items[number] for number in batch["number"]], self.segmenter))
-        return {"stem": [outcome.stem for outcome in outcomes], "error": [outcome.error or "" for outcome in outcomes]}
+        return {
+            "stem": [outcome.stem for outcome in outcomes],
+            "error": [outcome.error or "" for outcome in outcomes],
+            "notes": ["\n".join(outcome.notes) for outcome in outcomes],
+        }
 
 
 def work_on_ray(job: BatchJob, items: list[Item], processes: int | None) -> Generator[PictureOutcome]:
@@ -74,7 +78,7 @@ def work_on_ray(job: BatchJob, items: list[Item], processes: int | None) -> Gene
             num_cpus=None if gpus else CORES_CLAIMED,
         )
         for row in outcomes.iter_rows():
-            yield PictureOutcome(row["stem"], row["error"] or None)
+            yield PictureOutcome(row["stem"], row["error"] or None, tuple(row["notes"].splitlines()))
     finally:
         if started:
             ray.shutdown()

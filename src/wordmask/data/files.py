@@ -7,13 +7,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import ParamSpec, TypeVar
 
-from PIL import ExifTags, Image, ImageFile
+from PIL import Image, ImageFile
 
+from wordmask.pixels import size_of_file
 from wordmask.writing import expanded
 
 SHOWN = 5  # files that an error names
-# in Pillow's info; asking without one decodes a PNG
-EXIF_PLACES = ("exif", "Raw profile type exif", "XML:com.adobe.xmp", "xmp")
 
 Size = tuple[int, int]  # (height, width)
 Arguments = ParamSpec("Arguments")
@@ -130,10 +129,10 @@ def compare_sizes(findings: Findings, picture: Path, label: Path) -> None:
 
 def size_of(path: Path, upright: bool = True) -> Size:
     """(height, width) from the header alone; `upright` as `read_picture` returns it, which labels are not."""
-    with opened(path, "file") as image:
-        has_exif = upright and any(place in image.info for place in EXIF_PLACES)
-        turned = has_exif and image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # 5 to 8 lie on their side
-        return (image.width, image.height) if turned else (image.height, image.width)
+    try:
+        return size_of_file(path, upright=upright)
+    except OSError:
+        raise ValueError(f"The file {str(path)!r} does not exist, or may not be read.") from None
 
 
 @contextmanager

@@ -66,6 +66,7 @@ class Answer(Closed):
     """What was found in a picture."""
 
     size: Size
+    notes: list[str] = Field(description="What was assumed or left out when the picture was read.")
     model: str
     task: Literal["semantic", "panoptic", "instance"]
     settings: JsonObject

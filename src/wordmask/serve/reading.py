@@ -2,17 +2,16 @@
 
 import base64
 import binascii
-import io
 from collections.abc import AsyncGenerator, Mapping
 from typing import NamedTuple, TypeVar
 
 from fastapi import Request
-from PIL import Image
 from pydantic import ValidationError
 from python_multipart.exceptions import FormParserError
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
+from wordmask.pixels import PictureFile, read_file_header
 from wordmask.serve.limits import Limits, Refused
 from wordmask.serve.question import TEXT_BYTES, JsonQuestion, Question
 from wordmask.vocabulary import Vocabulary, builtin_names
@@ -30,13 +29,13 @@ class ParsedRequest(NamedTuple):
     """A request that was understood: the question, and what it is about.
 
     Args:
-        picture: Opened, its header read; not decoded.
+        picture: Its header was read; it is not decoded.
         file_name: As the client calls it, or empty.
     """
 
     question: Question
     words: Vocabulary | str
-    picture: Image.Image
+    picture: PictureFile
     file_name: str
 
 
@@ -58,23 +57,17 @@ async def read_request(request: Request, limits: Limits) -> ParsedRequest:
     return ParsedRequest(question, _words(question, limits), open_picture(content, limits), name)
 
 
-def open_picture(content: bytes, limits: Limits) -> Image.Image:
+def open_picture(content: bytes, limits: Limits) -> PictureFile:
     """Open a picture's file and read its header.
 
     Raises:
         Refused: 413 too many pixels, 422 no picture.
     """
     try:
-        picture = Image.open(io.BytesIO(content), formats=FORMATS)
-    except Image.DecompressionBombError:
-        raise _too_many_pixels(limits) from None
-    except MemoryError:
-        raise
-    except Exception:  # Pillow's readers raise almost anything on damaged headers
-        known = ", ".join(FORMATS)
-        raise Refused(
-            422, f"The picture's {len(content)} bytes are no picture that can be read; expected one of {known}."
-        ) from None
+        picture = read_file_header(content, FORMATS)
+    except ValueError as error:
+        known, said = ", ".join(FORMATS), f"The picture's {len(content)} bytes are no picture that can be read."
+        raise Refused(413 if "too large" in str(error) else 422, f"{said} {error} Expected one of {known}.") from None
     if picture.width * picture.height > limits.pixels:
         raise _too_many_pixels(limits)
     return picture

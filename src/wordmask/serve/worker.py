@@ -6,12 +6,10 @@ import time
 from collections import deque
 from collections.abc import Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
-import numpy as np
-from PIL import Image
-
-from wordmask.image import read_picture
+from wordmask.image import read_any
+from wordmask.pixels import PictureFile, ReadPicture
 from wordmask.segmentation import Segmentation
 from wordmask.segmenter import Segmenter
 from wordmask.serve.metrics import Metrics
@@ -29,13 +27,13 @@ class ServerJob:
     """A picture that waits for a model.
 
     Args:
-        picture: Opened, its header read; not decoded.
+        picture: Its header was read; it is not decoded.
         input_size: (height, width) of the pixels that the model will see.
         settings: As they were asked for.
     """
 
     model: str
-    picture: Image.Image
+    picture: PictureFile
     input_size: tuple[int, int]
     words: Vocabulary
     settings: Settings
@@ -115,12 +113,12 @@ class ModelWorker:
                 if wanted := [job for job in fitting if job.future.set_running_or_notify_cancel()]:
                     return wanted
 
-    def _segment(self, pictures: dict[ServerJob, np.ndarray]) -> None:
+    def _segment(self, pictures: dict[ServerJob, ReadPicture]) -> None:
         """Segment pictures together; if that fails, each alone, so that one disturbs no other."""
         first = next(iter(pictures))
         segmenter, begin = self.segmenters[first.model], time.perf_counter()
         try:
-            results = segmenter(list(pictures.values()), first.words, first.settings)
+            results = segmenter([read.rgb for read in pictures.values()], first.words, first.settings)
         except Exception as error:  # whatever it is, it belongs to the one who asked, and the thread goes on
             if len(pictures) > 1:
                 for job, picture in pictures.items():
@@ -133,14 +131,14 @@ class ModelWorker:
         finally:
             _trim(segmenter)
         self.metrics.ran(first.model, len(pictures), time.perf_counter() - begin)
-        for job, result in zip(pictures, results, strict=True):
-            job.future.set_result(result)
+        for (job, read), result in zip(pictures.items(), results, strict=True):
+            job.future.set_result(replace(result, origin=replace(result.origin, notes=read.notes)))
 
 
-def _decoded(job: ServerJob) -> np.ndarray | None:
-    """The picture's pixels; None if it has none, which its future then says."""
+def _decoded(job: ServerJob) -> ReadPicture | None:
+    """The picture's pixels, and what was assumed; None if it has none, which its future then says."""
     try:
-        return read_picture(job.picture)
+        return read_any(job.picture)
     except Exception as error:  # whatever it is, it belongs to the one who asked, and the thread goes on
         job.future.set_exception(error)
         return None
