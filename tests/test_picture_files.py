@@ -398,6 +398,40 @@ def test_results_say_what_was_assumed(tmp_path, capsys):
     assert result.to_dict()["notes"] == list(result.notes)
 
 
+def bands() -> bytes:
+    import tifffile
+
+    file = io.BytesIO()
+    values = np.random.default_rng(0).integers(0, 65536, (16, 16, 8), dtype=np.uint16)
+    tifffile.imwrite(file, values, photometric="minisblack", planarconfig="contig", metadata=None)
+    return file.getvalue()
+
+
+def test_the_shell_says_what_was_left_out(run, tmp_path):
+    for name in ("a.tif", "b.tif"):
+        (tmp_path / name).write_bytes(bands())
+    asked = ["sky", "--model", "err-seg-untrained"]
+    status, _, err = run("segment", "a.tif", "b.tif", *asked)
+    assert status == 0, err
+    assert "note: a.tif and 1 other: It has 8 bands; the first three were read." in err
+    assert "PictureNote" not in err
+    status, _, err = run("batch", "*.tif", "out", *asked)
+    assert status == 0, err
+    assert "note: a and 1 other: It has 8 bands; the first three were read." in err
+
+
+def test_the_server_says_what_was_left_out():
+    from serving import running
+
+    segmenter = wordmask.load("err-seg-untrained")
+    with running({"err": segmenter}) as server:
+        answer = server.segment(bands(), words=["sky"])
+        assert answer.status_code == 200, answer.text
+        assert answer.json()["notes"] == ["It has 8 bands; the first three were read."]
+        plain = server.segment(with_chunk(PNG, chunk(b"eXIf", b"broken")), words=["sky"])
+        assert (plain.status_code, plain.json()["notes"]) == (200, [])
+
+
 # Objects --------------------------------------------------------------------------------------------------------------
 
 

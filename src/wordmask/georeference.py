@@ -8,6 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from PIL import TiffImagePlugin
 
+from wordmask.decoded import quietly
+
 GEOTIFF = (".tif", ".tiff")
 GEO_KEYS = 34735  # GeoKeyDirectoryTag, OGC 19-008r4
 
@@ -45,7 +47,7 @@ def read_georeference(source: str | None, size: tuple[int, int]) -> Georeference
 def _has_keys(path: Path) -> bool:
     """Look for GeoTIFF's tag: rasterio warns of every TIFF without one."""
     try:
-        with path.open("rb") as file:
+        with path.open("rb") as file, quietly():
             header = file.read(8)
             header += file.read(8) if b"+" in header[2:4] else b""  # 43: BigTIFF
             directory = TiffImagePlugin.ImageFileDirectory_v2(header)

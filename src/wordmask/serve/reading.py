@@ -66,8 +66,10 @@ def open_picture(content: bytes, limits: Limits) -> PictureFile:
     try:
         picture = read_file_header(content, FORMATS)
     except ValueError as error:
+        if "too large" in str(error):
+            raise _too_many_pixels(limits) from None
         known, said = ", ".join(FORMATS), f"The picture's {len(content)} bytes are no picture that can be read."
-        raise Refused(413 if "too large" in str(error) else 422, f"{said} {error} Expected one of {known}.") from None
+        raise Refused(422, f"{said} {error} Expected one of {known}.") from None
     if picture.width * picture.height > limits.pixels:
         raise _too_many_pixels(limits)
     return picture
