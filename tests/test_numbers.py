@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from conftest import colourful
 from wordmask import weights
-from wordmask.array_readings import check_numbers as check_arrays
+from wordmask.array_readings import checked
 from wordmask.models import MODELS
 from wordmask.models.convert import from_reference
 from wordmask.models.fitting import check_finite
@@ -128,7 +128,7 @@ def test_one_value_that_is_no_number_refuses_the_picture(data, value, case):
     with pytest.raises(ValueError, match="no numbers"):
         check_numbers(raw, 0)
     with pytest.raises(ValueError, match="no numbers"):
-        check_arrays(tensor.numpy())
+        checked([tensor.numpy()])
 
 
 def spoiled(segmenter: Segmenter, value: float) -> None:

@@ -118,13 +118,15 @@ def read_panoptic(
     return Found(labels[table[winner]], table[winner], regions)
 
 
-def check_numbers(*outputs: np.ndarray) -> None:
-    """Raise a ValueError if what a graph emitted is no number somewhere, or infinite: nothing can be read of it."""
+def checked(outputs: list[np.ndarray]) -> list[np.ndarray]:
+    """Return what a graph emitted; raise a ValueError if a value is no number, or infinite: nothing can be read of
+    it."""
     if not all(np.isfinite(output).all() for output in outputs):
         raise ValueError(
             "What the graph emitted for this picture holds values that are no numbers (nan or infinite), so that "
             "nothing can be read of it. The graph is damaged, or its words' vectors are: export it again."
         )
+    return outputs
 
 
 def resize(maps: np.ndarray, size: int, axis: int) -> np.ndarray:

@@ -17,11 +17,11 @@ import numpy as np
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING or __package__:
-    from .array_readings import ArrayFrame, Found, check_numbers, read_panoptic, read_semantic, resize, sigmoid, softmax
+    from .array_readings import ArrayFrame, Found, checked, read_panoptic, read_semantic, resize, sigmoid, softmax
     from .pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
     from .words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
 else:  # beside the graphs: the copies there, whichever wordmask may be installed
-    from array_readings import ArrayFrame, Found, check_numbers, read_panoptic, read_semantic, resize, sigmoid, softmax
+    from array_readings import ArrayFrame, Found, checked, read_panoptic, read_semantic, resize, sigmoid, softmax
     from pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
     from words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
 
@@ -86,15 +86,14 @@ class Runtime:
         groups = [entry.names if self.about.synonyms == "each" else entry.names[:1] for entry in asked]
         embeddings = np.concatenate([self.encode(same_phrase(name)) for group in groups for name in group])  # (S, D)
         if self.about.emits == "class maps":
-            most = np.array(min(keep or self.default_keep(len(asked)), len(asked)))
-            logits, kept = self.model(pixels=pixels, embeddings=embeddings, **{"keep": most} if self.about.keep else {})
-            check_numbers(logits)
+            most = min(keep or self.default_keep(len(asked)), len(asked))
+            choice = {"keep": np.array(most)} if self.about.keep else {}
+            logits, kept = checked(self.model(pixels=pixels, embeddings=embeddings, **choice))
             return read_semantic(sigmoid(logits[0]), kept[0], frame, asked.names)
         owner = np.repeat(np.arange(len(groups)), [len(group) for group in groups])  # (S,)
         seen = np.array([entry.is_among(self.about.seen) for entry in asked])  # (T,)
-        class_logits, mask_logits = self.model(pixels=pixels, embeddings=embeddings, owner=owner, seen=seen)
-        check_numbers(class_logits, mask_logits)
-        probs, masks = softmax(class_logits[0]), mask_logits[0]  # (Q, T + 1), void last; (Q, h, w)
+        raw = checked(self.model(pixels=pixels, embeddings=embeddings, owner=owner, seen=seen))
+        probs, masks = softmax(raw[0][0]), raw[1][0]  # (Q, T + 1), void last; (Q, h, w)
         if task == "semantic":
             return read_semantic(masks, np.arange(len(asked)), frame, asked.names, weights=probs[:, :-1].T)
         things, overlap = [entry.thing for entry in asked], self.about.overlap if overlap is None else overlap

@@ -157,7 +157,9 @@ class Segmenter:
             raise ValueError(f"batch came as {batch!r}; expected a number of pictures, at least 1.")
         self.batch = batch
         fingerprint = text_tower or text_tower_fingerprint(model.state_dict())
-        self.text: TextCache = TextCache(fingerprint, model.templates, cache, width=model.config.clip.width)
+        configuration = getattr(model, "config", None)  # a stand-in for a model may have none
+        width = configuration.clip.width if configuration else None
+        self.text: TextCache = TextCache(fingerprint, model.templates, cache, width=width)
         self.training_names: frozenset[str] = training_names(model)
         self._last_encoded: tuple[object, EncodedWords] | None = None
 
