@@ -55,7 +55,6 @@ def test_pictures_are_told_from_words(here, arguments, pictures, words):
 @pytest.mark.parametrize(
     ("word", "message"),
     [
-        ("IMG_2.HEIC", "none of that name. .*pillow-heif"),
         ("my photo.jpgg", "none of that name"),
         ("photo.jgp", "none of that name"),
         ("photo.pn", "none of that name"),

@@ -7,7 +7,7 @@ import re
 
 PICTURE_ENDINGS = {
     *("jpg", "jpeg", "jpe", "jfif", "png", "webp", "bmp", "gif"),
-    *("tif", "tiff", "ppm", "pgm", "jp2", "avif", "heic", "heif"),
+    *("tif", "tiff", "ppm", "pgm", "jp2", "avif", "heic", "heif", "hif"),
 }
 # what else people have beside pictures
 FILE_ENDINGS = {

@@ -32,11 +32,9 @@ PICTURE_FILES = (
     ".hif",
 )
 LIST_FILES = (*WORD_FILES, ".csv", ".tsv", ".yaml", ".yml")
-HEIC_HINT = "Check the spelling; a HEIC picture can also be converted to JPEG, by pillow-heif for instance."
 FILM_HINT = "Films are read by wordmask batch."
 LIST_HINT = "If it lists the words, check its place and give it as --words-file."
 HINTS = {
-    **dict.fromkeys((".heic", ".heif", ".hif"), HEIC_HINT),
     **dict.fromkeys((".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg"), FILM_HINT),
     **dict.fromkeys(LIST_FILES, LIST_HINT),
 }

@@ -25,7 +25,7 @@ class ShownFrame(NamedTuple):
     packet: int
 
 
-class Contents(NamedTuple):
+class FilmContents(NamedTuple):
     """What a film shows, where decoding can begin, and what is wrong with it, if something is."""
 
     frames: list[ShownFrame]
@@ -33,7 +33,7 @@ class Contents(NamedTuple):
     problem: str | None
 
 
-def contents_of(path: Path) -> Contents:
+def contents_of(path: Path) -> FilmContents:
     """List the frames of a film in the order they are shown.
 
     Where a film stores when each is shown, packets are counted and not decoded. Where it doesn't, or what it says is
@@ -52,7 +52,7 @@ def contents_of(path: Path) -> Contents:
             frames = _frames_by_stamps(packets, unit)
         else:
             frames = _frames_by_decoding(path, packets)
-        return Contents(frames, keys_among(packets), problem)
+        return FilmContents(frames, keys_among(packets), problem)
     except av.error.FFmpegError as error:
         raise ValueError(f"it is damaged, or no film: {error.strerror}.") from None
 

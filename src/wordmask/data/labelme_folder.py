@@ -12,7 +12,7 @@ from PIL import Image
 from wordmask.data.files import files_in, folder_of, lines_of, read_json
 from wordmask.data.labelled import Fault
 from wordmask.data.outlined import UNUSABLE, Annotation, ListedPicture, OutlinedFolder
-from wordmask.data.outlines import Box, Stamp
+from wordmask.data.outlines import Box, MaskAt
 from wordmask.data.own_places import picture_folders
 from wordmask.data.picture_files import PictureFinder
 from wordmask.data.reading import AS_IT_SAYS, FolderReading
@@ -137,7 +137,7 @@ def _outline(shape: dict) -> object:
     raise ValueError(f"it is a {kind} of {len(points)} points; expected a polygon, a circle or a mask.")
 
 
-def _mask(text: object, corner: np.ndarray) -> Stamp:
+def _mask(text: object, corner: np.ndarray) -> MaskAt:
     """A mask that labelme's models drew."""
     try:
         with Image.open(io.BytesIO(base64.b64decode(str(text)))) as image:
@@ -145,4 +145,4 @@ def _mask(text: object, corner: np.ndarray) -> Stamp:
     except OSError:
         raise ValueError("its mask is no picture. Export it again.") from None
     left, top = np.floor(corner).astype(int).tolist()
-    return Stamp(mask, left, top)
+    return MaskAt(mask, left, top)

@@ -33,7 +33,7 @@ class Box:
 
 
 @dataclass(frozen=True)
-class Stamp:
+class MaskAt:
     """A mask of a part of the picture, (h, w) bool, whose left upper corner is at (left, top)."""
 
     mask: Bool[np.ndarray, "h w"]
@@ -64,7 +64,7 @@ def read_runs(outline: object, size: Size) -> Int[np.ndarray, " R"]:
     """
     if isinstance(outline, Shares | Box):
         outline = [_corners(outline, size)]
-    if isinstance(outline, Stamp):
+    if isinstance(outline, MaskAt):
         return np.array(outline.runs(size), np.int64)
     if isinstance(outline, str):
         outline = _of_text(outline, size)

@@ -163,17 +163,14 @@ def evaluate(
     opened = _open_all(names, data_root(data), partial=partial or pictures is not None)
     own = [open_own(name, replace(reading, partial=partial or reading.partial), watch, tell) for name in folders]
     processes = Processes.join()
-    segmenter = (
-        model if isinstance(model, Segmenter) else load(model, device=processes.device(device), precision=precision)
-    )
+    device = processes.device(device)
+    segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision)
     seen = Settings(size=choices.size).seen_by(segmenter.model)
     jobs = _plan_all(segmenter, opened, own, pictures, choices)
     conditions = conditions_of(segmenter, processes.count)
-    folder = _work_folder(work)
-    code = fingerprints.of_code(fingerprints.files_that_define([segmenter, *segmenter.model.modules()]))
-    same = _same(conditions) | {"input": asdict(seen), "code": code}
+    same = _same(conditions) | {"input": asdict(seen), "code": _code_of(segmenter)}
+    folder, outcomes = _work_folder(work), []
     stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
-    outcomes = []
     if processes.first:
         tell_of_others(folder, jobs, stores)
     for job, store in zip(jobs, stores, strict=True):
@@ -324,6 +321,10 @@ def _asked(segmenter: Segmenter, job: EvaluationJob, choices: Choices) -> Evalua
     for task in tasks:
         segmenter.check(vocabulary, settings.for_task(task))
     return replace(job, protocol=protocol, tasks=tasks, settings=settings)
+
+
+def _code_of(segmenter: Segmenter) -> str:
+    return fingerprints.of_code(fingerprints.files_that_define([segmenter, *segmenter.model.modules()]))
 
 
 def _work_folder(work: str | Path | None) -> Path:
