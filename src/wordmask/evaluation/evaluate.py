@@ -165,10 +165,9 @@ def evaluate(
     processes = Processes.join()
     device = processes.device(device)
     segmenter = model if isinstance(model, Segmenter) else load(model, device=device, precision=precision)
-    seen = Settings(size=choices.size).seen_by(segmenter.model)
     jobs = _plan_all(segmenter, opened, own, pictures, choices)
     conditions = conditions_of(segmenter, processes.count)
-    same = _same(conditions) | {"input": asdict(seen), "code": _code_of(segmenter)}
+    same = _same(conditions) | {"input": _input_of(segmenter, choices), "code": _code_of(segmenter)}
     folder, outcomes = _work_folder(work), []
     stores = [ScoreStore(folder, job.identity() | same, processes.rank) for job in jobs]
     if processes.first:
@@ -321,6 +320,10 @@ def _asked(segmenter: Segmenter, job: EvaluationJob, choices: Choices) -> Evalua
     for task in tasks:
         segmenter.check(vocabulary, settings.for_task(task))
     return replace(job, protocol=protocol, tasks=tasks, settings=settings)
+
+
+def _input_of(segmenter: Segmenter, choices: Choices) -> JsonObject:
+    return asdict(Settings(size=choices.size).seen_by(segmenter.model))
 
 
 def _code_of(segmenter: Segmenter) -> str:
