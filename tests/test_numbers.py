@@ -32,7 +32,7 @@ def with_value(state, name, value):
     return changed
 
 
-@settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(deadline=None, max_examples=15, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data(), value=st.sampled_from(NO_NUMBERS))
 def test_any_weight_that_is_no_number_is_named(data, value, tiny, tiny_eov):
     model = data.draw(st.sampled_from([tiny, tiny_eov]))

