@@ -1,17 +1,19 @@
 """Fine-tuning on one's own data: what is looked at before it, what is told, and how it goes on."""
 
 import shutil
+from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from wordmask.data.reading import FILLED, FolderReading
 from wordmask.data.shapeland import Shapeland
 from wordmask.evaluation.metrics import PanopticScore
 from wordmask.evaluation.scoring import present
 from wordmask.training.command import load_recipe, read_settings, settings_class, start
-from wordmask.training.finetune import FineTuneData, open_data
+from wordmask.training.finetune import FineTuneData, FineTuneSettings, open_data
 from wordmask.training.validation import Subset, pictures_of
 
 FEW = ("steps=2", "batch=1", "workers=0", "pictures=1", "device=cpu")
@@ -131,3 +133,18 @@ def test_invented_things_cost_something_on_a_background(garden):
             invented = np.where(is_door, 1, 2 + (np.arange(64) < 10)[None].repeat(48, axis=0))
             score.update(invented, np.array([1, 1, 1]), **present(one))
         assert score.compute().over(is_thing).pq == pytest.approx(expected)
+
+
+def test_every_way_to_read_a_folder_can_be_asked_of_a_training():
+    told = {
+        "format": "coco",
+        "annotations": Path("a.json"),
+        "images": Path(),
+        "unlabelled": "11",
+        "values": "0,255",
+        "boxes": FILLED,
+        "partial": True,
+    }
+    assert told.keys() == {field.name for field in fields(FolderReading)} - {"reduce_zero_label"}
+    assert FineTuneSettings(data=Path(), **told).reading() == FolderReading(**told)
+    assert FineTuneSettings(data=Path(), reduce_zero_label=True).reading() == FolderReading(reduce_zero_label=True)

@@ -5,7 +5,6 @@ What it finds by real graphs is in test_export.py.
 
 import json
 import pickle
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -32,8 +31,9 @@ READ_ALL = f"""
 {WITHOUT_TORCH}
 import pickle
 from pathlib import Path
-from pixels import read_rgb
-from runtime import Runtime, read_words
+from runtime import Runtime
+from wordmask_runtime.pixels import read_rgb
+from wordmask_runtime.words import read_words
 
 def attempt(read, *given):
     try:
@@ -214,8 +214,7 @@ def test_the_copies_read_pictures_and_words_as_the_library(tmp_path, monkeypatch
     """In a process of its own, with neither torch nor wordmask."""
     monkeypatch.chdir(tmp_path)
     pictures, words = [*in_files(tmp_path), *in_every_mode(), *as_arrays()], spellings(tmp_path)
-    for name in export.COPIED:
-        shutil.copy(Path(runtime.__file__).with_name(name), tmp_path)
+    export.write_runtime(tmp_path)
     asked = {"pictures": pictures, "words": words, "stuff": stuff_words()}
     (tmp_path / "asked").write_bytes(pickle.dumps(asked))
     subprocess.run([sys.executable, "-c", READ_ALL], check=True, timeout=120)
@@ -447,16 +446,15 @@ def test_the_copies_are_used_whichever_wordmask_is_installed(tmp_path):
     """Even as a package, as `exported.runtime`."""
     folder = tmp_path / "exported"
     folder.mkdir()
-    for name in export.COPIED:
-        shutil.copy(Path(runtime.__file__).with_name(name), folder)
+    export.write_runtime(folder)
     for place, module in ((folder, "runtime"), (tmp_path, "exported.runtime")):
-        report = "print(sys.modules[it.read_rgb.__module__].__file__, 'torch' in sys.modules)"
+        report = "print(sys.modules[it.Runtime.__module__].__file__, 'torch' in sys.modules)"
         script = f"import sys, {module} as it; {report}"
         done = subprocess.run(
             [sys.executable, "-c", script], cwd=place, capture_output=True, text=True, check=True, timeout=120
         )
-        assert done.stdout.split() == [str(folder / "pixels.py"), "False"]
+        assert done.stdout.split() == [str(folder / export.PARTS / "runtime.py"), "False"]
 
 
 def test_the_runtime_is_short():
-    assert len(Path(runtime.__file__).read_text().splitlines()) <= 210
+    assert len(Path(runtime.__file__).read_text().splitlines()) <= 200

@@ -5,14 +5,11 @@ T classes, K or Q maps, H W pixels, h w a grid.
 """
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
-if TYPE_CHECKING or __package__:
-    from .pixels import PictureSizes
-else:  # beside the graphs
-    from pixels import PictureSizes
+from .pixels import PictureSizes
 
 
 class NamedRegion(NamedTuple):

@@ -44,11 +44,26 @@ NEEDED = {  # format → the packages that write and check it, and the extra tha
     "openvino": (("onnx", "onnxscript", "openvino", "tokenizers"), "openvino"),
     "torch": ((), ""),
 }
-# beside the graphs; they run without torch
+# what runs the graphs without torch lies in a folder of this name beside them, and has one door
+PARTS = "wordmask_runtime"
 COPIED = (
     *("runtime.py", "words.py", "word_lines.py", "file_names.py", "array_readings.py"),
     *("pixels.py", "picture_files.py", "pngs.py", "tiffs.py", "decoded.py"),
 )
+DOOR = f'''"""Run the model in this folder: `python runtime.py street.jpg road sky`; or from Python, by `Runtime`."""
+
+from pathlib import Path
+
+if __package__:
+    from .{PARTS}.runtime import Runtime, main
+else:
+    from {PARTS}.runtime import Runtime, main
+
+__all__ = ["Runtime"]
+
+if __name__ == "__main__":
+    main(Path(__file__).parent)
+'''
 ENDINGS = {"onnx": ".onnx", "openvino": ".xml", "torch": ".pt2"}
 OPSET = 20  # of ONNX; 19 is the least that has what the models do, 20 names the sampling as OpenVINO reads it
 LEAST_EQUAL = 0.999  # share of pixels whose best class must be the same
@@ -205,12 +220,20 @@ def export(
             found = check(graph, open_graph(file, graph), [getattr(case, name) for case in checked])
             say(f"{file.name}  {megabytes:.1f} MB, {time.monotonic() - start:.0f} s; {found}")
         if form != "torch":
-            for name in COPIED:
-                shutil.copy(Path(runtime.__file__).with_name(name), temporary)
+            write_runtime(temporary)
             tokenizer().save(str(temporary / "tokenizer.json"))
         about = describe(segmenter, {name: f"{name}{ENDINGS[form]}" for name in graphs})
         (temporary / "model.json").write_text(json.dumps(about, indent=1, ensure_ascii=False), encoding="utf-8")
-    return sorted(folder.iterdir())
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def write_runtime(folder: Path) -> None:
+    """Write `runtime.py` into a folder, and what it is made of into one within."""
+    parts = folder / PARTS
+    parts.mkdir()
+    for name in COPIED:
+        shutil.copy(Path(runtime.__file__).with_name(name), parts)
+    (folder / "runtime.py").write_text(DOOR, encoding="utf-8")
 
 
 def check_form(form: str) -> None:

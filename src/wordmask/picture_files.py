@@ -6,39 +6,24 @@ Needs numpy and Pillow: `wordmask export` copies this file beside the graphs.
 import io
 import struct
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image, PngImagePlugin, TiffImagePlugin
 
-if TYPE_CHECKING or __package__:
-    from .decoded import Decoded, PictureError, check_pixels, named_errors, open_quietly, orientation_in, quietly
-    from .pngs import SIGNATURE, decode_png, read_chunks
-    from .tiffs import (
-        COMPRESSIONS,
-        MOST_PAGES,
-        REDUCED_OR_MASK,
-        Tags,
-        check_tags,
-        decode_tiff,
-        is_tiff,
-        pillow_reads,
-        tags_of,
-    )
-else:
-    from decoded import Decoded, PictureError, check_pixels, named_errors, open_quietly, orientation_in, quietly
-    from pngs import SIGNATURE, decode_png, read_chunks
-    from tiffs import (
-        COMPRESSIONS,
-        MOST_PAGES,
-        REDUCED_OR_MASK,
-        Tags,
-        check_tags,
-        decode_tiff,
-        is_tiff,
-        pillow_reads,
-        tags_of,
-    )
+from .decoded import Decoded, PictureError, check_pixels, named_errors, open_quietly, orientation_in, quietly
+from .pngs import SIGNATURE, decode_png, read_chunks
+from .tiffs import (
+    COMPRESSIONS,
+    MOST_PAGES,
+    REDUCED_OR_MASK,
+    Tags,
+    check_tags,
+    decode_tiff,
+    is_tiff,
+    pillow_reads,
+    tags_of,
+)
 
 XMP = ("xmp", "XML:com.adobe.xmp")  # where Pillow keeps it; browsers take no orientation from it
 MOST_TAGS = 4096  # of a directory

@@ -11,17 +11,13 @@ import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING or __package__:
-    from .decoded import Decoded, PictureNote, rgb_of
-    from .picture_files import PictureSize, decode_file, decode_image, size_in_file
-else:  # beside the graphs
-    from decoded import Decoded, PictureNote, rgb_of
-    from picture_files import PictureSize, decode_file, decode_image, size_in_file
+from .decoded import Decoded, PictureNote, rgb_of
+from .picture_files import PictureSize, decode_file, decode_image, size_in_file
 
 CHANNELS = (1, 3, 4)  # grey, RGB, RGB with opacity
 STRIP_ENTRIES = 2**22  # of maps that are restored at a time: 16 MB

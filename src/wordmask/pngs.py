@@ -9,15 +9,12 @@ import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import IO, TYPE_CHECKING, NamedTuple
+from typing import IO, NamedTuple
 
 import numpy as np
 from PIL import Image
 
-if TYPE_CHECKING or __package__:
-    from .decoded import Decoded, check_pixels, damaged, named_errors, open_quietly, orientation_in
-else:
-    from decoded import Decoded, check_pixels, damaged, named_errors, open_quietly, orientation_in
+from .decoded import Decoded, check_pixels, damaged, named_errors, open_quietly, orientation_in
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 CHANNELS = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}  # by the type of colour; 3 has a palette

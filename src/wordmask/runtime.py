@@ -1,29 +1,25 @@
 """Run an exported model: a picture and words → labels, names and scores. Needs no torch.
 
-`wordmask export` puts a copy beside the graphs, with the files it imports, and nothing else of wordmask is needed:
-`python runtime.py street.jpg road "car, automobile" sky`. The packages are numpy, pillow, tokenizers, ftfy, and
-onnxruntime or openvino. T classes, S phrases, D width of CLIP's space, H W pixels.
+`wordmask export` puts a copy beside the graphs, with the files it imports, and a `runtime.py` that opens it: `python
+runtime.py street.jpg road "car, automobile" sky`. Nothing else of wordmask is needed; the packages are numpy, pillow,
+tokenizers, ftfy, and onnxruntime or openvino. T classes, S phrases, D width of CLIP's space, H W pixels.
 """
 
 import argparse
 import html
 import json
+import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, TypeVar
+from typing import NamedTuple, TypeVar
 
 import ftfy
 import numpy as np
 from tokenizers import Tokenizer
 
-if TYPE_CHECKING or __package__:
-    from .array_readings import ArrayFrame, Found, checked, read_panoptic, read_semantic, resize, sigmoid, softmax
-    from .pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
-    from .words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
-else:  # beside the graphs: the copies there, whichever wordmask may be installed
-    from array_readings import ArrayFrame, Found, checked, read_panoptic, read_semantic, resize, sigmoid, softmax
-    from pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
-    from words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
+from .array_readings import ArrayFrame, Found, checked, read_panoptic, read_semantic, resize, sigmoid, softmax
+from .pixels import ImageInput, PlainPicture, input_size, read_rgb, resize_picture
+from .words import WordList, means_builtin, print_doubt, read_words, refuse_files, same_phrase, warn_of_doubt
 
 Result = TypeVar("Result")
 
@@ -193,9 +189,7 @@ def main(folder: Path) -> None:
         found = segment(given.picture, words, task=given.task)
     except (ValueError, OSError, ModuleNotFoundError) as error:
         parser.exit(2, f"{parser.prog}: error: {error}\n")
+    if not found.regions:
+        print("note: none of the words was found", file=sys.stderr)
     for region in found.regions:
         print(f"{region.name}  {region.area / found.ids.size:.1%}  {region.score:.2f}")
-
-
-if __name__ == "__main__":
-    main(Path(__file__).parent)

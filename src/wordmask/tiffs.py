@@ -7,15 +7,12 @@ refuses much of what satellites send. `pillow_reads` is what was found equal to 
 
 import zlib
 from collections.abc import Container, Iterable
-from typing import IO, TYPE_CHECKING, Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import TiffImagePlugin
 
-if TYPE_CHECKING or __package__:
-    from .decoded import Decoded, PictureError, check_pixels, damaged
-else:
-    from decoded import Decoded, PictureError, check_pixels, damaged
+from .decoded import Decoded, PictureError, check_pixels, damaged
 
 STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR, LAB = 0, 1, 2, 3, 5, 6, 8  # photometric interpretations

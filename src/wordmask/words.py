@@ -12,14 +12,10 @@ import warnings
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING or __package__:
-    from .file_names import looks_like_file
-    from .word_lines import LINE_BREAK, read_lines, read_text, spelled, without_numbers
-else:  # beside the graphs
-    from file_names import looks_like_file
-    from word_lines import LINE_BREAK, read_lines, read_text, spelled, without_numbers
+from .file_names import looks_like_file
+from .word_lines import LINE_BREAK, read_lines, read_text, spelled, without_numbers
 
 MOST_CLASSES = 65535
 WORD_FILES = (".txt", ".json")

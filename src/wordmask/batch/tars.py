@@ -7,6 +7,7 @@ import tarfile
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from wordmask.folders import Reason, Skips, is_hidden, reason_for
 from wordmask.sources import PICTURE_FILES
@@ -174,6 +175,6 @@ def _what_it_is(entry: tarfile.TarInfo) -> str:
 
 
 def _member(name: str, content: tarfile.TarInfo) -> Member:
-    # typeshed says that these are numbers; they are pairs
-    parts = None if content.sparse is None else tuple((start, length) for start, length in content.sparse)  # pyright: ignore
+    holes: Any = content.sparse  # typeshed says that these are numbers; they are pairs
+    parts = None if holes is None else tuple((start, length) for start, length in holes)
     return Member(name, content.offset_data, content.size, parts)

@@ -49,7 +49,8 @@ class Frames(NamedTuple):
             return label
         exchanged, down, across = TURNS[self.orientation]
         turned = label.T if exchanged else label
-        return np.ascontiguousarray(turned[:: -1 if down else 1, :: -1 if across else 1])  # pyright: ignore[reportReturnType]
+        # it keeps its type, which numpy's own types lose
+        return np.ascontiguousarray(turned[:: -1 if down else 1, :: -1 if across else 1])  # pyright: ignore
 
     def __str__(self) -> str:
         upright, stored = width_by_height(self.upright), width_by_height(self.stored)
